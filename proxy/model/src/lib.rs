@@ -1,0 +1,23 @@
+//! What every Service address must do on this node: pure data and policy.
+//!
+//! The agent feeds [`api`] objects into a [`Cluster`] as [`Event`]s; the cluster resolves the Services that an event
+//! touched and hands out a [`Change`] on top of its [`Plan`]. A Plan says everything a dataplane needs, so no dataplane
+//! reads a Service's spec or repeats a policy decision.
+//!
+//! This crate knows no I/O, no clock, no async runtime, no Kubernetes client and no kernel.
+
+pub mod api;
+mod event;
+mod family;
+mod name;
+mod plan;
+mod problem;
+
+pub use event::{Event, Kind};
+pub use family::{Family, Protocol};
+pub use name::{ServiceName, ServicePortName};
+pub use plan::{
+    Affinity, Backend, Change, FamilySettings, Frontend, FrontendKind, HealthCheck, LocalDetector, NodePortAddresses,
+    NodeSettings, Origin, Plan, PortShare, Route, ServiceChange, ServiceShare, SettingsChange, Verdict,
+};
+pub use problem::Problem;
