@@ -7,12 +7,16 @@
 //! This crate knows no I/O, no clock, no async runtime, no Kubernetes client and no kernel.
 
 pub mod api;
+mod cluster;
+mod config;
 mod event;
 mod family;
 mod name;
 mod plan;
 mod problem;
 
+pub use cluster::Cluster;
+pub use config::{Config, DetectLocal, NodePortSelection, Pending, Stats};
 pub use event::{Event, Kind};
 pub use family::{Family, Protocol};
 pub use name::{ServiceName, ServicePortName};

@@ -2,6 +2,7 @@
 //!
 //! Shares are immutable and shared by `Arc`; an unchanged Service keeps the same allocation from one Plan to the next.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -55,6 +56,36 @@ impl Change {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.settings.is_none() && self.services.is_empty()
+    }
+
+    /// This Change followed by `later`, as one: what was pending when a write failed, and what came meanwhile. What
+    /// ends as it began vanishes; trigger times are all kept.
+    pub fn then(self, later: Change) -> Change {
+        let settings = match (self.settings, later.settings) {
+            (Some(first), Some(last)) => Some(SettingsChange { before: first.before, after: last.after }),
+            (first, last) => first.or(last),
+        }
+        .filter(|change| change.before != change.after);
+        let mut services = Vec::with_capacity(self.services.len() + later.services.len());
+        let mut first = self.services.into_iter().peekable();
+        let mut last = later.services.into_iter().peekable();
+        loop {
+            let order = match (first.peek(), last.peek()) {
+                (Some(a), Some(b)) => a.name.cmp(&b.name),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => break,
+            };
+            let merged = match order {
+                Ordering::Less => first.next(),
+                Ordering::Greater => last.next(),
+                Ordering::Equal => first.next().zip(last.next()).map(|(a, b)| ServiceChange { after: b.after, ..a }),
+            };
+            services.extend(merged.filter(|change| change.before != change.after));
+        }
+        let mut triggers = self.triggers;
+        triggers.extend(later.triggers);
+        Change { settings, services, triggers }
     }
 }
 
