@@ -1,0 +1,75 @@
+//! What the sources and the queue into the sync loop count.
+
+use portway_model::{Event, Kind};
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+
+/// Counters of the way from the sources to the sync loop. Clones share them; [`SourceMetrics::default`] is registered
+/// nowhere and counts all the same.
+#[derive(Clone, Debug)]
+pub struct SourceMetrics {
+    events: IntCounterVec,
+    interruptions: IntCounterVec,
+    queue: IntGauge,
+}
+
+impl SourceMetrics {
+    /// Registers them.
+    pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.events.clone()))?;
+        registry.register(Box::new(self.interruptions.clone()))?;
+        registry.register(Box::new(self.queue.clone()))
+    }
+
+    /// An event went into the queue.
+    pub fn queued(&self, event: &Event) {
+        self.events.with_label_values(&[event_kind(event)]).inc();
+        self.queue.inc();
+    }
+
+    /// An event was taken out of the queue.
+    pub fn taken(&self) {
+        self.queue.dec();
+    }
+
+    /// A list or watch of this kind broke off and is begun anew.
+    pub fn interrupted(&self, kind: Kind) {
+        self.interruptions.with_label_values(&[kind_label(kind)]).inc();
+    }
+}
+
+impl Default for SourceMetrics {
+    fn default() -> Self {
+        const NAMES: &str = "the names and labels of these metrics are constants that prometheus accepts";
+        let events = Opts::new("portway_source_events_total", "Events from the sources, by kind of object.");
+        let interruptions = Opts::new(
+            "portway_source_interruptions_total",
+            "Lists and watches that broke off and were begun anew, by kind of object.",
+        );
+        let queue = Opts::new("portway_queue_length", "Events that wait for the sync loop.");
+        Self {
+            events: IntCounterVec::new(events, &["kind"]).expect(NAMES),
+            interruptions: IntCounterVec::new(interruptions, &["kind"]).expect(NAMES),
+            queue: IntGauge::with_opts(queue).expect(NAMES),
+        }
+    }
+}
+
+fn event_kind(event: &Event) -> &'static str {
+    match event {
+        Event::Service(_) | Event::ServiceGone(_) => kind_label(Kind::Service),
+        Event::EndpointSlice(_) | Event::EndpointSliceGone { .. } => kind_label(Kind::EndpointSlice),
+        Event::Node(_) | Event::NodeGone(_) => kind_label(Kind::Node),
+        Event::ServiceCidr(_) | Event::ServiceCidrGone(_) => kind_label(Kind::ServiceCidr),
+        Event::InterfaceAddresses(_) => "InterfaceAddresses",
+        Event::ListBegins(kind) | Event::ListDone(kind) => kind_label(*kind),
+    }
+}
+
+fn kind_label(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Service => "Service",
+        Kind::EndpointSlice => "EndpointSlice",
+        Kind::Node => "Node",
+        Kind::ServiceCidr => "ServiceCIDR",
+    }
+}
