@@ -1,0 +1,3 @@
+//! The nftables dataplane.
+
+pub mod object;
