@@ -1,0 +1,136 @@
+//! Lists: snapshots of one version, in pages.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::answer::ApiError;
+use super::object::{Key, Object};
+use super::params::Params;
+use super::resource::Resource;
+use super::selector::Selector;
+use super::store::Store;
+
+/// Size at which a list's next piece is handed to the connection.
+const PIECE: usize = 256 << 10;
+
+/// A page of a list, as pieces of JSON to be sent one after the other.
+pub(super) struct Page {
+    head: Option<Bytes>,
+    items: std::vec::IntoIter<Arc<Object>>,
+    first: bool,
+    ended: bool,
+}
+
+/// Answers a list request.
+pub(super) fn page(
+    store: &Store,
+    resource: Resource,
+    namespace: Option<&str>,
+    params: &Params,
+) -> Result<Page, ApiError> {
+    let selector = Selector::parse(resource, &params.label_selector, &params.field_selector)?;
+    let from = Token::read(params)?;
+    let version = match &from {
+        Some(token) => Some(token.version),
+        None => wanted_version(store, params)?,
+    };
+    let (version, mut objects) = store.snapshot(resource, version)?;
+    if let Some(token) = &from {
+        let seen = objects.partition_point(|object| object.key <= token.after);
+        objects.drain(..seen);
+    }
+    objects.retain(|object| object.is_selected(namespace, &selector));
+    let limit = params.limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+    let rest = objects.len().saturating_sub(limit);
+    objects.truncate(limit);
+    let mut metadata = serde_json::json!({ "resourceVersion": version.to_string() });
+    if let (1.., Some(last)) = (rest, objects.last()) {
+        metadata["continue"] = Token { version, after: last.key.clone() }.text().into();
+        if selector.is_everything() {
+            metadata["remainingItemCount"] = rest.into();
+        }
+    }
+    let (kind, api_version) = (resource.kind(), resource.api_version());
+    let head = format!(r#"{{"kind":"{kind}List","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
+    Ok(Page { head: Some(head.into()), items: objects.into_iter(), first: true, ended: false })
+}
+
+impl Iterator for Page {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        let mut piece = BytesMut::with_capacity(PIECE + PIECE / 4);
+        if let Some(head) = self.head.take() {
+            piece.put_slice(&head);
+        }
+        while piece.len() < PIECE {
+            let Some(object) = self.items.next() else {
+                piece.put_slice(b"]}\n");
+                self.ended = true;
+                break;
+            };
+            if !std::mem::take(&mut self.first) {
+                piece.put_u8(b',');
+            }
+            piece.put_slice(object.item());
+        }
+        Some(piece.freeze())
+    }
+}
+
+/// Which version a list's first page shows: `None` for the current one.
+fn wanted_version(store: &Store, params: &Params) -> Result<Option<u64>, ApiError> {
+    let version = params.version()?;
+    let limited = params.limit.is_some_and(|limit| limit > 0);
+    match (params.resource_version_match.as_str(), version) {
+        ("", None | Some(0)) => Ok(None),
+        // With a limit and without a match, a version means exactly that version, for compatibility.
+        ("", Some(version)) if limited => Ok(Some(version)),
+        ("", Some(version)) | ("NotOlderThan", Some(version)) => {
+            let newest = store.version();
+            if version > newest { Err(ApiError::too_large(version, newest)) } else { Ok(None) }
+        }
+        ("Exact", Some(version @ 1..)) => Ok(Some(version)),
+        ("Exact", Some(0)) => {
+            Err(ApiError::invalid("resourceVersionMatch: Forbidden: \"Exact\" is forbidden for resourceVersion \"0\""))
+        }
+        (_, None) => {
+            Err(ApiError::invalid("resourceVersionMatch: Forbidden: forbidden unless resourceVersion is provided"))
+        }
+        (other, _) => Err(ApiError::invalid(format!(
+            "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
+        ))),
+    }
+}
+
+/// Where a continued list goes on: the version of its first page, and the last object that was shown.
+#[derive(Debug, PartialEq, Eq)]
+struct Token {
+    version: u64,
+    after: Key,
+}
+
+impl Token {
+    fn read(params: &Params) -> Result<Option<Self>, ApiError> {
+        if params.continue_token.is_empty() {
+            return Ok(None);
+        }
+        if params.version()?.is_some_and(|version| version != 0) {
+            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let parse = |token: &str| {
+            let (version, key) = token.split_once(':')?;
+            let (namespace, name) = key.split_once('/')?;
+            Some(Self { version: version.parse().ok()?, after: (namespace.to_owned(), name.to_owned()) })
+        };
+        parse(&params.continue_token).map(Some).ok_or_else(|| ApiError::bad_request("continue key is not valid"))
+    }
+
+    fn text(&self) -> String {
+        format!("{}:{}/{}", self.version, self.after.0, self.after.1)
+    }
+}

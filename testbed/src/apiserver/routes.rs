@@ -1,0 +1,329 @@
+//! Requests: paths, methods, and what they mean to the store.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use serde_json::{Value, json};
+
+use super::answer::ApiError;
+use super::fault::Verb;
+use super::list;
+use super::object::{Key, Object};
+use super::params::Params;
+use super::resource::Resource;
+use super::server::Shared;
+use super::store::Sent;
+use super::watch::Watch;
+
+/// Header of answers to writes: `CLOCK_MONOTONIC` nanoseconds at which the event was handed to the watchers.
+pub const SENT_HEADER: &str = "portway-sent-at-nanos";
+
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What a path of the API names.
+struct Target {
+    resource: Resource,
+    namespace: Option<String>,
+    name: Option<String>,
+    status: bool,
+}
+
+/// Answers one request.
+pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    shared.record(&request);
+    let response = match respond(&shared, request).await {
+        Ok(response) => response,
+        Err(error) => failure(&error),
+    };
+    Ok(response)
+}
+
+async fn respond(shared: &Shared, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if let ["testbed", what] = parts[..] {
+        return testbed(shared, what, request).await;
+    }
+    let delay = shared.control.get().delay_milliseconds;
+    if delay > 0 {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    match target(&parts) {
+        Some(target) => on_objects(shared, target, request).await,
+        None => fixed(&parts),
+    }
+}
+
+/// Where a path of objects leads.
+fn target(parts: &[&str]) -> Option<Target> {
+    let (group, rest) = match parts {
+        ["api", "v1", rest @ ..] => ("", rest),
+        ["apis", group, "v1", rest @ ..] => (*group, rest),
+        _ => return None,
+    };
+    let (namespace, rest) = match rest {
+        ["namespaces", namespace, rest @ ..] => (Some((*namespace).to_owned()), rest),
+        _ => (None, rest),
+    };
+    let (plural, name, status) = match rest {
+        [plural] => (plural, None, false),
+        [plural, name] => (plural, Some((*name).to_owned()), false),
+        [plural, name, "status"] => (plural, Some((*name).to_owned()), true),
+        _ => return None,
+    };
+    let resource = Resource::at(group, plural)?;
+    let placed = match (resource.namespaced(), &namespace) {
+        (true, None) => name.is_none(),
+        (false, Some(_)) => false,
+        _ => true,
+    };
+    placed.then_some(Target { resource, namespace, name, status })
+}
+
+async fn on_objects(shared: &Shared, target: Target, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    let params = Params::read(request.uri())?;
+    let verbs: &[Verb] = match (request.method(), &target.name) {
+        (&Method::GET, Some(_)) => &[Verb::Get],
+        (&Method::GET, None) if params.is_watch() && params.send_initial_events == Some(true) => {
+            &[Verb::Watch, Verb::StreamingList]
+        }
+        (&Method::GET, None) if params.is_watch() => &[Verb::Watch],
+        (&Method::GET, None) if !params.continue_token.is_empty() => &[Verb::List, Verb::ListContinued],
+        (&Method::GET, None) => &[Verb::List],
+        _ => &[Verb::Write],
+    };
+    if let Some(rule) = shared.control.refusal(target.resource, verbs) {
+        return Err(ApiError::injected(rule.status, rule.retry_after));
+    }
+    let Target { resource, namespace, name, status } = target;
+    let key = name.map(|name| (namespace.clone().unwrap_or_default(), name));
+    match (request.method().clone(), key) {
+        (Method::GET, Some(key)) => match shared.store.find(resource, &key) {
+            Some(object) => Ok(json_bytes(StatusCode::OK, object.json())),
+            None => Err(ApiError::not_found(resource.plural(), &key.1)),
+        },
+        (Method::GET, None) if params.is_watch() => {
+            let watch = Watch::open(&shared.store, &shared.control, resource, namespace.as_deref(), &params)?;
+            Ok(streamed(stream::unfold(watch, |mut watch| async { watch.next().await.map(|next| (next, watch)) })))
+        }
+        (Method::GET, None) => {
+            let page = list::page(&shared.store, resource, namespace.as_deref(), &params)?;
+            Ok(streamed(stream::iter(page.map(Ok))))
+        }
+        (Method::POST, None) => {
+            let value = with_defaults(read(request).await?, resource, namespace.as_deref(), shared);
+            shared.store.create(value).map(|written| wrote(StatusCode::CREATED, &written))
+        }
+        (Method::PUT, Some(key)) => {
+            let value = with_defaults(read(request).await?, resource, namespace.as_deref(), shared);
+            let written = if status {
+                shared.store.modify(resource, key.clone(), |old| {
+                    let mut merged = unless_newer(old, &value, resource, &key)?;
+                    merged["status"] = value["status"].clone();
+                    Ok(merged)
+                })
+            } else {
+                shared.store.write(resource, key.clone(), |old| match old {
+                    Some(old) => unless_newer(old.value(), &value, resource, &key).map(|_| value),
+                    None => Ok(value),
+                })
+            };
+            written.map(|written| wrote(StatusCode::OK, &written))
+        }
+        (Method::PATCH, Some(key)) => {
+            let patch = read(request).await?;
+            let written = shared.store.modify(resource, key.clone(), |old| {
+                let mut merged = unless_newer(old, &patch, resource, &key)?;
+                merge(&mut merged, patch);
+                Ok(merged)
+            });
+            written.map(|written| wrote(StatusCode::OK, &written))
+        }
+        (Method::DELETE, Some((namespace, name))) => {
+            let sent = shared.store.delete(resource, &namespace, &name)?;
+            let mut response =
+                json_value(StatusCode::OK, &json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" }));
+            stamp(&mut response, sent);
+            Ok(response)
+        }
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// The server's own switches.
+async fn testbed(shared: &Shared, what: &str, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    let wrong = |error: serde_json::Error| ApiError::bad_request(error.to_string());
+    match (request.method(), what) {
+        (&Method::GET, "faults") => {}
+        (&Method::PUT, "faults") => {
+            shared.control.set(serde_json::from_value(read(request).await?).map_err(wrong)?);
+        }
+        (&Method::PATCH, "faults") => {
+            let mut faults = serde_json::to_value(shared.control.get()).map_err(wrong)?;
+            merge(&mut faults, read(request).await?);
+            shared.control.set(serde_json::from_value(faults).map_err(wrong)?);
+        }
+        (&Method::POST, "cut") => shared.control.cut(serde_json::from_value(read(request).await?).map_err(wrong)?),
+        (&Method::POST, "refuse") => {
+            let time = read(request).await?["milliseconds"].as_u64();
+            let time = time.ok_or_else(|| ApiError::bad_request("`milliseconds` is missing"))?;
+            shared.control.refuse_for(Duration::from_millis(time));
+        }
+        (&Method::POST, "compact") => shared.store.compact(),
+        (&Method::GET, "requests") => {
+            let requests = serde_json::to_value(shared.requests()).map_err(wrong)?;
+            return Ok(json_value(StatusCode::OK, &requests));
+        }
+        _ => return Err(ApiError::no_such_path()),
+    }
+    Ok(json_value(StatusCode::OK, &serde_json::to_value(shared.control.get()).map_err(wrong)?))
+}
+
+/// Paths whose answer never changes.
+fn fixed(parts: &[&str]) -> Result<Response<Body>, ApiError> {
+    let groups = || {
+        let mut groups: Vec<&str> = Resource::ALL.iter().map(|resource| resource.group()).collect();
+        groups.retain(|group| !group.is_empty());
+        groups.sort_unstable();
+        groups
+    };
+    let resources = |group: &str, api_version: &str| {
+        let resources: Vec<Value> = Resource::ALL
+            .iter()
+            .filter(|resource| resource.group() == group)
+            .map(|resource| {
+                json!({
+                    "name": resource.plural(), "singularName": "", "namespaced": resource.namespaced(),
+                    "kind": resource.kind(), "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
+                })
+            })
+            .collect();
+        json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": resources })
+    };
+    let answer = match parts {
+        ["healthz" | "livez" | "readyz"] => {
+            return Ok(plain(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"ok")));
+        }
+        ["version"] => json!({
+            "major": "1", "minor": "36", "gitVersion": "v1.36.0+portway-testbed", "gitCommit": "", "gitTreeState": "",
+            "buildDate": "2026-01-01T00:00:00Z", "goVersion": "", "compiler": "", "platform": "linux/amd64",
+        }),
+        ["api"] => json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] }),
+        ["api", "v1"] => resources("", "v1"),
+        ["apis"] => {
+            let groups: Vec<Value> = groups()
+                .into_iter()
+                .map(|group| {
+                    let version = json!({ "groupVersion": format!("{group}/v1"), "version": "v1" });
+                    json!({ "name": group, "versions": [version], "preferredVersion": version })
+                })
+                .collect();
+            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
+        }
+        ["apis", group, "v1"] if groups().contains(group) => resources(group, &format!("{group}/v1")),
+        _ => return Err(ApiError::no_such_path()),
+    };
+    Ok(json_value(StatusCode::OK, &answer))
+}
+
+async fn read(request: Request<Incoming>) -> Result<Value, ApiError> {
+    let body = request.into_body().collect().await.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|error| ApiError::bad_request(format!("the body is no JSON: {error}")))
+}
+
+/// What the path says about the object in the body, and a name where only a prefix is given.
+fn with_defaults(mut value: Value, resource: Resource, namespace: Option<&str>, shared: &Shared) -> Value {
+    if let Value::Object(map) = &mut value {
+        map.entry("apiVersion").or_insert_with(|| resource.api_version().into());
+        map.entry("kind").or_insert_with(|| resource.kind().into());
+        if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
+            if let Some(namespace) = namespace {
+                metadata.entry("namespace").or_insert_with(|| namespace.into());
+            }
+            let prefix = metadata.get("generateName").and_then(Value::as_str).map(str::to_owned);
+            if let (None, Some(prefix)) = (metadata.get("name"), prefix) {
+                metadata.insert("name".to_owned(), format!("{prefix}{:05x}", shared.store.version()).into());
+            }
+        }
+    }
+    value
+}
+
+/// `old`, unless the body names another version than it has.
+fn unless_newer(old: Value, body: &Value, resource: Resource, key: &Key) -> Result<Value, ApiError> {
+    match body["metadata"]["resourceVersion"].as_str() {
+        Some(version) if !version.is_empty() && old["metadata"]["resourceVersion"] != version => {
+            Err(ApiError::conflict(resource.plural(), &key.1))
+        }
+        _ => Ok(old),
+    }
+}
+
+/// JSON merge patch (RFC 7396). Strategic merge patches of lists are taken so too: the list is replaced.
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let Value::Object(map) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            map.remove(&key);
+        } else {
+            merge(map.entry(key).or_insert(Value::Null), value);
+        }
+    }
+}
+
+fn streamed(pieces: impl stream::Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response<Body> {
+    let frames = futures::StreamExt::map(pieces, |piece| piece.map(Frame::data));
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+fn wrote(status: StatusCode, (sent, object): &(Sent, Arc<Object>)) -> Response<Body> {
+    let mut response = json_bytes(status, object.json());
+    stamp(&mut response, *sent);
+    response
+}
+
+fn stamp(response: &mut Response<Body>, sent: Sent) {
+    response.headers_mut().insert(SENT_HEADER, sent.monotonic_nanos.into());
+}
+
+fn failure(error: &ApiError) -> Response<Body> {
+    let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json_value(status, &error.status());
+    if let Some(seconds) = error.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+fn json_value(status: StatusCode, value: &Value) -> Response<Body> {
+    json_bytes(status, value.to_string().into())
+}
+
+fn json_bytes(status: StatusCode, bytes: Bytes) -> Response<Body> {
+    plain(status, "application/json", bytes)
+}
+
+fn plain(status: StatusCode, kind: &'static str, bytes: Bytes) -> Response<Body> {
+    let mut response = Response::new(Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}

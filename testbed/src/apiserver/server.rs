@@ -1,0 +1,203 @@
+//! The server's thread, its connections, and their ends.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::fault::{Control, Cut, Faults};
+use super::routes;
+use super::store::Store;
+
+/// Requests that are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// A running server. It ends, with all its connections, when this is dropped.
+#[derive(Debug)]
+pub struct ApiServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One request, as it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RequestRecord {
+    /// `GET`, `POST` and so on.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// What follows the `?`, still encoded; empty without one.
+    pub query: String,
+    /// The `User-Agent` header; empty without one.
+    pub user_agent: String,
+}
+
+/// What the connections share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) control: Control,
+    requests: Mutex<VecDeque<RequestRecord>>,
+}
+
+impl ApiServer {
+    /// Serves `store` on `listener`, on a thread of its own.
+    pub fn spawn(store: Store, listener: TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared { store, control: Control::default(), requests: Mutex::default() });
+        let (stop, stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let serving = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("apiserver".to_owned()).spawn(move || {
+            runtime.block_on(accept(listener, serving, stopped));
+        })?;
+        Ok(Self { address, shared, stop, thread: Some(thread) })
+    }
+
+    /// Serves `store` on a free port of 127.0.0.1.
+    pub fn local(store: Store) -> io::Result<Self> {
+        Self::spawn(store, TcpListener::bind(("127.0.0.1", 0))?)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its address as `--master` takes it.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its objects.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// Sets all lasting faults. `Faults::default()` makes it healthy.
+    pub fn set_faults(&self, faults: Faults) {
+        self.shared.control.set(faults);
+    }
+
+    /// Ends connections.
+    pub fn cut(&self, cut: Cut) {
+        self.shared.control.cut(cut);
+    }
+
+    /// Resets every new connection for a while. Those that are open stay.
+    pub fn refuse_for(&self, time: Duration) {
+        self.shared.control.refuse_for(time);
+    }
+
+    /// The latest requests, oldest first.
+    pub fn requests(&self) -> Vec<RequestRecord> {
+        self.shared.requests()
+    }
+
+    /// Waits until the server ends, which it does not by itself.
+    pub fn join(mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic of the server's thread was printed there; there is nothing to add here.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            // As in `join`.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn record(&self, request: &Request<Incoming>) {
+        let user_agent = request.headers().get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let record = RequestRecord {
+            method: request.method().to_string(),
+            path: request.uri().path().to_owned(),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+            user_agent: user_agent.unwrap_or_default().to_owned(),
+        };
+        let mut requests = self.remembered();
+        if requests.len() == REMEMBERED {
+            requests.pop_front();
+        }
+        requests.push_back(record);
+    }
+
+    pub(super) fn requests(&self) -> Vec<RequestRecord> {
+        self.remembered().iter().cloned().collect()
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, VecDeque<RequestRecord>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the listener cannot be used"),
+    };
+    loop {
+        let stream = tokio::select! {
+            _ = stopped.changed() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        // An event must leave when it is written, not when the last one was acknowledged.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::warn!(%error, "TCP_NODELAY was refused");
+        }
+        if shared.control.is_refusing() {
+            reset(&stream);
+            continue;
+        }
+        tokio::spawn(connection(stream, Arc::clone(&shared)));
+    }
+}
+
+async fn connection(stream: tokio::net::TcpStream, shared: Arc<Shared>) {
+    let mut cut = shared.control.connections();
+    let service = service_fn(|request| routes::answer(Arc::clone(&shared), request));
+    let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                tracing::debug!(%error, "a connection broke");
+            }
+        }
+        // The stream is dropped where it stands, in the middle of an answer or not.
+        _ = cut.changed() => {}
+    }
+}
+
+/// Makes closing the stream send a reset, as a port that nobody listens on would.
+fn reset(stream: &tokio::net::TcpStream) {
+    if let Err(error) = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+        tracing::warn!(%error, "SO_LINGER was refused");
+    }
+}

@@ -1,0 +1,330 @@
+//! The objects, their versions, and who watches them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::answer::ApiError;
+use super::object::{Key, Object, key_of, resource_of};
+use super::resource::Resource;
+
+/// Changes of one resource that are kept for watches that start at an old version.
+const HISTORY: usize = 16_384;
+
+/// All objects of a server. Clones share them, and they outlive the server, so that one can be stopped and another
+/// started in its place.
+#[derive(Clone, Debug, Default)]
+pub struct Store(Arc<Mutex<State>>);
+
+/// When a change was handed to the watchers' connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The version that the change got.
+    pub version: u64,
+    /// Just before the event was handed to the first connection.
+    pub at: Instant,
+    /// The same instant as nanoseconds of `CLOCK_MONOTONIC`, comparable between processes of one machine.
+    pub monotonic_nanos: u64,
+}
+
+/// One change of one object. At least one side is there.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) version: u64,
+    pub(super) before: Option<Arc<Object>>,
+    pub(super) after: Option<Arc<Object>>,
+}
+
+/// A watch's place in the stream of changes: what it has missed, and where what follows arrives.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) version: u64,
+    pub(super) initial: Vec<Arc<Object>>,
+    pub(super) missed: Vec<Arc<Change>>,
+    pub(super) live: mpsc::UnboundedReceiver<Arc<Change>>,
+}
+
+/// Where a watch starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// With all objects as they now are.
+    Everything,
+    /// With the next change.
+    Now,
+    /// With the change after this version.
+    After(u64),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    version: u64,
+    collections: HashMap<Resource, Collection>,
+}
+
+#[derive(Debug, Default)]
+struct Collection {
+    objects: BTreeMap<Key, Arc<Object>>,
+    history: VecDeque<Arc<Change>>,
+    /// Versions before this one cannot be told any more.
+    compacted: u64,
+    watchers: Vec<mpsc::UnboundedSender<Arc<Change>>>,
+}
+
+impl Store {
+    /// An empty store at version 1.
+    pub fn new() -> Self {
+        let state = State { version: 1, ..State::default() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Creates or replaces an object, given as JSON or as one of `k8s_openapi`'s types. Its `apiVersion` and `kind`
+    /// say where it belongs; a `resourceVersion` in it is ignored.
+    pub fn put(&self, object: impl Serialize) -> Result<Sent, ApiError> {
+        let value = serde_json::to_value(object).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let (resource, key) = locate(&value)?;
+        self.write(resource, key, |_| Ok(value)).map(|(sent, _)| sent)
+    }
+
+    /// Puts many objects.
+    pub fn put_all<T: Serialize>(&self, objects: impl IntoIterator<Item = T>) -> Result<(), ApiError> {
+        objects.into_iter().try_for_each(|object| self.put(object).map(|_| ()))
+    }
+
+    /// Puts all objects of the `.json`, `.yaml` and `.yml` files in a folder; files may hold several documents, and
+    /// Lists. Errors name the file.
+    pub fn load(&self, folder: &Path) -> anyhow::Result<usize> {
+        use anyhow::Context;
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
+            .with_context(|| format!("{} cannot be read", folder.display()))?;
+        files.retain(|file| matches!(file.extension().and_then(|e| e.to_str()), Some("json" | "yaml" | "yml")));
+        files.sort();
+        let mut count = 0;
+        for file in files {
+            let in_file = || file.display().to_string();
+            let text = std::fs::read_to_string(&file).with_context(in_file)?;
+            for document in serde_saphyr::from_multiple::<Value>(&text).with_context(in_file)? {
+                let items = match document {
+                    Value::Object(mut list) if list.get("items").is_some_and(Value::is_array) => {
+                        list["items"].as_array_mut().map(std::mem::take).unwrap_or_default()
+                    }
+                    one => vec![one],
+                };
+                count += items.len();
+                self.put_all(items).with_context(in_file)?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Creates an object; refused where there is one of that name.
+    pub(super) fn create(&self, value: Value) -> Result<(Sent, Arc<Object>), ApiError> {
+        let (resource, key) = locate(&value)?;
+        let name = key.1.clone();
+        self.write(resource, key, |previous| match previous {
+            Some(_) => Err(ApiError::already_exists(resource.plural(), &name)),
+            None => Ok(value),
+        })
+    }
+
+    /// Replaces an object by what `change` makes of it.
+    pub(super) fn modify(
+        &self,
+        resource: Resource,
+        key: Key,
+        change: impl FnOnce(Value) -> Result<Value, ApiError>,
+    ) -> Result<(Sent, Arc<Object>), ApiError> {
+        let name = key.1.clone();
+        self.write(resource, key, |previous| match previous {
+            None => Err(ApiError::not_found(resource.plural(), &name)),
+            Some(previous) => change(previous.value()),
+        })
+    }
+
+    /// Creates or replaces the object at `key`, unless `make` refuses what it finds there.
+    pub(super) fn write(
+        &self,
+        resource: Resource,
+        key: Key,
+        make: impl FnOnce(Option<&Object>) -> Result<Value, ApiError>,
+    ) -> Result<(Sent, Arc<Object>), ApiError> {
+        let mut state = self.lock();
+        let version = state.version + 1;
+        let before = state.collection(resource).objects.get(&key).cloned();
+        let value = make(before.as_deref())?;
+        if resource_of(&value)? != resource || key_of(resource, &value)? != key {
+            return Err(ApiError::bad_request("kind, namespace and name do not fit the request's path"));
+        }
+        let after = Arc::new(Object::new(value, version, before.as_deref())?);
+        state.version = version;
+        let collection = state.collection(resource);
+        collection.objects.insert(key, Arc::clone(&after));
+        let sent = collection.publish(Change { version, before, after: Some(Arc::clone(&after)) });
+        Ok((sent, after))
+    }
+
+    /// Deletes an object. `namespace` is empty for cluster-wide kinds.
+    pub fn delete(&self, resource: Resource, namespace: &str, name: &str) -> Result<Sent, ApiError> {
+        let mut state = self.lock();
+        let version = state.version + 1;
+        let before = state.collection(resource).objects.remove(&(namespace.to_owned(), name.to_owned()));
+        let before = before.ok_or_else(|| ApiError::not_found(resource.plural(), name))?;
+        state.version = version;
+        Ok(state.collection(resource).publish(Change { version, before: Some(before), after: None }))
+    }
+
+    /// An object as it now is.
+    pub fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Value> {
+        self.find(resource, &(namespace.to_owned(), name.to_owned())).map(|object| object.value())
+    }
+
+    /// All objects of a resource, in the order of their names.
+    pub fn list(&self, resource: Resource) -> Vec<Value> {
+        let objects: Vec<_> = self.lock().collection(resource).objects.values().cloned().collect();
+        objects.iter().map(|object| object.value()).collect()
+    }
+
+    /// How many objects of a resource there are.
+    pub fn count(&self, resource: Resource) -> usize {
+        self.lock().collection(resource).objects.len()
+    }
+
+    /// The version of the last change.
+    pub fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    /// How many watches of a resource are open.
+    pub fn watchers(&self, resource: Resource) -> usize {
+        let mut state = self.lock();
+        let collection = state.collection(resource);
+        collection.watchers.retain(|watcher| !watcher.is_closed());
+        collection.watchers.len()
+    }
+
+    /// Forgets every version but the current one, as etcd does every few minutes: a watch or a continued list that
+    /// asks for an older one gets `410 Gone`.
+    pub fn compact(&self) {
+        let mut state = self.lock();
+        let version = state.version;
+        for resource in Resource::ALL {
+            let collection = state.collection(resource);
+            collection.history.clear();
+            collection.compacted = version;
+        }
+    }
+
+    pub(super) fn find(&self, resource: Resource, key: &Key) -> Option<Arc<Object>> {
+        self.lock().collection(resource).objects.get(key).cloned()
+    }
+
+    /// All objects as they were at `version` (`None`: as they now are), and the version that this is.
+    pub(super) fn snapshot(
+        &self,
+        resource: Resource,
+        version: Option<u64>,
+    ) -> Result<(u64, Vec<Arc<Object>>), ApiError> {
+        let mut state = self.lock();
+        let newest = state.version;
+        let collection = state.collection(resource);
+        let version = version.unwrap_or(newest);
+        if version > newest {
+            return Err(ApiError::too_large(version, newest));
+        }
+        Ok((version, collection.at(version)?))
+    }
+
+    /// Starts a watch.
+    pub(super) fn watch(&self, resource: Resource, start: Start) -> Result<Feed, ApiError> {
+        let mut state = self.lock();
+        let newest = state.version;
+        let collection = state.collection(resource);
+        let (version, initial, missed) = match start {
+            Start::Everything => (newest, collection.objects.values().cloned().collect(), Vec::new()),
+            Start::Now => (newest, Vec::new(), Vec::new()),
+            Start::After(version) if version > newest => return Err(ApiError::too_large(version, newest)),
+            Start::After(version) => (version, Vec::new(), collection.since(version)?.cloned().collect()),
+        };
+        let (sender, live) = mpsc::unbounded_channel();
+        collection.watchers.push(sender);
+        Ok(Feed { version, initial, missed, live })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every writer leaves the state whole before it can panic, so a poisoned lock is still a sound state.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn collection(&mut self, resource: Resource) -> &mut Collection {
+        self.collections.entry(resource).or_default()
+    }
+}
+
+impl Collection {
+    /// Writes a change into the history and hands it to the watchers.
+    fn publish(&mut self, change: Change) -> Sent {
+        let version = change.version;
+        let change = Arc::new(change);
+        if self.history.len() == HISTORY
+            && let Some(oldest) = self.history.pop_front()
+        {
+            self.compacted = oldest.version;
+        }
+        self.history.push_back(Arc::clone(&change));
+        let sent = Sent::now(version);
+        self.watchers.retain(|watcher| watcher.send(Arc::clone(&change)).is_ok());
+        sent
+    }
+
+    /// The changes after `version`.
+    fn since(&self, version: u64) -> Result<impl DoubleEndedIterator<Item = &Arc<Change>>, ApiError> {
+        if version < self.compacted {
+            return Err(ApiError::expired(version, self.compacted));
+        }
+        let first = self.history.partition_point(|change| change.version <= version);
+        Ok(self.history.range(first..))
+    }
+
+    /// The objects as they were at `version`: what followed, undone.
+    fn at(&self, version: u64) -> Result<Vec<Arc<Object>>, ApiError> {
+        let mut undone: BTreeMap<&Key, Option<&Arc<Object>>> = BTreeMap::new();
+        for change in self.since(version)?.rev() {
+            if let Some(object) = change.after.as_ref().or(change.before.as_ref()) {
+                undone.insert(&object.key, change.before.as_ref());
+            }
+        }
+        if undone.is_empty() {
+            return Ok(self.objects.values().cloned().collect());
+        }
+        let mut objects: BTreeMap<&Key, &Arc<Object>> = self.objects.iter().collect();
+        for (key, before) in undone {
+            match before {
+                Some(before) => objects.insert(key, before),
+                None => objects.remove(key),
+            };
+        }
+        Ok(objects.into_values().cloned().collect())
+    }
+}
+
+impl Sent {
+    fn now(version: u64) -> Self {
+        let at = Instant::now();
+        let since_boot = clock_gettime(ClockId::Monotonic);
+        let nanos = Duration::try_from(since_boot).map_or(0, |since| since.as_nanos());
+        Self { version, at, monotonic_nanos: u64::try_from(nanos).unwrap_or(u64::MAX) }
+    }
+}
+
+fn locate(value: &Value) -> Result<(Resource, Key), ApiError> {
+    let resource = resource_of(value)?;
+    Ok((resource, key_of(resource, value)?))
+}
