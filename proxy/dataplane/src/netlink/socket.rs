@@ -1,0 +1,228 @@
+//! Netlink sockets: requests, batches, dumps, notifications.
+
+use std::io;
+use std::time::Duration;
+
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
+
+use super::{Answer, Batch, KernelError, Message, Messages, NetlinkError, Writer, flags};
+
+/// Which part of the kernel a socket talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// nf_tables and conntrack.
+    Netfilter,
+    /// Generic netlink: IPVS.
+    Generic,
+}
+
+/// A netlink socket bound to an address of its own. All calls block.
+pub struct Socket {
+    socket: netlink_sys::Socket,
+    port: u32,
+    next_sequence: u32,
+    send_buffer: usize,
+    buffer: Vec<u8>,
+}
+
+/// What the kernel puts into one datagram is far shorter; longer is noticed.
+const DATAGRAM: usize = 128 << 10;
+/// Room for the refusals of tens of thousands of messages, each of which the kernel counts as about 768 bytes.
+const RECEIVE_BUFFER: usize = 32 << 20;
+/// What a batch needs beyond its bytes, by the kernel's count.
+const SEND_OVERHEAD: usize = 4 << 10;
+/// The kernel answers before `send` returns; this only keeps a bug from blocking for ever.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a list that changes while it is read is read anew.
+const DUMP_ATTEMPTS: u32 = 16;
+
+impl Socket {
+    /// Opens a socket in the calling thread's network namespace.
+    pub fn open(protocol: Protocol) -> Result<Self, NetlinkError> {
+        let protocol = match protocol {
+            Protocol::Netfilter => NETLINK_NETFILTER,
+            Protocol::Generic => NETLINK_GENERIC,
+        };
+        let system = |call| move |source| NetlinkError::System { call, source };
+        let mut socket = netlink_sys::Socket::new(protocol).map_err(system("socket(AF_NETLINK)"))?;
+        let port = socket.bind_auto().map_err(system("bind(AF_NETLINK)"))?.port_number();
+        // Refusals should say why, and need not repeat what they refuse.
+        socket.set_ext_ack(true).map_err(system("setsockopt(NETLINK_EXT_ACK)"))?;
+        socket.set_cap_ack(true).map_err(system("setsockopt(NETLINK_CAP_ACK)"))?;
+        // Larger than the system's limit needs CAP_NET_ADMIN; without it reading still works, up to the limit.
+        if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+            sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)
+                .map_err(|errno| NetlinkError::System { call: "setsockopt(SO_RCVBUF)", source: errno.into() })?;
+        }
+        Ok(Self { socket, port, next_sequence: 1, send_buffer: 0, buffer: vec![0; DATAGRAM] })
+    }
+
+    /// The socket's address, which notifications name as their cause.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// What to begin the next [`Batch`] with.
+    pub fn next_sequence(&self) -> u32 {
+        self.next_sequence
+    }
+
+    /// Receives the notifications of a multicast group from now on; read them with [`Socket::notifications`].
+    pub fn subscribe(&mut self, group: u32) -> Result<(), NetlinkError> {
+        self.socket
+            .add_membership(group)
+            .map_err(|source| NetlinkError::System { call: "setsockopt(NETLINK_ADD_MEMBERSHIP)", source })
+    }
+
+    /// Receives no notification that this socket filter (classic BPF) does not pass.
+    pub fn filter(&mut self, program: &[socket2::SockFilter]) -> Result<(), NetlinkError> {
+        socket2::SockRef::from(&self.socket)
+            .attach_filter(program)
+            .map_err(|source| NetlinkError::System { call: "setsockopt(SO_ATTACH_FILTER)", source })
+    }
+
+    /// Sends one request and waits for the kernel to acknowledge it; what it answers before that goes to `decode`, and
+    /// what `decode` makes of it is returned.
+    pub fn request<T>(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        header: [u8; 4],
+        fill: impl FnOnce(&mut Writer<'_>),
+        mut decode: impl FnMut(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        let mut batch = Batch::new(self.next_sequence);
+        let sequence = batch.message(kind, flags, header, fill)?;
+        batch.acknowledge_last();
+        self.send(&batch)?;
+        let mut found = Vec::new();
+        self.answers(sequence, |message| found.extend(decode(message)))?;
+        Ok(found)
+    }
+
+    /// Lists everything that a request matches: `decode` is called for each message and what it returns collected. A
+    /// list that changed while it was read is read anew from its beginning.
+    pub fn dump<T>(
+        &mut self,
+        kind: u16,
+        header: [u8; 4],
+        fill: impl Fn(&mut Writer<'_>),
+        mut decode: impl FnMut(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        let mut found = Vec::new();
+        for _ in 0..DUMP_ATTEMPTS {
+            found.clear();
+            let mut batch = Batch::new(self.next_sequence);
+            let sequence = batch.message(kind, flags::DUMP, header, &fill)?;
+            self.send(&batch)?;
+            let mut interrupted = false;
+            let ended = self.answers(sequence, |message| {
+                interrupted |= message.flags & flags::DUMP_INTERRUPTED != 0;
+                found.extend(decode(message));
+            });
+            match ended {
+                Ok(()) if !interrupted => return Ok(found),
+                Ok(()) => {}
+                Err(error) if error.errno() == Some(libc::EINTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(NetlinkError::KeepsChanging { attempts: DUMP_ATTEMPTS })
+    }
+
+    /// Sends a batch and collects what the kernel refused of it, in its order; nothing refused is an empty list. A
+    /// batch without [`Batch::acknowledge_last`] is sent and no answer waited for.
+    ///
+    /// A refusal of the very first message ends the waiting if `stop_at_first` is set: netfilter's batches begin with a
+    /// message that is refused in the name of all.
+    pub fn exchange(&mut self, batch: &Batch, stop_at_first: bool) -> Result<Vec<KernelError>, NetlinkError> {
+        self.send(batch)?;
+        let mut refused = Vec::new();
+        let Some(last) = batch.acknowledged() else { return Ok(refused) };
+        loop {
+            for message in self.receive(RecvFlags::empty())? {
+                let Some(answer) = message.answer() else { continue };
+                if message.sequence.wrapping_sub(batch.first()) >= batch.count() {
+                    continue;
+                }
+                let ends = message.sequence == last;
+                match answer {
+                    Answer::Done if ends => return Ok(refused),
+                    Answer::Done => {}
+                    Answer::Refused(error) => {
+                        refused.push(error);
+                        if ends || stop_at_first && message.sequence == batch.first() {
+                            return Ok(refused);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a datagram of notifications and hands them out one by one.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Overrun`] if some were lost; the socket goes on working.
+    pub fn notifications(&mut self) -> Result<Messages<'_>, NetlinkError> {
+        loop {
+            match self.fill(RecvFlags::empty()) {
+                Ok(length) => return Ok(Messages::new(&self.buffer[..length])),
+                Err(NetlinkError::System { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn answers(&mut self, sequence: u32, mut each: impl FnMut(&Message<'_>)) -> Result<(), NetlinkError> {
+        loop {
+            for message in self.receive(RecvFlags::empty())? {
+                if message.sequence != sequence {
+                    continue;
+                }
+                match message.answer() {
+                    None => each(&message),
+                    Some(Answer::Done) => return Ok(()),
+                    Some(Answer::Refused(error)) => return Err(error.into()),
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, batch: &Batch) -> Result<(), NetlinkError> {
+        // What is left of an earlier exchange that ended in an error.
+        while matches!(self.fill(RecvFlags::DONTWAIT), Ok(_) | Err(NetlinkError::Overrun)) {}
+        let system = |call| move |errno: rustix::io::Errno| NetlinkError::System { call, source: errno.into() };
+        let bytes = batch.as_bytes();
+        if self.send_buffer < bytes.len() + SEND_OVERHEAD {
+            self.send_buffer = (bytes.len() + SEND_OVERHEAD).next_power_of_two();
+            if sockopt::set_socket_send_buffer_size_force(&self.socket, self.send_buffer).is_err() {
+                sockopt::set_socket_send_buffer_size(&self.socket, self.send_buffer)
+                    .map_err(system("setsockopt(SO_SNDBUF)"))?;
+            }
+            sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))
+                .map_err(system("setsockopt(SO_RCVTIMEO)"))?;
+        }
+        self.next_sequence = batch.next();
+        rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, bytes, SendFlags::empty()))
+            .map_err(system("send(AF_NETLINK)"))?;
+        Ok(())
+    }
+
+    fn receive(&mut self, flags: RecvFlags) -> Result<Messages<'_>, NetlinkError> {
+        let length = self.fill(flags)?;
+        Ok(Messages::new(&self.buffer[..length]))
+    }
+
+    fn fill(&mut self, flags: RecvFlags) -> Result<usize, NetlinkError> {
+        let received =
+            rustix::io::retry_on_intr(|| rustix::net::recv(&self.socket, &mut *self.buffer, flags | RecvFlags::TRUNC));
+        match received {
+            Ok((_, length)) if length > self.buffer.len() => Err(NetlinkError::Malformed),
+            Ok((_, length)) => Ok(length),
+            Err(rustix::io::Errno::NOBUFS) => Err(NetlinkError::Overrun),
+            Err(errno) => Err(NetlinkError::System { call: "recv(AF_NETLINK)", source: errno.into() }),
+        }
+    }
+}
