@@ -5,3 +5,4 @@
 
 pub mod inbox;
 pub mod metrics;
+pub mod sources;

@@ -1,0 +1,169 @@
+//! From the API's types to the model's: fields are moved, nothing is copied, parsed or defaulted but the trigger time
+//! (contract EP-9).
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use portway_model::{Event, Kind, ServiceName, api};
+
+/// The annotation that says when the change behind a slice happened (contract EP-9).
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// A kind of API object that sources read.
+pub(super) trait Object: serde::de::DeserializeOwned + k8s_openapi::Metadata<Ty = ObjectMeta> {
+    /// The model's word for this kind.
+    const MODEL: Kind;
+    /// The object as it now is.
+    fn into_event(self) -> Event;
+    /// The object of this name is gone.
+    fn gone(namespace: String, name: String) -> Event;
+}
+
+impl Object for core::Service {
+    const MODEL: Kind = Kind::Service;
+
+    fn into_event(self) -> Event {
+        Event::Service(service(self))
+    }
+
+    fn gone(namespace: String, name: String) -> Event {
+        Event::ServiceGone(ServiceName::new(namespace, name))
+    }
+}
+
+impl Object for discovery::EndpointSlice {
+    const MODEL: Kind = Kind::EndpointSlice;
+
+    fn into_event(self) -> Event {
+        Event::EndpointSlice(endpoint_slice(self))
+    }
+
+    fn gone(namespace: String, name: String) -> Event {
+        Event::EndpointSliceGone { namespace, name }
+    }
+}
+
+impl Object for core::Node {
+    const MODEL: Kind = Kind::Node;
+
+    fn into_event(self) -> Event {
+        Event::Node(node(self))
+    }
+
+    fn gone(_: String, name: String) -> Event {
+        Event::NodeGone(name)
+    }
+}
+
+impl Object for networking::ServiceCIDR {
+    const MODEL: Kind = Kind::ServiceCidr;
+
+    fn into_event(self) -> Event {
+        Event::ServiceCidr(service_cidr(self))
+    }
+
+    fn gone(_: String, name: String) -> Event {
+        Event::ServiceCidrGone(name)
+    }
+}
+
+pub(super) fn service(service: core::Service) -> api::Service {
+    let meta = service.metadata;
+    let spec = service.spec.unwrap_or_default();
+    let ingress = service.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
+    api::Service {
+        namespace: meta.namespace.unwrap_or_default(),
+        name: meta.name.unwrap_or_default(),
+        labels: meta.labels.unwrap_or_default(),
+        service_type: spec.type_,
+        cluster_ip: spec.cluster_ip,
+        cluster_ips: spec.cluster_ips.unwrap_or_default(),
+        ip_families: spec.ip_families.unwrap_or_default(),
+        external_ips: spec.external_ips.unwrap_or_default(),
+        ports: spec.ports.unwrap_or_default().into_iter().map(service_port).collect(),
+        session_affinity: spec.session_affinity,
+        affinity_timeout_seconds: spec
+            .session_affinity_config
+            .and_then(|affinity| affinity.client_ip)
+            .and_then(|client| client.timeout_seconds),
+        internal_traffic_policy: spec.internal_traffic_policy,
+        external_traffic_policy: spec.external_traffic_policy,
+        load_balancer_source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
+        health_check_node_port: spec.health_check_node_port,
+        ingress: ingress
+            .unwrap_or_default()
+            .into_iter()
+            .map(|entry| api::Ingress { ip: entry.ip, hostname: entry.hostname, ip_mode: entry.ip_mode })
+            .collect(),
+    }
+}
+
+fn service_port(port: core::ServicePort) -> api::ServicePort {
+    api::ServicePort { name: port.name, protocol: port.protocol, port: port.port, node_port: port.node_port }
+}
+
+pub(super) fn endpoint_slice(slice: discovery::EndpointSlice) -> api::EndpointSlice {
+    let meta = slice.metadata;
+    api::EndpointSlice {
+        last_change_trigger: meta.annotations.as_ref().and_then(trigger_time),
+        namespace: meta.namespace.unwrap_or_default(),
+        name: meta.name.unwrap_or_default(),
+        labels: meta.labels.unwrap_or_default(),
+        address_type: slice.address_type,
+        endpoints: slice.endpoints.unwrap_or_default().into_iter().map(endpoint).collect(),
+        ports: slice
+            .ports
+            .unwrap_or_default()
+            .into_iter()
+            .map(|port| api::SlicePort { name: port.name, protocol: port.protocol, port: port.port })
+            .collect(),
+    }
+}
+
+fn endpoint(endpoint: discovery::Endpoint) -> api::Endpoint {
+    let conditions = endpoint.conditions.unwrap_or_default();
+    let hints = endpoint.hints.unwrap_or_default();
+    api::Endpoint {
+        addresses: endpoint.addresses,
+        ready: conditions.ready,
+        serving: conditions.serving,
+        terminating: conditions.terminating,
+        node_name: endpoint.node_name,
+        for_zones: hints.for_zones.unwrap_or_default().into_iter().map(|zone| zone.name).collect(),
+        for_nodes: hints.for_nodes.unwrap_or_default().into_iter().map(|node| node.name).collect(),
+    }
+}
+
+/// The trigger time, in any form that RFC 3339 allows. One that does not parse only costs a latency figure, so it
+/// counts as missing.
+fn trigger_time(annotations: &BTreeMap<String, String>) -> Option<SystemTime> {
+    annotations.get(TRIGGER_TIME)?.parse::<Timestamp>().ok().map(SystemTime::from)
+}
+
+pub(super) fn node(node: core::Node) -> api::Node {
+    let meta = node.metadata;
+    let spec = node.spec.unwrap_or_default();
+    let pod_cidrs = match spec.pod_cidrs {
+        Some(cidrs) if !cidrs.is_empty() => cidrs,
+        _ => spec.pod_cidr.into_iter().collect(),
+    };
+    let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+    api::Node {
+        name: meta.name.unwrap_or_default(),
+        labels: meta.labels.unwrap_or_default(),
+        addresses: addresses.into_iter().map(|address| (address.type_, address.address)).collect(),
+        pod_cidrs,
+    }
+}
+
+pub(super) fn service_cidr(cidr: networking::ServiceCIDR) -> api::ServiceCidr {
+    api::ServiceCidr {
+        name: cidr.metadata.name.unwrap_or_default(),
+        cidrs: cidr.spec.and_then(|spec| spec.cidrs).unwrap_or_default(),
+    }
+}

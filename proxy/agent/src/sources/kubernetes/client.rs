@@ -1,0 +1,113 @@
+//! A client for the API server from a kubeconfig, the pod's service account or a bare address.
+//!
+//! kube's own client stack has no keepalive: a connection whose other end vanished without a word would be noticed only
+//! when its watch should have ended. This one is the same stack over a connector that asks.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ConfigExt};
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use tower::{BoxError, ServiceBuilder};
+
+use super::KubernetesConfig;
+
+/// How long a connection attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence on a connection before the other end is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Time between such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Unanswered questions after which the connection is given up.
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Why no client could be made. None of these is cured by waiting.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kubeconfig could not be read or does not fit together.
+    #[error("kubeconfig {}: {error}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: KubeconfigError,
+    },
+    /// The master is no address.
+    #[error("--master={master:?} is not an address like http://host:port")]
+    Master {
+        /// The address as given.
+        master: String,
+    },
+    /// There is neither a kubeconfig nor a master, and this is no pod.
+    #[error("no API server is named (--kubeconfig, --master) and this is not a pod with a service account: {0}")]
+    InCluster(#[from] InClusterError),
+    /// The kubeconfig asks for a proxy.
+    #[error("the API server is to be reached through the proxy {0}, which portway does not support")]
+    Proxy(http::Uri),
+    /// Credentials or certificates cannot be used.
+    #[error("cannot set up the connection to the API server: {0}")]
+    Setup(#[from] kube::Error),
+}
+
+/// Makes a client. No connection is tried yet.
+pub(super) async fn connect(config: &KubernetesConfig) -> Result<Client, ConnectError> {
+    let config = cluster(config).await?;
+    if let Some(proxy) = &config.proxy_url {
+        return Err(ConnectError::Proxy(proxy.clone()));
+    }
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    // What was sent and is not acknowledged counts as well.
+    tcp.set_tcp_user_timeout(Some(KEEPALIVE + KEEPALIVE_INTERVAL * KEEPALIVE_RETRIES));
+    let layers = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from);
+    let executor = TokioExecutor::new();
+    if config.cluster_url.scheme() == Some(&http::uri::Scheme::HTTPS) {
+        let tls = config.rustls_https_connector_with_connector(tcp)?;
+        let http: HttpClient<_, Body> = HttpClient::builder(executor).build(tls);
+        Ok(Client::new(layers.service(http), config.default_namespace))
+    } else {
+        let http: HttpClient<_, Body> = HttpClient::builder(executor).build(tcp);
+        Ok(Client::new(layers.service(http), config.default_namespace))
+    }
+}
+
+async fn cluster(config: &KubernetesConfig) -> Result<Config, ConnectError> {
+    let master = config.master.as_deref().map(address).transpose()?;
+    let Some(path) = &config.kubeconfig else {
+        return match master {
+            Some(master) => Ok(Config::new(master)),
+            None => Ok(Config::incluster()?),
+        };
+    };
+    let of_file = |error| ConnectError::Kubeconfig { path: path.clone(), error };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(of_file)?;
+    let mut read = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(of_file)?;
+    if let Some(master) = master {
+        read.cluster_url = master;
+    }
+    Ok(read)
+}
+
+/// An address with scheme and host; without a scheme it is plain HTTP, as kube-proxy takes it.
+fn address(master: &str) -> Result<http::Uri, ConnectError> {
+    let full = if master.contains("://") { master.to_owned() } else { format!("http://{master}") };
+    match full.parse::<http::Uri>() {
+        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|h| !h.is_empty()) => {
+            Ok(uri)
+        }
+        _ => Err(ConnectError::Master { master: master.to_owned() }),
+    }
+}
