@@ -19,6 +19,18 @@ struct Cli {
 enum Command {
     /// Serves a small Kubernetes API over plain HTTP, until it is killed.
     Apiserver(ApiserverArgs),
+    /// Answers on TCP and UDP with a name, the port, and the source address that was seen, until it is killed.
+    Echo(EchoArgs),
+}
+
+#[derive(Args)]
+struct EchoArgs {
+    /// The name to answer with.
+    #[arg(long)]
+    name: String,
+    /// Addresses and ports to serve at, such as 10.1.1.4:8080 or [fd00:1:1::4]:8080.
+    #[arg(required = true)]
+    at: Vec<SocketAddr>,
 }
 
 #[derive(Args)]
@@ -38,7 +50,14 @@ fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
     match Cli::parse().command {
         Command::Apiserver(args) => apiserver(&args),
+        Command::Echo(args) => echo(&args),
     }
+}
+
+fn echo(args: &EchoArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(portway_testbed::echo::serve_here(&args.name, &args.at))?;
+    Ok(())
 }
 
 fn apiserver(args: &ApiserverArgs) -> anyhow::Result<()> {

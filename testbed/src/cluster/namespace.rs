@@ -1,0 +1,166 @@
+//! One network namespace without a name: it lives as long as its descriptor and the processes in it, and nothing of it
+//! stays behind when this process ends, however it ends.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A network namespace.
+///
+/// A thread of its own stays inside it. Processes are started from that thread and ask the kernel to be killed when it
+/// ends, so that they go with the namespace.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    fd: OwnedFd,
+    keeper: Option<(mpsc::Sender<Job>, thread::JoinHandle<()>)>,
+}
+
+impl Namespace {
+    /// Makes an empty namespace. `name` serves for messages alone.
+    pub fn new(name: &str) -> io::Result<Self> {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let (answer, made) = mpsc::channel();
+        let keeper = thread::Builder::new().name(format!("ns-{name}")).spawn(move || {
+            let fd = enter_new();
+            let usable = fd.is_ok();
+            if answer.send(fd).is_ok() && usable {
+                inbox.into_iter().for_each(|job| job());
+            }
+        })?;
+        let fd = made.recv().map_err(|_| io::Error::other("the namespace's thread ended"))??;
+        Ok(Self { name: name.to_owned(), fd, keeper: Some((jobs, keeper)) })
+    }
+
+    /// The name given to [`Namespace::new`].
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A path by which other processes can open the namespace while this process lives.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()).into()
+    }
+
+    /// Runs `work` on a new thread inside the namespace and waits for it. A panic in it goes on here.
+    pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                self.enter().expect("this process may enter its own namespace");
+                work()
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Moves the calling thread into the namespace for good.
+    pub fn enter(&self) -> io::Result<()> {
+        Ok(move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+
+    /// Starts `command` inside the namespace. The kernel kills the process when the namespace is dropped or this
+    /// process ends; see [`Namespace::command`].
+    pub fn spawn(&self, mut command: Command) -> io::Result<Process> {
+        let (answer, started) = mpsc::channel();
+        let job: Job = Box::new(move || {
+            // The caller waits; if it went away, the child goes with the message that nobody took.
+            let _ = answer.send(command.spawn());
+        });
+        let (jobs, _) = self.keeper.as_ref().expect("the keeper lives as long as the namespace");
+        jobs.send(job).map_err(|_| io::Error::other("the namespace's thread ended"))?;
+        let child = started.recv().map_err(|_| io::Error::other("the namespace's thread ended"))??;
+        // Before setpriv has done its part, the death of the thread would go unnoticed.
+        let program = format!("/proc/{}/exe", child.id());
+        while std::fs::read_link(&program).is_ok_and(|path| path.ends_with("setpriv")) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Process { child })
+    }
+
+    /// A command to hand to [`Namespace::spawn`]: `program`, told to die with the thread that starts it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", program]).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `program` inside the namespace with `input` on its standard input, and returns its standard output. A
+    /// status other than 0 is an error that carries what the program wrote to its standard error.
+    pub fn output(&self, program: &str, args: &[&str], input: &str) -> io::Result<String> {
+        self.run(|| {
+            let mut child = Command::new(program)
+                .args(args)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(input.as_bytes())?;
+            }
+            let output = child.wait_with_output()?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                return Err(io::Error::other(format!("{program} {} in {}: {said}", args.join(" "), self.name)));
+            }
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Some((jobs, keeper)) = self.keeper.take() {
+            drop(jobs);
+            // A panic of a job has been reported where it was waited for.
+            let _ = keeper.join();
+        }
+    }
+}
+
+/// A process in a namespace; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills the process with SIGKILL and waits until it is gone.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// The status with which the process has ended, if it has.
+    pub fn ended(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
+        self.child.try_wait()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.kill();
+    }
+}
+
+/// Moves the calling thread into a new network namespace and opens it.
+fn enter_new() -> io::Result<OwnedFd> {
+    #[expect(deprecated, reason = "its fault is CLONE_FILES, which is not used; the new form is unsafe")]
+    rustix::thread::unshare(UnshareFlags::NEWNET)?;
+    Ok(File::open("/proc/thread-self/ns/net")?.into())
+}

@@ -1,0 +1,134 @@
+//! Servers that answer with their own name and the source address they saw, on TCP and UDP.
+//!
+//! An answer is one line: `NAME PORT ADDRESS`, such as `pod-1-a 8080 10.1.1.5`. A TCP server sends it when a connection
+//! is accepted and again for each line that it reads; a UDP server sends it for each datagram. The servers of all hosts
+//! share one small thread pool: a socket stays in the namespace that it was made in.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::runtime::Runtime;
+
+use crate::cluster::Host;
+
+/// The echo servers of a cluster's hosts. They end when this is dropped.
+#[derive(Debug)]
+pub struct EchoServers {
+    runtime: Option<Runtime>,
+}
+
+impl EchoServers {
+    /// The thread pool, without any server.
+    pub fn new() -> io::Result<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("echo").enable_io().build()?;
+        Ok(Self { runtime: Some(runtime) })
+    }
+
+    /// Opens servers at all of the host's addresses and ports.
+    pub fn serve(&self, host: &Host) -> io::Result<()> {
+        let runtime = self.runtime.as_ref().expect("taken only by drop");
+        let sockets = host.run(|| {
+            let mut sockets = Vec::new();
+            for address in host.served() {
+                for &port in host.ports() {
+                    let at = SocketAddr::new(address, port);
+                    sockets.push((port, open(at, Type::STREAM)?, open(at, Type::DGRAM)?));
+                }
+            }
+            io::Result::Ok(sockets)
+        })?;
+        let _inside = runtime.enter();
+        for (port, tcp, udp) in sockets {
+            let name = format!("{} {port}", host.name());
+            runtime.spawn(serve_tcp(TcpListener::from_std(tcp.into())?, name.clone()));
+            runtime.spawn(serve_udp(UdpSocket::from_std(udp.into())?, name));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for EchoServers {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Serves at the given addresses in the calling process's own namespace, until it is killed: the form for demos, where
+/// each server is a process that a person can see.
+pub async fn serve_here(name: &str, at: &[SocketAddr]) -> io::Result<()> {
+    let mut servers = tokio::task::JoinSet::new();
+    for &at in at {
+        let name = format!("{name} {}", at.port());
+        servers.spawn(serve_tcp(TcpListener::from_std(open(at, Type::STREAM)?.into())?, name.clone()));
+        servers.spawn(serve_udp(UdpSocket::from_std(open(at, Type::DGRAM)?.into())?, name));
+    }
+    servers.join_all().await;
+    Ok(())
+}
+
+fn open(at: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let context = |error: io::Error| io::Error::new(error.kind(), format!("echo server at {at}: {error}"));
+    let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
+    let socket = Socket::new(Domain::for_address(at), kind, Some(protocol)).map_err(context)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    } else {
+        // Bursts of a test must not be lost at the server.
+        socket.set_recv_buffer_size(1 << 20)?;
+    }
+    socket.bind(&at.into()).map_err(context)?;
+    if kind == Type::STREAM {
+        socket.listen(4096).map_err(context)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+async fn serve_tcp(listener: TcpListener, name: String) {
+    loop {
+        // A client that was gone before it was accepted is no business of the server.
+        if let Ok((stream, from)) = listener.accept().await {
+            let answer = answer(&name, from.ip());
+            tokio::spawn(async move {
+                // Clients end connections as they like, by reset for the most part.
+                let _ = converse(stream, &answer).await;
+            });
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, answer: &str) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        stream.get_mut().write_all(answer.as_bytes()).await?;
+        line.clear();
+        if stream.read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+async fn serve_udp(socket: UdpSocket, name: String) {
+    let mut buffer = [0; 64];
+    loop {
+        // An ICMP error that an earlier answer met is reported here; the next datagram is not its fault.
+        if let Ok((_, from)) = socket.recv_from(&mut buffer).await {
+            let _ = socket.send_to(answer(&name, from.ip()).as_bytes(), from).await;
+        }
+    }
+}
+
+fn answer(name: &str, from: IpAddr) -> String {
+    format!("{name} {}\n", from.to_canonical())
+}

@@ -1,0 +1,194 @@
+//! One request from a host, and what became of it.
+
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use portway_model::Protocol;
+use socket2::{Domain, Socket, Type};
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// A server answered.
+    Answered {
+        /// The host that answered, such as `pod-1-a`.
+        backend: String,
+        /// The port at which its server listens.
+        port: u16,
+        /// The source address that it saw.
+        source: IpAddr,
+    },
+    /// Refused: a TCP reset, or ICMP port unreachable.
+    Refused,
+    /// Another ICMP unreachable: nobody took the packet.
+    Unreachable,
+    /// Silence.
+    TimedOut,
+    /// Anything else, in the words of the operating system.
+    Failed(String),
+}
+
+impl Outcome {
+    /// Reads a server's line.
+    fn parse(line: &str) -> Self {
+        let mut words = line.split_whitespace();
+        let parsed = (|| {
+            let backend = words.next()?.to_owned();
+            let port = words.next()?.parse().ok()?;
+            let source = words.next()?.parse().ok()?;
+            Some(Outcome::Answered { backend, port, source })
+        })();
+        parsed.unwrap_or_else(|| Outcome::Failed(format!("answered {line:?}")))
+    }
+
+    fn of_error(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Outcome::Refused,
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outcome::TimedOut,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Outcome::Unreachable,
+            // IPv6's form of a prohibited destination.
+            io::ErrorKind::PermissionDenied => Outcome::Unreachable,
+            _ => Outcome::Failed(error.to_string()),
+        }
+    }
+
+    /// The backend that answered, if one did.
+    pub fn backend(&self) -> Option<&str> {
+        match self {
+            Outcome::Answered { backend, .. } => Some(backend),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Answered { backend, port, source } => write!(f, "{backend}:{port} (saw {source})"),
+            Outcome::Refused => f.write_str("refused"),
+            Outcome::Unreachable => f.write_str("unreachable"),
+            Outcome::TimedOut => f.write_str("timed out"),
+            Outcome::Failed(error) => f.write_str(error),
+        }
+    }
+}
+
+/// Where a request goes, and from which of the host's addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The address asked.
+    pub to: SocketAddr,
+    /// The source address; `None` leaves the choice to the kernel.
+    pub from: Option<IpAddr>,
+    /// The source port; `None` takes one that no earlier request of this process had.
+    pub source_port: Option<u16>,
+    /// After how long silence is [`Outcome::TimedOut`].
+    pub patience: Duration,
+}
+
+impl Probe {
+    /// A request with a patience of two seconds, from whatever address the kernel chooses.
+    pub fn new(protocol: Protocol, to: SocketAddr) -> Self {
+        Self { protocol, to, from: None, source_port: None, patience: Duration::from_secs(2) }
+    }
+
+    /// Sends the request from the calling thread's namespace and waits for its outcome.
+    pub fn send(&self) -> Outcome {
+        let result = match self.protocol {
+            Protocol::Tcp => self.tcp(),
+            Protocol::Udp => self.udp(),
+            Protocol::Sctp => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        };
+        result.unwrap_or_else(|error| Outcome::of_error(&error))
+    }
+
+    fn tcp(&self) -> io::Result<Outcome> {
+        let deadline = Instant::now() + self.patience;
+        let mut stream = connect(self)?;
+        stream.set_read_timeout(Some(left(deadline)))?;
+        read_line(&mut stream).map(|line| Outcome::parse(&line))
+    }
+
+    fn udp(&self) -> io::Result<Outcome> {
+        let socket = self.udp_socket()?;
+        ask(&socket, self.patience)
+    }
+
+    /// A connected UDP socket; for clients that keep theirs, with [`ask`].
+    pub fn udp_socket(&self) -> io::Result<UdpSocket> {
+        loop {
+            let from = self.from.unwrap_or(unspecified(self.to));
+            match UdpSocket::bind((from, self.source_port.unwrap_or_else(fresh_port))) {
+                Ok(socket) => return socket.connect(self.to).map(|()| socket),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && self.source_port.is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Opens a TCP connection that ends in a reset when it is closed, so that none lingers in TIME-WAIT.
+pub fn connect(probe: &Probe) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(probe.to), Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    if probe.from.is_some() || probe.source_port.is_some() {
+        socket.set_reuse_address(true)?;
+        let from = probe.from.unwrap_or(unspecified(probe.to));
+        socket.bind(&SocketAddr::new(from, probe.source_port.unwrap_or(0)).into())?;
+    }
+    socket.connect_timeout(&probe.to.into(), probe.patience)?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
+
+/// Asks once over a connection that is open, and returns what the server says.
+pub fn converse(stream: &mut TcpStream, patience: Duration) -> io::Result<Outcome> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(b"\n")?;
+    read_line(stream).map(|line| Outcome::parse(&line))
+}
+
+/// Asks once over a connected UDP socket.
+pub fn ask(socket: &UdpSocket, patience: Duration) -> io::Result<Outcome> {
+    socket.set_read_timeout(Some(patience))?;
+    socket.send(b"?")?;
+    let mut buffer = [0; 128];
+    let length = socket.recv(&mut buffer)?;
+    Ok(Outcome::parse(&String::from_utf8_lossy(&buffer[..length])))
+}
+
+/// Reads a server's line; an end before it is an error.
+pub fn read_line(stream: &mut TcpStream) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut buffer = [0; 128];
+    while line.last() != Some(&b'\n') {
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before it answered")),
+            length => line.extend_from_slice(&buffer[..length]),
+        }
+    }
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
+fn left(deadline: Instant) -> Duration {
+    // A timeout of zero would mean none.
+    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+}
+
+fn unspecified(to: SocketAddr) -> IpAddr {
+    if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+/// A UDP source port that has not been handed out before, as long as there are any: conntrack would send a datagram
+/// from a port used a moment ago to the backend that the port's last user had.
+fn fresh_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 50_000;
+    FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT
+}
