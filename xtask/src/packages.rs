@@ -90,9 +90,10 @@ pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
     if let Err(error) = tool::run(&mut apt_get(&["update", "-qq"])) {
         return give_up(missing, &format!("the package lists cannot be fetched ({error:#})"));
     }
-    let mut install = apt_get(&["install", "-y", "-qq", "--no-install-recommends"]);
+    // What the machine has already must stay: where a new package would drive another out, its owner decides.
+    let mut install = apt_get(&["install", "-y", "-qq", "--no-install-recommends", "--no-remove"]);
     if let Err(error) = tool::run(install.args(&names)) {
-        return give_up(missing, &format!("they cannot be installed ({error:#})"));
+        return give_up(missing, &format!("they cannot be installed beside what is here ({error:#})"));
     }
     let still = self::missing(packages);
     if still.is_empty() { Ok(()) } else { give_up(still, "installing them did not bring what is needed") }
