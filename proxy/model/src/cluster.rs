@@ -1,33 +1,119 @@
 //! The cluster as this node sees it: objects go in, a Plan and its Changes come out.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use crate::{Change, Config, Event, Family, Kind, Pending, Plan, Problem, Stats};
+use crate::claims::Claims;
+use crate::intern::Interner;
+use crate::node::{Facts, ThisNode};
+use crate::object::{Findings, ObjectName, Reported};
+use crate::pending::Changes;
+use crate::service::Service;
+use crate::slice::{self, Slice};
+use crate::stats::Counts;
+use crate::{
+    Change, Config, Event, Family, Kind, NodeSettings, Pending, Plan, Problem, ServiceChange, ServiceName,
+    SettingsChange, Stats, api, resolve,
+};
 
 /// The cluster as this node sees it.
 #[derive(Debug)]
 pub struct Cluster {
     config: Config,
+    strings: Interner,
+    entries: HashMap<ServiceName, Entry>,
+    /// The Service that each slice belongs to.
+    slices: HashMap<ObjectName, ServiceName>,
+    node: ThisNode,
+    claims: Claims,
+    reported: Reported,
+    /// Lists that have begun, with what they named so far.
+    listings: HashMap<Kind, HashSet<ObjectName>>,
+    services_listed: bool,
+    slices_listed: bool,
+    changes: Changes,
+    /// Services to resolve anew because others gave or took an address.
+    reassigned: BTreeSet<ServiceName>,
+    /// What the Plan's shares were resolved with.
+    resolved_with: Facts,
+    /// Facts that differ from those, so that all shares have to be resolved anew.
+    new_facts: Option<Facts>,
+    /// Settings that differ from the Plan's.
+    new_settings: Option<Arc<NodeSettings>>,
     plan: Plan,
-    stats: Stats,
-    seen: [bool; 2],
+    counts: Counts,
+}
+
+/// All that is known of one Service; at least one part is there.
+#[derive(Debug, Default)]
+struct Entry {
+    service: Option<Arc<Service>>,
+    /// By name, in no order.
+    slices: Vec<(Arc<str>, Arc<Slice>)>,
 }
 
 impl Cluster {
     /// A cluster of which nothing is known yet.
     pub fn new(config: Config) -> Self {
-        Self { config, plan: Plan::default(), stats: Stats::default(), seen: [false; 2] }
+        let node = ThisNode::default();
+        let plan = Plan { settings: Arc::new(node.settings(&config)), services: HashMap::new() };
+        Self {
+            resolved_with: node.facts(&config),
+            config,
+            strings: Interner::default(),
+            entries: HashMap::new(),
+            slices: HashMap::new(),
+            node,
+            claims: Claims::default(),
+            reported: Reported::default(),
+            listings: HashMap::new(),
+            services_listed: false,
+            slices_listed: false,
+            changes: Changes::default(),
+            reassigned: BTreeSet::new(),
+            new_facts: None,
+            new_settings: None,
+            plan,
+            counts: Counts::default(),
+        }
     }
 
-    /// Takes one piece of news. Costs what the event touches, never the size of the cluster. Returns what could not be
-    /// used, unless the same was already said of the same object.
+    /// Takes one piece of news. Costs what the event touches, never the size of the cluster; only the end of a list
+    /// looks at all objects of its kind. Returns what could not be used of the object, unless it was already said.
     pub fn ingest(&mut self, event: Event) -> Vec<Problem> {
         match event {
-            Event::ListDone(Kind::Service) => self.seen[0] = true,
-            Event::ListDone(Kind::EndpointSlice) => self.seen[1] = true,
-            _ => {}
+            Event::Service(api) => return self.service(&api),
+            Event::EndpointSlice(api) => return self.slice(&api),
+            Event::Node(api) => return self.node(&api),
+            Event::ServiceCidr(api) => return self.service_cidr(&api),
+            Event::ServiceGone(name) => {
+                let name = self.object_name(&name.namespace, &name.name);
+                self.gone(Kind::Service, &name);
+            }
+            Event::EndpointSliceGone { namespace, name } => {
+                let name = self.object_name(&namespace, &name);
+                self.gone(Kind::EndpointSlice, &name);
+            }
+            Event::NodeGone(name) => {
+                let name = self.object_name("", &name);
+                self.gone(Kind::Node, &name);
+            }
+            Event::ServiceCidrGone(name) => {
+                let name = self.object_name("", &name);
+                self.gone(Kind::ServiceCidr, &name);
+            }
+            Event::InterfaceAddresses(addresses) => {
+                self.node.set_interface_addresses(addresses);
+                self.refresh_node();
+            }
+            Event::ListBegins(kind) => {
+                self.listings.insert(kind, HashSet::new());
+            }
+            Event::ListDone(kind) => self.list_done(kind),
         }
         Vec::new()
     }
@@ -35,23 +121,43 @@ impl Cluster {
     /// Whether Services and EndpointSlices have both been listed whole (contract WATCH-5). Before, nothing may be
     /// written to the kernel.
     pub fn synced(&self) -> bool {
-        self.seen == [true; 2]
+        self.services_listed && self.slices_listed
     }
 
     /// Whether something that may change the Plan waits for [`Cluster::drain`].
     pub fn is_dirty(&self) -> bool {
-        false
+        !self.changes.is_empty()
+            || !self.reassigned.is_empty()
+            || self.claims.contested()
+            || self.new_settings.is_some()
+            || self.new_facts.is_some()
     }
 
     /// How many Services wait for [`Cluster::drain`], and why.
     pub fn pending(&self) -> Pending {
-        Pending::default()
+        let (services, endpoints) = self.changes.counts();
+        Pending { services, endpoints }
     }
 
     /// Resolves what changed, brings the Plan up to date, and returns what differs from the last Plan, with problems
     /// that arose between objects (contested addresses), each once.
     pub fn drain(&mut self) -> (Change, Vec<Problem>) {
-        (Change::default(), Vec::new())
+        let changes = std::mem::take(&mut self.changes);
+        let mut names = std::mem::take(&mut self.reassigned);
+        names.extend(changes.names().cloned());
+        if let Some(facts) = self.new_facts.take() {
+            self.resolved_with = facts;
+            names
+                .extend(self.entries.iter().filter(|(_, entry)| entry.service.is_some()).map(|(name, _)| name.clone()));
+        }
+        let mut change = Change { settings: self.drain_settings(), ..Change::default() };
+        for name in names {
+            if let Some(service_change) = self.resolve(&name) {
+                change.triggers.extend_from_slice(changes.triggers(&name));
+                change.services.push(service_change);
+            }
+        }
+        (change, self.claims.conflicts())
     }
 
     /// What the last [`Cluster::drain`] left.
@@ -59,18 +165,231 @@ impl Cluster {
         &self.plan
     }
 
-    /// How much the Plan holds.
+    /// How much the Plan holds, both families together.
     pub fn stats(&self) -> Stats {
-        self.stats
+        self.counts.total()
+    }
+
+    /// How much the Plan holds in one family.
+    pub fn family_stats(&self, family: Family) -> Stats {
+        self.counts.family(family)
     }
 
     /// The node's primary address of a family, once known.
     pub fn node_ip(&self, family: Family) -> Option<IpAddr> {
-        self.config.node_ips.iter().copied().find(|ip| Family::of(*ip) == family)
+        self.node.ip(&self.config, family)
     }
 
     /// The pod ranges that the Node object names, once known.
     pub fn pod_cidrs(&self) -> &[IpNet] {
-        &[]
+        self.node.pod_cidrs()
     }
+
+    /// The zone that the Node object names, once known.
+    pub fn zone(&self) -> Option<&str> {
+        self.node.zone()
+    }
+
+    /// Brings one Service's share up to date.
+    fn resolve(&mut self, name: &ServiceName) -> Option<ServiceChange> {
+        let after = self.entries.get(name).and_then(|entry| {
+            let slices: Vec<&Slice> = entry.slices.iter().map(|(_, slice)| &**slice).collect();
+            resolve::share(name, entry.service.as_deref()?, &slices, &self.claims, &self.resolved_with)
+        });
+        let before = self.plan.services.get(name);
+        if before.map(|share| &**share) == after.as_ref() {
+            return None;
+        }
+        let after = after.map(Arc::new);
+        self.counts.replace(before.map(|share| &**share), after.as_deref());
+        let before = match &after {
+            Some(after) => self.plan.services.insert(name.clone(), after.clone()),
+            None => self.plan.services.remove(name),
+        };
+        Some(ServiceChange { name: name.clone(), before, after })
+    }
+
+    fn drain_settings(&mut self) -> Option<SettingsChange> {
+        let after = self.new_settings.take()?;
+        let before = std::mem::replace(&mut self.plan.settings, after.clone());
+        Some(SettingsChange { before, after })
+    }
+
+    /// Works out again what follows from the node, and whether it differs from what the Plan was made with.
+    fn refresh_node(&mut self) {
+        let facts = self.node.facts(&self.config);
+        self.new_facts = (facts != self.resolved_with).then_some(facts);
+        let settings = self.node.settings(&self.config);
+        self.new_settings = (settings != *self.plan.settings).then(|| Arc::new(settings));
+    }
+
+    fn object_name(&mut self, namespace: &str, name: &str) -> ObjectName {
+        ObjectName { namespace: self.strings.string(namespace), name: self.strings.string(name) }
+    }
+
+    /// The name of an object that is there now.
+    fn seen(&mut self, kind: Kind, namespace: &str, name: &str) -> ObjectName {
+        let name = self.object_name(namespace, name);
+        if let Some(named) = self.listings.get_mut(&kind) {
+            named.insert(name.clone());
+        }
+        name
+    }
+
+    fn service(&mut self, api: &api::Service) -> Vec<Problem> {
+        let name = self.seen(Kind::Service, &api.namespace, &api.name);
+        let mut findings = Findings::new(Kind::Service, &name);
+        let service = Service::read(api, self.config.external_ips, &mut self.strings, &mut findings);
+        let problems = self.reported.update(Kind::Service, &name, findings);
+        self.set_service(service_name(name), service);
+        problems
+    }
+
+    fn set_service(&mut self, name: ServiceName, service: Option<Service>) {
+        let entry = self.entries.entry(name.clone()).or_default();
+        if entry.service.as_deref() != service.as_ref() {
+            let after = service.map(Arc::new);
+            let before = std::mem::replace(&mut entry.service, after.clone());
+            self.reassigned.extend(self.claims.replace(&name, before.as_deref(), after.as_deref()));
+            self.changes.service(&name, before, after.as_ref());
+        }
+        self.forget_if_empty(&name);
+    }
+
+    fn slice(&mut self, api: &api::EndpointSlice) -> Vec<Problem> {
+        let name = self.seen(Kind::EndpointSlice, &api.namespace, &api.name);
+        let mut findings = Findings::new(Kind::EndpointSlice, &name);
+        let home = slice::service_name(api).and_then(|service| {
+            let slice = Slice::read(api, &self.config.node_name, &mut self.strings, &mut findings)?;
+            Some((
+                ServiceName { namespace: name.namespace.clone(), name: self.strings.string(service) },
+                Arc::new(slice),
+            ))
+        });
+        let problems = self.reported.update(Kind::EndpointSlice, &name, findings);
+        let trigger = api.last_change_trigger.filter(|time| self.config.started.is_none_or(|started| *time >= started));
+        self.set_slice(&name, home, trigger);
+        problems
+    }
+
+    fn set_slice(&mut self, name: &ObjectName, home: Option<(ServiceName, Arc<Slice>)>, trigger: Option<SystemTime>) {
+        let old_home = self.slices.get(name).filter(|old| home.as_ref().is_none_or(|(new, _)| new != *old)).cloned();
+        if let Some(old_home) = old_home {
+            self.slices.remove(name);
+            self.put_slice(&old_home, &name.name, None, None);
+        }
+        if let Some((home, slice)) = home {
+            if !self.slices.contains_key(name) {
+                self.slices.insert(name.clone(), home.clone());
+            }
+            self.put_slice(&home, &name.name, Some(slice), trigger);
+        }
+    }
+
+    /// Puts a slice into a Service's entry, or takes it out.
+    fn put_slice(
+        &mut self,
+        service: &ServiceName,
+        name: &Arc<str>,
+        after: Option<Arc<Slice>>,
+        trigger: Option<SystemTime>,
+    ) {
+        let slices = &mut self.entries.entry(service.clone()).or_default().slices;
+        let place = slices.iter().position(|(known, _)| known == name);
+        let before = match (place, after.clone()) {
+            (Some(place), Some(after)) => Some(std::mem::replace(&mut slices[place].1, after)),
+            (Some(place), None) => Some(slices.swap_remove(place).1),
+            (None, Some(after)) => {
+                slices.reserve_exact(1);
+                slices.push((name.clone(), after));
+                None
+            }
+            (None, None) => None,
+        };
+        if before != after {
+            self.changes.slice(service, name, before, after.as_ref(), trigger);
+        }
+        self.forget_if_empty(service);
+    }
+
+    fn forget_if_empty(&mut self, name: &ServiceName) {
+        if self.entries.get(name).is_some_and(|entry| entry.service.is_none() && entry.slices.is_empty()) {
+            self.entries.remove(name);
+        }
+    }
+
+    fn node(&mut self, api: &api::Node) -> Vec<Problem> {
+        if api.name != self.config.node_name {
+            return Vec::new();
+        }
+        let name = self.object_name("", &api.name);
+        let mut findings = Findings::new(Kind::Node, &name);
+        self.node.set_node(api, &mut findings);
+        self.refresh_node();
+        self.reported.update(Kind::Node, &name, findings)
+    }
+
+    fn service_cidr(&mut self, api: &api::ServiceCidr) -> Vec<Problem> {
+        let name = self.seen(Kind::ServiceCidr, "", &api.name);
+        let mut findings = Findings::new(Kind::ServiceCidr, &name);
+        self.node.set_service_cidr(api, &mut findings);
+        self.refresh_node();
+        self.reported.update(Kind::ServiceCidr, &name, findings)
+    }
+
+    fn gone(&mut self, kind: Kind, name: &ObjectName) {
+        if let Some(named) = self.listings.get_mut(&kind) {
+            named.remove(name);
+        }
+        self.reported.forget(kind, name);
+        match kind {
+            Kind::Service => self.set_service(service_name(name.clone()), None),
+            Kind::EndpointSlice => self.set_slice(name, None, None),
+            // The machine is still there, and so are its addresses and its zone: what was last known goes on holding.
+            Kind::Node => {}
+            Kind::ServiceCidr => {
+                self.node.remove_service_cidr(&name.name);
+                self.refresh_node();
+            }
+        }
+    }
+
+    fn list_done(&mut self, kind: Kind) {
+        match kind {
+            Kind::Service => self.services_listed = true,
+            Kind::EndpointSlice => self.slices_listed = true,
+            Kind::Node | Kind::ServiceCidr => {}
+        }
+        // A list that nobody began names nothing, and takes nothing away.
+        let Some(named) = self.listings.remove(&kind) else { return };
+        let mut unnamed: Vec<ObjectName> =
+            self.reported.objects(kind).filter(|name| !named.contains(name)).cloned().collect();
+        match kind {
+            Kind::Service => {
+                let services = self.entries.iter().filter(|(_, entry)| entry.service.is_some());
+                let names = services.map(|(name, _)| object_name_of(name));
+                unnamed.extend(names.filter(|name| !named.contains(name)));
+            }
+            Kind::EndpointSlice => unnamed.extend(self.slices.keys().filter(|name| !named.contains(name)).cloned()),
+            Kind::Node => return,
+            Kind::ServiceCidr => {
+                let cidrs: Vec<String> = self.node.service_cidr_names().map(str::to_owned).collect();
+                let names = cidrs.iter().map(|name| self.object_name("", name)).collect::<Vec<_>>();
+                unnamed.extend(names.into_iter().filter(|name| !named.contains(name)));
+            }
+        }
+        unnamed.sort_unstable();
+        unnamed.dedup();
+        for name in unnamed {
+            self.gone(kind, &name);
+        }
+    }
+}
+
+fn service_name(name: ObjectName) -> ServiceName {
+    ServiceName { namespace: name.namespace, name: name.name }
+}
+
+fn object_name_of(name: &ServiceName) -> ObjectName {
+    ObjectName { namespace: name.namespace.clone(), name: name.name.clone() }
 }

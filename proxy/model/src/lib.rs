@@ -7,13 +7,27 @@
 //! This crate knows no I/O, no clock, no async runtime, no Kubernetes client and no kernel.
 
 pub mod api;
+mod claims;
 mod cluster;
 mod config;
+mod endpoints;
 mod event;
 mod family;
+mod intern;
 mod name;
+mod node;
+mod object;
+mod parse;
+mod pending;
 mod plan;
 mod problem;
+mod resolve;
+mod service;
+mod slice;
+mod stats;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod topology;
 
 pub use cluster::Cluster;
 pub use config::{Config, DetectLocal, NodePortSelection, Pending, Stats};

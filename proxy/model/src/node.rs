@@ -1,0 +1,199 @@
+//! This node: its Node object, its interfaces' addresses, the ServiceCIDRs, and the settings that follow from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::object::Findings;
+use crate::{
+    Config, DetectLocal, Family, FamilySettings, LocalDetector, NodePortAddresses, NodePortSelection, NodeSettings,
+    api, parse,
+};
+
+/// The label with a node's zone (contract TOPO-4, TOPO-8).
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// What is known of this node.
+#[derive(Debug, Default)]
+pub(crate) struct ThisNode {
+    zone: Option<Arc<str>>,
+    ips: [Option<IpAddr>; 2],
+    pod_cidrs: Vec<IpNet>,
+    interface_addresses: BTreeSet<IpAddr>,
+    service_cidrs: BTreeMap<String, Vec<IpNet>>,
+}
+
+/// What resolving a Service depends on besides the Service: when it changes, all are resolved anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// The node's zone.
+    pub(crate) zone: Option<Arc<str>>,
+    /// Whether all traffic to cluster IPs is masqueraded.
+    pub(crate) masquerade_all: bool,
+    node_ips: [Option<IpAddr>; 2],
+    detectors: [bool; 2],
+}
+
+impl Facts {
+    pub(crate) fn node_ip(&self, family: Family) -> Option<IpAddr> {
+        self.node_ips[family as usize]
+    }
+
+    /// Whether local pods can be told from others.
+    pub(crate) fn detector(&self, family: Family) -> bool {
+        self.detectors[family as usize]
+    }
+}
+
+impl ThisNode {
+    /// Takes the Node object as it now is.
+    pub(crate) fn set_node(&mut self, node: &api::Node, findings: &mut Findings) {
+        let zone = node.labels.get(ZONE_LABEL).filter(|zone| !zone.is_empty());
+        self.zone = zone.map(|zone| Arc::from(zone.as_str()));
+        self.ips = primary_addresses(node, findings);
+        self.pod_cidrs.clear();
+        for (index, text) in node.pod_cidrs.iter().enumerate() {
+            match parse::cidr(text) {
+                Some(range) => self.pod_cidrs.push(range),
+                None => findings
+                    .add(format!("spec.podCIDRs[{index}]"), format!("{text:?} is no range in CIDR notation; ignored")),
+            }
+        }
+    }
+
+    /// Takes all addresses of the node's interfaces.
+    pub(crate) fn set_interface_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.interface_addresses = addresses.into_iter().map(|ip| ip.to_canonical()).collect();
+    }
+
+    /// Takes a ServiceCIDR as it now is.
+    pub(crate) fn set_service_cidr(&mut self, object: &api::ServiceCidr, findings: &mut Findings) {
+        let mut ranges = Vec::with_capacity(object.cidrs.len());
+        for (index, text) in object.cidrs.iter().enumerate() {
+            match parse::cidr(text) {
+                Some(range) => ranges.push(range),
+                None => findings
+                    .add(format!("spec.cidrs[{index}]"), format!("{text:?} is no range in CIDR notation; ignored")),
+            }
+        }
+        self.service_cidrs.insert(object.name.clone(), ranges);
+    }
+
+    pub(crate) fn remove_service_cidr(&mut self, name: &str) {
+        self.service_cidrs.remove(name);
+    }
+
+    pub(crate) fn service_cidr_names(&self) -> impl Iterator<Item = &str> {
+        self.service_cidrs.keys().map(String::as_str)
+    }
+
+    pub(crate) fn pod_cidrs(&self) -> &[IpNet] {
+        &self.pod_cidrs
+    }
+
+    pub(crate) fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// The primary address of a family: the operator's, or else the Node object's.
+    pub(crate) fn ip(&self, config: &Config, family: Family) -> Option<IpAddr> {
+        let own = config.node_ips.iter().copied().find(|ip| Family::of(*ip) == family);
+        own.or(self.ips[family as usize])
+    }
+
+    pub(crate) fn facts(&self, config: &Config) -> Facts {
+        Facts {
+            zone: self.zone.clone(),
+            masquerade_all: config.masquerade_all,
+            node_ips: Family::ALL.map(|family| self.ip(config, family)),
+            detectors: Family::ALL.map(|family| self.detector(config, family).is_some()),
+        }
+    }
+
+    pub(crate) fn settings(&self, config: &Config) -> NodeSettings {
+        let family = |family| FamilySettings {
+            local_detector: self.detector(config, family),
+            node_port_addresses: self.node_port_addresses(config, family),
+            service_cidrs: parse::merged(self.service_cidrs.values().flatten(), family),
+        };
+        NodeSettings {
+            masquerade_mark: 1u32.wrapping_shl(config.masquerade_bit.into()),
+            v4: family(Family::V4),
+            v6: family(Family::V6),
+        }
+    }
+
+    /// Contract MASQ-7. Ranges that are not known yet, or of the other family alone, detect nothing.
+    fn detector(&self, config: &Config, family: Family) -> Option<LocalDetector> {
+        let ranges = match &config.detect_local {
+            DetectLocal::None => return None,
+            DetectLocal::BridgeInterface(name) => return Some(LocalDetector::Bridge(name.clone())),
+            DetectLocal::InterfaceNamePrefix(prefix) => return Some(LocalDetector::InterfacePrefix(prefix.clone())),
+            DetectLocal::ClusterCidr(ranges) => ranges,
+            DetectLocal::NodeCidr => &self.pod_cidrs,
+        };
+        let ranges = parse::merged(ranges, family);
+        (!ranges.is_empty()).then_some(LocalDetector::Cidrs(ranges))
+    }
+
+    /// Contract NP-1, NP-4, NP-5.
+    fn node_port_addresses(&self, config: &Config, family: Family) -> NodePortAddresses {
+        let mut selected = Selected::default();
+        selected.add(&config.node_port_addresses, family);
+        let nothing_said = !selected.primary && selected.ranges.is_empty();
+        if selected.all || nothing_said || selected.ranges.iter().any(|range| range.prefix_len() == 0) {
+            return NodePortAddresses::AllLocal;
+        }
+        let mut listed: BTreeSet<IpAddr> = BTreeSet::new();
+        if selected.primary {
+            listed.extend(self.ip(config, family));
+        }
+        let in_range = |ip: &&IpAddr| selected.ranges.iter().any(|range| range.contains(*ip));
+        listed.extend(self.interface_addresses.iter().filter(in_range));
+        NodePortAddresses::Listed(listed.into_iter().collect())
+    }
+}
+
+/// What a [`NodePortSelection`] names in one family.
+#[derive(Default)]
+struct Selected {
+    all: bool,
+    primary: bool,
+    ranges: Vec<IpNet>,
+}
+
+impl Selected {
+    fn add(&mut self, selection: &NodePortSelection, family: Family) {
+        match selection {
+            NodePortSelection::Primary => self.primary = true,
+            NodePortSelection::All => self.all = true,
+            NodePortSelection::Cidrs(ranges) => {
+                self.ranges.extend(ranges.iter().filter(|range| parse::family_of(range) == family));
+            }
+            NodePortSelection::AnyOf(parts) => parts.iter().for_each(|part| self.add(part, family)),
+        }
+    }
+}
+
+/// The first internal address of each family, or else the first external one, as the node's own host-network pods have
+/// them.
+fn primary_addresses(node: &api::Node, findings: &mut Findings) -> [Option<IpAddr>; 2] {
+    let mut primary = [None; 2];
+    for wanted in ["InternalIP", "ExternalIP"] {
+        for (index, (kind, text)) in node.addresses.iter().enumerate() {
+            if kind != wanted {
+                continue;
+            }
+            match parse::ip(text) {
+                Some(ip) => {
+                    primary[Family::of(ip) as usize].get_or_insert(ip);
+                }
+                None => findings
+                    .add(format!("status.addresses[{index}].address"), format!("{text:?} is no IP address; ignored")),
+            }
+        }
+    }
+    primary
+}
