@@ -8,3 +8,4 @@
 pub mod addresses;
 mod convert;
 pub mod kubernetes;
+pub mod manifests;

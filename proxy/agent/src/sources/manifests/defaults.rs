@@ -1,0 +1,89 @@
+//! What the API server does to an object before it stores it, as far as a service proxy sees it: defaults are filled in,
+//! what cannot be is refused.
+
+use portway_model::api;
+
+/// A field and what is wrong with it.
+pub(super) type Refusal = (String, &'static str);
+
+/// The type of a Service that does not say.
+const CLUSTER_IP: &str = "ClusterIP";
+/// How long a client sticks where the Service does not say, in seconds.
+const AFFINITY_TIMEOUT: i32 = 10_800;
+
+/// Fills in a Service's defaults.
+pub(super) fn service(service: &mut api::Service) -> Result<(), Refusal> {
+    for (i, port) in service.ports.iter_mut().enumerate() {
+        port.protocol.get_or_insert_with(|| "TCP".to_owned());
+        if !(1..=65535).contains(&port.port) {
+            return Err((format!("spec.ports[{i}].port"), "must be a number from 1 to 65535"));
+        }
+    }
+    let affinity = service.session_affinity.get_or_insert_with(|| "None".to_owned());
+    if affinity == "ClientIP" {
+        service.affinity_timeout_seconds.get_or_insert(AFFINITY_TIMEOUT);
+    }
+    let service_type = service.service_type.get_or_insert_with(|| CLUSTER_IP.to_owned());
+    let external = matches!(service_type.as_str(), "NodePort" | "LoadBalancer");
+    if external {
+        service.external_traffic_policy.get_or_insert_with(|| "Cluster".to_owned());
+    }
+    if external || service_type == CLUSTER_IP {
+        service.internal_traffic_policy.get_or_insert_with(|| "Cluster".to_owned());
+        cluster_ips(service);
+    }
+    for ingress in &mut service.ingress {
+        if ingress.ip.is_some() {
+            ingress.ip_mode.get_or_insert_with(|| "VIP".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// `clusterIP`, `clusterIPs` and `ipFamilies` follow from one another. No address is ever made up.
+fn cluster_ips(service: &mut api::Service) {
+    let one = service.cluster_ip.as_ref().filter(|ip| !ip.is_empty());
+    match (one, service.cluster_ips.first()) {
+        (Some(one), None) => service.cluster_ips = vec![one.clone()],
+        (None, Some(first)) => service.cluster_ip = Some(first.clone()),
+        _ => {}
+    }
+    if service.ip_families.is_empty() {
+        let family = |ip: &String| if ip.contains(':') { "IPv6" } else { "IPv4" }.to_owned();
+        service.ip_families = service.cluster_ips.iter().filter(|ip| *ip != "None").map(family).collect();
+    }
+}
+
+/// Fills in an EndpointSlice's defaults.
+pub(super) fn endpoint_slice(slice: &mut api::EndpointSlice) -> Result<(), Refusal> {
+    if !matches!(slice.address_type.as_str(), "IPv4" | "IPv6" | "FQDN") {
+        return Err(("addressType".to_owned(), "must be IPv4, IPv6 or FQDN"));
+    }
+    for (i, endpoint) in slice.endpoints.iter().enumerate() {
+        if endpoint.addresses.is_empty() {
+            return Err((format!("endpoints[{i}].addresses"), "must hold at least one address"));
+        }
+    }
+    for port in &mut slice.ports {
+        port.name.get_or_insert_default();
+        port.protocol.get_or_insert_with(|| "TCP".to_owned());
+    }
+    Ok(())
+}
+
+/// A Service that the API server would have given an address, and that has none.
+pub(super) fn lacks_cluster_ip(service: &api::Service) -> bool {
+    service.service_type.as_deref() != Some("ExternalName")
+        && service.cluster_ip.as_deref().unwrap_or_default().is_empty()
+}
+
+/// Whether the API server would send this Service to a proxy (contract WATCH-1).
+pub(super) fn service_is_selected(service: &api::Service) -> bool {
+    !service.labels.contains_key("service.kubernetes.io/service-proxy-name")
+        && service.cluster_ip.as_deref() != Some("None")
+}
+
+/// Whether the API server would send this EndpointSlice to a proxy (contract WATCH-2).
+pub(super) fn slice_is_selected(slice: &api::EndpointSlice) -> bool {
+    !slice.labels.contains_key("service.kubernetes.io/headless")
+}

@@ -1,0 +1,184 @@
+//! Which objects a set of manifest files holds: defaults filled in, what is no proxy's concern left out, and each
+//! object once.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use portway_model::{Event, Kind, ServiceName};
+
+use super::defaults;
+use super::parse::{Found, ManifestError, Object, parse};
+use crate::sources::convert;
+
+/// All kinds, those first that others are resolved against.
+pub(super) const KINDS: [Kind; 4] = [Kind::Node, Kind::ServiceCidr, Kind::Service, Kind::EndpointSlice];
+
+/// Something in a manifest that is valid and yet hardly what its author wants.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ManifestWarning {
+    /// The file.
+    pub file: PathBuf,
+    /// The object, as `Service namespace/name`.
+    pub object: String,
+    /// What is odd about it, and what follows from that.
+    pub message: String,
+}
+
+impl fmt::Display for ManifestWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.file.display(), self.object, self.message)
+    }
+}
+
+/// What makes two objects the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) kind: Kind,
+    namespace: String,
+    name: String,
+}
+
+impl Key {
+    /// The object is gone.
+    pub(super) fn gone(&self) -> Event {
+        match self.kind {
+            Kind::Service => Event::ServiceGone(ServiceName::new(self.namespace.as_str(), self.name.as_str())),
+            Kind::EndpointSlice => {
+                Event::EndpointSliceGone { namespace: self.namespace.clone(), name: self.name.clone() }
+            }
+            Kind::Node => Event::NodeGone(self.name.clone()),
+            Kind::ServiceCidr => Event::ServiceCidrGone(self.name.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Service => write!(f, "Service {}/{}", self.namespace, self.name),
+            Kind::EndpointSlice => write!(f, "EndpointSlice {}/{}", self.namespace, self.name),
+            Kind::Node => write!(f, "Node {}", self.name),
+            Kind::ServiceCidr => write!(f, "ServiceCIDR {}", self.name),
+        }
+    }
+}
+
+/// What one file holds.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    objects: Vec<(Key, Arc<Event>)>,
+    warnings: Vec<ManifestWarning>,
+}
+
+impl Content {
+    /// Reads it out of the file's text.
+    pub(super) fn of(file: &Path, text: &str) -> Result<Self, ManifestError> {
+        let mut content = Self::default();
+        for found in parse(file, text)? {
+            content.take(file, found)?;
+        }
+        Ok(content)
+    }
+
+    fn take(&mut self, file: &Path, found: Found) -> Result<(), ManifestError> {
+        let Found { mut object, line, prefix } = found;
+        let refuse = |field: &str, message: &str| ManifestError {
+            file: file.to_owned(),
+            at: Some((line, 1)),
+            field: format!("{prefix}{field}"),
+            message: message.to_owned(),
+        };
+        let kind = object.kind();
+        let meta = object.metadata();
+        let name = meta.name.clone().filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| refuse("metadata.name", "is missing"))?;
+        let namespace = match kind {
+            Kind::Service | Kind::EndpointSlice => meta.namespace.get_or_insert_with(|| "default".to_owned()).clone(),
+            Kind::Node | Kind::ServiceCidr => String::new(),
+        };
+        let key = Key { kind, namespace, name };
+        let event = match object {
+            Object::Service(object) => {
+                let mut service = convert::service(object);
+                defaults::service(&mut service).map_err(|(field, message)| refuse(&field, message))?;
+                if !defaults::service_is_selected(&service) {
+                    tracing::debug!(%key, "not for this proxy, ignored");
+                    return Ok(());
+                }
+                if defaults::lacks_cluster_ip(&service) {
+                    self.warnings.push(ManifestWarning {
+                        file: file.to_owned(),
+                        object: key.to_string(),
+                        message: "it has no spec.clusterIP and nothing here gives it one, so it is not served"
+                            .to_owned(),
+                    });
+                }
+                Event::Service(service)
+            }
+            Object::EndpointSlice(object) => {
+                let mut slice = convert::endpoint_slice(object);
+                defaults::endpoint_slice(&mut slice).map_err(|(field, message)| refuse(&field, message))?;
+                if !defaults::slice_is_selected(&slice) {
+                    tracing::debug!(%key, "of a headless Service, ignored");
+                    return Ok(());
+                }
+                Event::EndpointSlice(slice)
+            }
+            Object::Node(object) => Event::Node(convert::node(object)),
+            Object::ServiceCidr(object) => Event::ServiceCidr(convert::service_cidr(object)),
+        };
+        self.objects.push((key, Arc::new(event)));
+        Ok(())
+    }
+}
+
+/// Each object once.
+pub(super) type Objects = BTreeMap<Key, Arc<Event>>;
+
+/// Puts the files together. Of an object that is there twice the first counts, by the order of the files.
+pub(super) fn merge<'a>(files: impl IntoIterator<Item = (&'a Path, &'a Content)>) -> (Objects, Vec<ManifestWarning>) {
+    let mut objects = Objects::new();
+    let mut owners = BTreeMap::new();
+    let mut warnings = Vec::new();
+    for (file, content) in files {
+        warnings.extend_from_slice(&content.warnings);
+        for (key, event) in &content.objects {
+            match objects.entry(key.clone()) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(Arc::clone(event));
+                    owners.insert(key, file);
+                }
+                Entry::Occupied(_) => {
+                    let owner = owners.get(key).map_or_else(String::new, |owner| owner.display().to_string());
+                    warnings.push(ManifestWarning {
+                        file: file.to_owned(),
+                        object: key.to_string(),
+                        message: format!("it is also in {owner}, which comes first; this one is ignored"),
+                    });
+                }
+            }
+        }
+    }
+    (objects, warnings)
+}
+
+/// The objects as whole lists.
+pub(super) fn lists(objects: &Objects) -> Vec<Event> {
+    let mut events = Vec::with_capacity(objects.len() + 2 * KINDS.len());
+    for kind in KINDS {
+        events.push(Event::ListBegins(kind));
+        events.extend(objects.iter().filter(|(key, _)| key.kind == kind).map(|(_, event)| Event::clone(event)));
+        events.push(Event::ListDone(kind));
+    }
+    events
+}
+
+/// What has to be said to someone who knows `old` so that he knows `new`.
+pub(super) fn difference(old: &Objects, new: &Objects) -> Vec<Event> {
+    let gone = old.keys().filter(|key| !new.contains_key(key)).map(Key::gone);
+    let come = new.iter().filter(|(key, event)| old.get(key) != Some(event)).map(|(_, event)| Event::clone(event));
+    gone.chain(come).collect()
+}
