@@ -1,5 +1,6 @@
 //! What portway's tests, demo and benches run on. Nothing of the program itself uses this crate.
 //!
+//! * [`agent`]: portway itself, as a process on a node;
 //! * [`apiserver`]: a small Kubernetes API server with faults on demand;
 //! * [`cluster`]: hosts made of network namespaces, and the links between them;
 //! * [`echo`]: servers that say who they are and whom they saw;
@@ -7,6 +8,7 @@
 //!
 //! Everything that sends packets stays in namespaces that end with this process.
 
+pub mod agent;
 pub mod apiserver;
 pub mod cluster;
 pub mod echo;
