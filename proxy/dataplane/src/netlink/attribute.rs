@@ -93,6 +93,17 @@ impl<'a> Writer<'a> {
         self.bytes[nest.0..nest.0 + 2].copy_from_slice(&length);
     }
 
+    /// Attributes that are already encoded.
+    pub fn raw(&mut self, attributes: &[u8]) {
+        self.bytes.extend_from_slice(attributes);
+    }
+
+    /// How long the message's buffer is by now: the difference of two is the length of what was written between.
+    #[inline]
+    pub fn position(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn parts(&mut self, kind: u16, payload: &[u8], end: &[u8]) {
         let length = self.length(HEADER + payload.len() + end.len());
         let [low, high] = kind.to_ne_bytes();

@@ -1,3 +1,4 @@
 //! The nftables dataplane.
 
 pub mod object;
+pub mod wire;

@@ -1,0 +1,5 @@
+//! The nftables dataplane against a real kernel, in network namespaces of its own.
+
+mod namespace;
+mod sample;
+mod wire;
