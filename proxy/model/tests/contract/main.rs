@@ -1,0 +1,13 @@
+//! The contract's behaviours, each proven by the tests whose names begin with its ID.
+
+mod affinity;
+mod changes;
+mod claims;
+mod endpoints;
+mod look;
+mod masquerade;
+mod no_endpoints;
+mod nodeport;
+mod services;
+mod topology;
+mod watch;
