@@ -1,0 +1,186 @@
+//! One rule, written exactly as `iptables-save` prints it, so that what is wanted and what is there compare as text.
+//!
+//! The order of matches is the tools' own: address, interface, protocol, then each `-m`, then the target.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use portway_model::{Family, LocalDetector, Protocol};
+
+/// Characters of a comment that the kernel keeps (`XT_MAX_COMMENT_LEN` less its end). What the API allows fits.
+const LONGEST_COMMENT: usize = 255;
+
+/// A rule in the making. Parts may be given in any order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    source: String,
+    destination: String,
+    input: String,
+    protocol: Option<Protocol>,
+    comment: String,
+    destination_port: Option<u16>,
+    matches: Vec<String>,
+    target: String,
+}
+
+impl Rule {
+    /// A rule without matches or target: it matches everything and does nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `-s` an address or a range, as its family prints it.
+    pub fn source(mut self, range: impl ToString) -> Self {
+        self.source = format!(" -s {}", range.to_string());
+        self
+    }
+
+    /// `-d` one address.
+    pub fn destination(mut self, address: IpAddr) -> Self {
+        self.destination = format!(" -d {}", single(address));
+        self
+    }
+
+    /// `-d` or `! -d` a range given as text.
+    pub fn destination_range(mut self, not: bool, range: &str) -> Self {
+        self.destination = format!(" {}-d {range}", if not { "! " } else { "" });
+        self
+    }
+
+    /// `! -s` a range given as text.
+    pub fn source_not(mut self, range: &str) -> Self {
+        self.source = format!(" ! -s {range}");
+        self
+    }
+
+    /// Matches, or with `not` does not match, what a local detector tells to be a pod of this node. A detector of
+    /// several ranges takes one rule each: `range` says which.
+    pub fn from_pods(mut self, detector: &LocalDetector, range: usize, not: bool) -> Self {
+        let bang = if not { "! " } else { "" };
+        match detector {
+            LocalDetector::Cidrs(ranges) => self.source = format!(" {bang}-s {}", ranges[range]),
+            LocalDetector::Bridge(name) => self.input = format!(" {bang}-i {name}"),
+            LocalDetector::InterfacePrefix(prefix) => self.input = format!(" {bang}-i {prefix}+"),
+        }
+        self
+    }
+
+    /// `-p`, with the protocol's own match module where a port is given or `dnat` needs one.
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = Some(protocol);
+        self
+    }
+
+    /// `--dport`.
+    pub fn destination_port(mut self, port: u16) -> Self {
+        self.destination_port = Some(port);
+        self
+    }
+
+    /// `-m comment --comment`. An empty comment is none.
+    pub fn comment(mut self, text: &str) -> Self {
+        self.comment = text.chars().take(LONGEST_COMMENT).collect();
+        self
+    }
+
+    /// Another match, with its `-m`, behind the comment and the port.
+    pub fn matching(mut self, text: impl Into<String>) -> Self {
+        self.matches.push(text.into());
+        self
+    }
+
+    /// `-j`, with the target's options.
+    pub fn jump(mut self, target: impl Into<String>) -> Self {
+        self.target = target.into();
+        self
+    }
+
+    /// The rule as a line of `iptables-save`, without the line's end.
+    pub fn line(&self, chain: &str) -> String {
+        let mut line = String::with_capacity(160);
+        let _ = write!(line, "-A {chain}{}{}{}", self.source, self.destination, self.input);
+        if let Some(protocol) = self.protocol {
+            let _ = write!(line, " -p {protocol}");
+        }
+        if !self.comment.is_empty() {
+            let _ = write!(line, " -m comment --comment \"{}\"", self.comment);
+        }
+        // The order in which these are given is kept by the kernel: address type and marks stand where they were put.
+        for text in self.matches.iter().filter(|text| text.starts_with("-m addrtype")) {
+            let _ = write!(line, " {text}");
+        }
+        if let Some(protocol) = self.protocol {
+            let _ = write!(line, " -m {protocol}");
+            if let Some(port) = self.destination_port {
+                let _ = write!(line, " --dport {port}");
+            }
+        }
+        for text in self.matches.iter().filter(|text| !text.starts_with("-m addrtype")) {
+            let _ = write!(line, " {text}");
+        }
+        if !self.target.is_empty() {
+            let _ = write!(line, " -j {}", self.target);
+        }
+        line
+    }
+}
+
+/// An address with its full prefix length, as the tools print it.
+pub fn single(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => format!("{v4}/32"),
+        IpAddr::V6(v6) => format!("{v6}/128"),
+    }
+}
+
+/// `REJECT` with what the tools print for its default.
+pub fn reject(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "REJECT --reject-with icmp-port-unreachable",
+        Family::V6 => "REJECT --reject-with icmp6-port-unreachable",
+    }
+}
+
+/// `-m statistic` for rule `index` of `count`, of which the last takes what is left (contract IPT-3).
+pub fn probability(index: usize, count: usize) -> Option<String> {
+    let left = count - index;
+    #[expect(clippy::cast_precision_loss, reason = "numbers of endpoints are far below 2^52")]
+    (left > 1).then(|| format!("-m statistic --mode random --probability {:.10}", 1.0 / left as f64))
+}
+
+/// The same `--probability` as the kernel keeps it, in 31 bits, and as `iptables-save` prints that.
+pub fn normalise(line: &str) -> String {
+    const FLAG: &str = "--probability ";
+    let Some(start) = line.find(FLAG).map(|at| at + FLAG.len()) else { return line.to_owned() };
+    let end = line[start..].find(' ').map_or(line.len(), |length| start + length);
+    let Ok(value) = line[start..end].parse::<f64>() else { return line.to_owned() };
+    let kept = (value * f64::from(1_u32 << 31)).round() / f64::from(1_u32 << 31);
+    format!("{}{kept:.11}{}", &line[..start], &line[end..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipt_3_probabilities_have_ten_digits_and_the_last_rule_has_none() {
+        assert_eq!(probability(0, 3).as_deref(), Some("-m statistic --mode random --probability 0.3333333333"));
+        assert_eq!(probability(1, 3).as_deref(), Some("-m statistic --mode random --probability 0.5000000000"));
+        assert_eq!(probability(2, 3), None);
+        assert_eq!(probability(0, 1), None);
+        assert_eq!(
+            probability(0, 100_000).as_deref(),
+            Some("-m statistic --mode random --probability 0.0000100000"),
+            "a hundred thousand endpoints still have a probability"
+        );
+    }
+
+    #[test]
+    fn a_probability_is_compared_as_the_kernel_keeps_it() {
+        assert_eq!(
+            normalise("-A X -m statistic --mode random --probability 0.3333333333 -j Y"),
+            "-A X -m statistic --mode random --probability 0.33333333349 -j Y"
+        );
+        assert_eq!(normalise("-A X -j Y"), "-A X -j Y");
+    }
+}
