@@ -5,6 +5,7 @@
 //! knows Kubernetes objects, and nothing here decides policy: that is done in `portway-model`.
 
 mod dataplane;
+pub mod iptables;
 pub mod netlink;
 pub mod nftables;
 

@@ -1,0 +1,127 @@
+//! The iptables dataplane: the chains that every Kubernetes operator knows, written with `iptables-restore`.
+//!
+//! [`ruleset`] says which chains are wanted, with [`render`] for each Service port and [`dispatch`] for the way from
+//! KUBE-SERVICES to them; [`restore`] turns a difference into the tool's input; [`tool`] runs it. This file keeps the
+//! kernel equal to the ruleset.
+
+pub mod dispatch;
+mod family;
+pub mod names;
+pub mod render;
+pub mod restore;
+pub mod rule;
+pub mod ruleset;
+pub mod tool;
+
+use std::time::Instant;
+
+use portway_model::{Change, Family, Plan};
+
+use crate::{Dataplane, DataplaneError, Drift, KernelWatch, Mode, Report};
+use family::FamilyTables;
+use render::Options;
+use tool::{Flavour, Tool};
+
+/// Rules of KUBE-SERVICES above which they become a tree. A list of so many costs a packet about as much as the tree.
+pub const TREE_ABOVE: usize = 64;
+
+/// How this dataplane is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What the rules say.
+    pub options: Options,
+    /// Rules of KUBE-SERVICES above which they become a tree; `None` keeps the list for ever.
+    pub tree_above: Option<usize>,
+    /// The tools to use; `None` finds those that the node's other programs use.
+    pub flavour: Option<Flavour>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { options: Options::default(), tree_above: Some(TREE_ABOVE), flavour: None }
+    }
+}
+
+/// The iptables dataplane.
+pub struct Iptables {
+    families: Vec<FamilyTables>,
+}
+
+impl Iptables {
+    /// Finds and checks the tools of both families. IPv6's may be missing; then only IPv4 is served (contract CFG-14).
+    pub fn open(config: &Config) -> Result<Self, DataplaneError> {
+        let open = |family| {
+            let tool = match config.flavour {
+                Some(flavour) => Tool::of(family, flavour),
+                None => Tool::find(family)?,
+            };
+            tool.save()?;
+            Ok::<_, DataplaneError>(FamilyTables::new(tool, config))
+        };
+        let mut families = vec![open(Family::V4)?];
+        match open(Family::V6) {
+            Ok(v6) => families.push(v6),
+            Err(error) => tracing::warn!(%error, "IPv6 is not served"),
+        }
+        Ok(Self { families })
+    }
+
+    /// The tools in use, for the log: `iptables-nft`, `ip6tables-nft`.
+    pub fn tools(&self) -> Vec<String> {
+        self.families.iter().map(|family| family.tool().name().to_owned()).collect()
+    }
+
+    /// Whether the next call must be a full sync, because what the kernel holds is not known.
+    pub fn is_unsure(&self) -> bool {
+        self.families.iter().any(|family| !family.is_sure())
+    }
+}
+
+impl Dataplane for Iptables {
+    fn mode(&self) -> Mode {
+        Mode::Iptables
+    }
+
+    fn sync(&mut self, plan: &Plan) -> Report {
+        Report { families: self.families.iter_mut().filter_map(|family| family.sync(plan)).collect() }
+    }
+
+    fn apply(&mut self, change: &Change) -> Report {
+        Report { families: self.families.iter_mut().filter_map(|family| family.apply(change)).collect() }
+    }
+
+    fn settle_at(&self) -> Option<Instant> {
+        None
+    }
+
+    fn settle(&mut self) -> Report {
+        Report::default()
+    }
+
+    fn audit(&mut self) -> Result<Vec<Drift>, DataplaneError> {
+        let mut drift = Vec::new();
+        for family in &mut self.families {
+            drift.extend(family.audit()?);
+        }
+        Ok(drift)
+    }
+
+    fn repair(&mut self, drift: &[Drift]) -> Report {
+        let concerns = |family: Family| drift.iter().any(|drift| drift.family == family);
+        let families = self.families.iter_mut().filter(|family| concerns(family.family()));
+        Report { families: families.filter_map(FamilyTables::repair).collect() }
+    }
+
+    fn cleanup(&mut self) -> Result<Vec<String>, DataplaneError> {
+        let mut removed = Vec::new();
+        for family in &mut self.families {
+            removed.extend(family.cleanup()?);
+        }
+        Ok(removed)
+    }
+
+    fn watch(&self) -> Result<Option<Box<dyn KernelWatch>>, DataplaneError> {
+        // The legacy interface tells nobody; the canary and the audit find what went missing (contract IPT-13).
+        Ok(None)
+    }
+}

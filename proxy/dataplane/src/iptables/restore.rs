@@ -1,0 +1,191 @@
+//! The text that `iptables-restore --noflush` reads, and `iptables-save`'s read back. Pure.
+//!
+//! A restore is atomic for each table, not across tables, so the filter table is written in two halves around nat: what
+//! refuses or drops a service address is there before its destinations go, and goes only after they are there. Whichever
+//! table fails, what stands is no worse than before: a rule of the filter table for an address that nat still
+//! translates meets no packet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::ruleset::{ChainChange, Delta, Jump, Table, Tables};
+
+/// A restore's input, and what each of its lines is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Script {
+    /// The text.
+    pub text: String,
+    /// Rules in it.
+    pub rules: usize,
+    /// Chains in it, once for each table they stand in.
+    pub chains: usize,
+}
+
+impl Script {
+    /// The chain that a line is about; lines count from 1, as the tools count.
+    pub fn chain_at(&self, line: usize) -> Option<&str> {
+        let line = self.text.lines().nth(line.checked_sub(1)?)?;
+        let word = line.strip_prefix(':').or_else(|| line.split_once(' ').map(|(_, rest)| rest))?;
+        word.split(' ').next()
+    }
+}
+
+/// Writes a Delta, and the jumps that are missing, as one script.
+pub fn script(delta: &Delta, jumps: &[String], forbidden: &BTreeSet<String>) -> Script {
+    let mut script = Script::default();
+    let filter = delta.get(&Table::Filter);
+    let removes = filter.is_some_and(|chains| chains.values().any(|change| !missing_rules(change).is_empty()));
+    let both = removes && delta.contains_key(&Table::Nat);
+    section(&mut script, Table::Mangle, delta.get(&Table::Mangle), jumps, forbidden, false);
+    section(&mut script, Table::Filter, filter, jumps, forbidden, both);
+    section(&mut script, Table::Nat, delta.get(&Table::Nat), jumps, forbidden, false);
+    if both {
+        section(&mut script, Table::Filter, filter, &[], forbidden, false);
+    }
+    script
+}
+
+/// The rules that a change takes away.
+fn missing_rules(change: &ChainChange) -> Vec<&String> {
+    let after: BTreeSet<&String> = change.after.iter().flatten().collect();
+    change.before.iter().flatten().filter(|rule| !after.contains(rule)).collect()
+}
+
+fn section(
+    script: &mut Script,
+    table: Table,
+    chains: Option<&BTreeMap<String, ChainChange>>,
+    jumps: &[String],
+    forbidden: &BTreeSet<String>,
+    keep_old: bool,
+) {
+    let tag = format!("{} ", table.as_str());
+    let jumps: Vec<&str> = jumps.iter().filter_map(|jump| jump.strip_prefix(&tag)).collect();
+    let none = BTreeMap::new();
+    let chains = chains.unwrap_or(&none);
+    if chains.is_empty() && jumps.is_empty() {
+        return;
+    }
+    let text = &mut script.text;
+    let _ = writeln!(text, "*{}", table.as_str());
+    for (name, change) in chains {
+        // A chain that goes is emptied first; one that others may still use is only emptied.
+        if change.after.is_some() || !keep_old {
+            let _ = writeln!(text, ":{name} - [0:0]");
+            script.chains += 1;
+        }
+    }
+    for change in chains.values() {
+        for rule in change.after.iter().flatten() {
+            let _ = writeln!(text, "{rule}");
+            script.rules += 1;
+        }
+        if keep_old && change.after.is_some() {
+            for rule in missing_rules(change) {
+                let _ = writeln!(text, "{rule}");
+                script.rules += 1;
+            }
+        }
+    }
+    for jump in jumps {
+        let _ = writeln!(text, "{jump}");
+        script.rules += 1;
+    }
+    if !keep_old {
+        for (name, _) in chains.iter().filter(|(name, change)| change.after.is_none() && !forbidden.contains(*name)) {
+            let _ = writeln!(text, "-X {name}");
+        }
+    }
+    text.push_str("COMMIT\n");
+}
+
+/// A jump's line for [`script`]: put at the top of its chain.
+pub fn insert_jump(jump: &Jump) -> String {
+    format!("{} {}", jump.table.as_str(), jump.line().replacen("-A ", "-I ", 1))
+}
+
+/// What `iptables-save` printed: for each table its chains, built-in ones too, with their rules as they are.
+pub fn parse_save(text: &str) -> Tables {
+    let mut tables = Tables::new();
+    let mut current = None;
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            current = Table::ALL.into_iter().find(|table| table.as_str() == name);
+        } else if let Some(table) = current {
+            let chains = tables.entry(table).or_default();
+            if let Some(chain) = line.strip_prefix(':') {
+                chains.entry(chain.split(' ').next().unwrap_or_default().to_owned()).or_default();
+            } else if let Some(rule) = line.strip_prefix("-A ") {
+                let chain = rule.split(' ').next().unwrap_or_default().to_owned();
+                chains.entry(chain).or_default().push(line.to_owned());
+            }
+        }
+    }
+    tables
+}
+
+/// The input line at which a restore failed, from what the tool printed.
+pub fn failed_line(message: &str) -> Option<usize> {
+    // legacy: "iptables-restore: line 12 failed", "Error occurred at line: 12"; nft: "… line 5: RULE_APPEND failed …".
+    let mut last = None;
+    for (at, found) in message.match_indices("line") {
+        let rest = message[at + found.len()..].trim_start_matches([':', ' ']);
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        last = digits.parse().ok().or(last);
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(before: &[&str], after: Option<&[&str]>) -> ChainChange {
+        let own = |rules: &[&str]| rules.iter().map(|rule| (*rule).to_owned()).collect();
+        ChainChange { before: Some(own(before)), after: after.map(own) }
+    }
+
+    #[test]
+    fn a_refusal_goes_only_after_the_destinations_are_there() {
+        let delta = Delta::from([
+            (
+                Table::Filter,
+                BTreeMap::from([(
+                    "KUBE-SERVICES".into(),
+                    change(&["-A KUBE-SERVICES old"], Some(&["-A KUBE-SERVICES new"])),
+                )]),
+            ),
+            (Table::Nat, BTreeMap::from([("KUBE-SVC-X".into(), change(&[], Some(&["-A KUBE-SVC-X r"])))])),
+        ]);
+        let script = script(&delta, &[], &BTreeSet::new());
+        assert_eq!(
+            script.text,
+            "*filter\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES new\n-A KUBE-SERVICES old\nCOMMIT\n\
+             *nat\n:KUBE-SVC-X - [0:0]\n-A KUBE-SVC-X r\nCOMMIT\n\
+             *filter\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES new\nCOMMIT\n"
+        );
+        assert_eq!(script.chain_at(8), Some("KUBE-SVC-X"));
+        assert_eq!(script.chain_at(7), Some("KUBE-SVC-X"));
+    }
+
+    #[test]
+    fn ipt_11_a_stale_chain_is_emptied_and_deleted_in_the_same_restore() {
+        let delta =
+            Delta::from([(Table::Nat, BTreeMap::from([("KUBE-SVC-X".into(), change(&["-A KUBE-SVC-X r"], None))]))]);
+        assert_eq!(script(&delta, &[], &BTreeSet::new()).text, "*nat\n:KUBE-SVC-X - [0:0]\n-X KUBE-SVC-X\nCOMMIT\n");
+    }
+
+    #[test]
+    fn the_line_that_failed_is_found_in_what_either_flavour_says() {
+        assert_eq!(failed_line("iptables-restore: line 12 failed\n"), Some(12));
+        assert_eq!(
+            failed_line("iptables-restore v1.8.9 (legacy): host/network `x' not found\nError occurred at line: 4\nTry"),
+            Some(4)
+        );
+        assert_eq!(
+            failed_line("iptables-nft-restore v1.8.9 (nf_tables): line 5: RULE_APPEND failed (No such file)"),
+            Some(5)
+        );
+        assert_eq!(failed_line("Another app is currently holding the xtables lock"), None);
+    }
+}

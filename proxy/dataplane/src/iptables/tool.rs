@@ -1,0 +1,162 @@
+//! The programs `iptables-save` and `iptables-restore`: which ones, and how they are run.
+
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+
+use portway_model::Family;
+
+use crate::DataplaneError;
+
+/// The two kernels' interfaces that the tools come for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flavour {
+    /// The old interface (`iptables-legacy`).
+    Legacy,
+    /// nf_tables underneath (`iptables-nft`).
+    Nft,
+}
+
+impl Flavour {
+    /// As the tools' names carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Flavour::Legacy => "legacy",
+            Flavour::Nft => "nft",
+        }
+    }
+}
+
+/// The oldest tools that know what is asked of them: `iptables-restore --wait` (contract IPT-8).
+const OLDEST: (u32, u32, u32) = (1, 6, 2);
+
+/// Seconds that a restore waits for the lock of another program.
+const LOCK_SECONDS: &str = "5";
+
+/// The tools of one family.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    family: Family,
+    prefix: String,
+}
+
+impl Tool {
+    /// Finds the tools that the node's other programs use: those whose rules hold kubelet's hint or canary, else those
+    /// that hold any rules at all, else what the plain name stands for (contract IPT-15).
+    pub fn find(family: Family) -> Result<Self, DataplaneError> {
+        let candidates: Vec<Tool> = [Flavour::Nft, Flavour::Legacy]
+            .into_iter()
+            .map(|flavour| Self::of(family, flavour))
+            .filter(|tool| tool.version().is_ok())
+            .collect();
+        let mut most: Option<(usize, Tool)> = None;
+        for tool in candidates {
+            let Ok(saved) = tool.save() else { continue };
+            if [":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY "].iter().any(|hint| saved.contains(hint)) {
+                return tool.checked();
+            }
+            let rules = saved.lines().filter(|line| line.starts_with("-A ")).count();
+            if rules > 0 && most.as_ref().is_none_or(|(count, _)| rules > *count) {
+                most = Some((rules, tool));
+            }
+        }
+        most.map_or_else(|| Self { family, prefix: base(family).to_owned() }, |(_, tool)| tool).checked()
+    }
+
+    /// The tools of one flavour, whatever others use.
+    pub fn of(family: Family, flavour: Flavour) -> Self {
+        Self { family, prefix: format!("{}-{}", base(family), flavour.as_str()) }
+    }
+
+    /// The family they are for.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The tools' names without `-save` and `-restore`.
+    pub fn name(&self) -> &str {
+        &self.prefix
+    }
+
+    fn checked(self) -> Result<Self, DataplaneError> {
+        let version = self.version()?;
+        if version < OLDEST {
+            let detail = format!(
+                "version {}.{}.{} is too old: portway needs {}.{}.{} or later",
+                version.0, version.1, version.2, OLDEST.0, OLDEST.1, OLDEST.2
+            );
+            return Err(DataplaneError::Unusable { what: self.prefix, source: io::Error::other(detail) });
+        }
+        Ok(self)
+    }
+
+    /// The tools' version.
+    pub fn version(&self) -> Result<(u32, u32, u32), DataplaneError> {
+        let text = self.run(&self.prefix, &["--version"], None)?;
+        parse_version(&text)
+            .ok_or_else(|| DataplaneError::Answer { what: format!("{} --version", self.prefix), detail: text.clone() })
+    }
+
+    /// All tables as `iptables-save` prints them.
+    pub fn save(&self) -> Result<String, DataplaneError> {
+        self.run(&format!("{}-save", self.prefix), &[], None)
+    }
+
+    /// Hands `script` to `iptables-restore`. An error's text holds what the tool said.
+    pub fn restore(&self, script: &str) -> Result<(), DataplaneError> {
+        let arguments = ["--noflush", "--counters", "-w", LOCK_SECONDS];
+        self.run(&format!("{}-restore", self.prefix), &arguments, Some(script)).map(drop)
+    }
+
+    fn run(&self, program: &str, arguments: &[&str], input: Option<&str>) -> Result<String, DataplaneError> {
+        let unusable = |source| DataplaneError::Unusable { what: program.to_owned(), source };
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(unusable)?;
+        let output = std::thread::scope(|scope| {
+            if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+                // A tool that dies early closes its end; its status says more than the broken pipe.
+                scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
+            }
+            child.wait_with_output()
+        })
+        .map_err(unusable)?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = if said.trim().is_empty() { output.status.to_string() } else { said.trim().to_owned() };
+        Err(DataplaneError::Kernel { operation: program.to_owned(), source: io::Error::other(said) })
+    }
+}
+
+fn base(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
+}
+
+/// `iptables v1.8.9 (nf_tables)` → (1, 8, 9).
+fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
+    let version = text.split_whitespace().find_map(|word| word.strip_prefix('v'))?;
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>());
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next().and_then(Result::ok).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipt_8_versions_are_read_and_compared() {
+        assert_eq!(parse_version("iptables v1.8.9 (nf_tables)\n"), Some((1, 8, 9)));
+        assert_eq!(parse_version("iptables v1.4.21"), Some((1, 4, 21)));
+        assert_eq!(parse_version("ip6tables v1.8 (legacy)"), Some((1, 8, 0)));
+        assert_eq!(parse_version("no such thing"), None);
+        assert!((1, 4, 21) < OLDEST && (1, 6, 2) >= OLDEST);
+    }
+}

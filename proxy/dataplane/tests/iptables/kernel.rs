@@ -1,0 +1,198 @@
+//! Real restores, with both flavours of the tools. Each test has a network namespace of its own.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use portway_dataplane::iptables::tool::Flavour;
+use portway_dataplane::iptables::{Config, Iptables};
+use portway_dataplane::{Dataplane, Drift};
+use portway_model::testing::{cluster_with, service, slice};
+use portway_model::{Affinity, Cluster};
+
+use crate::namespace::in_namespace;
+use crate::rules::{config, every_kind};
+
+const FLAVOURS: [Flavour; 2] = [Flavour::Legacy, Flavour::Nft];
+
+fn each_flavour(test: fn(Flavour)) {
+    for flavour in FLAVOURS {
+        in_namespace(move || test(flavour));
+    }
+}
+
+fn open(flavour: Flavour, tree_above: Option<usize>) -> Iptables {
+    Iptables::open(&Config { tree_above, flavour: Some(flavour), ..Config::default() }).expect("the tools are there")
+}
+
+fn synced(flavour: Flavour, cluster: &Cluster) -> Iptables {
+    let mut dataplane = open(flavour, Some(4));
+    let report = dataplane.sync(cluster.plan());
+    assert!(!report.failed() && report.refused().count() == 0, "{report:?}");
+    dataplane
+}
+
+fn run(program: &str, arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?} on {input}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn save(flavour: Flavour) -> String {
+    let text = run(&format!("iptables-{}-save", flavour.as_str()), &[], "");
+    text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
+}
+
+fn restore(flavour: Flavour, text: &str) {
+    run(&format!("iptables-{}-restore", flavour.as_str()), &["--noflush", "-w", "5"], text);
+}
+
+fn web(addresses: &[&str]) -> portway_model::Event {
+    slice("ns4/svc4-a", "svc4").port("p80", 80).endpoints(addresses.iter().copied()).event()
+}
+
+#[test]
+fn what_is_written_reads_back_as_wanted() {
+    each_flavour(|flavour| {
+        let mut cluster = cluster_with(config(), every_kind());
+        let mut dataplane = synced(flavour, &cluster);
+        assert_eq!(dataplane.audit().unwrap(), []);
+        assert!(dataplane.sync(cluster.plan()).families.is_empty(), "an equal kernel is left alone");
+        for addresses in [&["10.180.0.4", "10.180.0.9"][..], &[], &["10.180.0.1", "10.180.0.2", "10.180.0.3"]] {
+            cluster.ingest(web(addresses));
+            let report = dataplane.apply(&cluster.drain().0);
+            assert!(!report.failed(), "{report:?}");
+            assert_eq!(dataplane.audit().unwrap(), [], "after {addresses:?}");
+        }
+    });
+}
+
+#[test]
+fn ipt_13_what_others_flush_comes_back() {
+    each_flavour(|flavour| {
+        let cluster = cluster_with(config(), every_kind());
+        let mut dataplane = synced(flavour, &cluster);
+        let before = save(flavour);
+        restore(flavour, "*nat\n:KUBE-SERVICES - [0:0]\n-F PREROUTING\n-F KUBE-SVC-XPGD46QRK7WJZT7O\nCOMMIT\n");
+        let drift = dataplane.audit().unwrap();
+        let owners: BTreeMap<&str, Option<String>> =
+            drift.iter().map(|d| (d.object.as_str(), d.service.as_ref().map(ToString::to_string))).collect();
+        assert_eq!(owners["chain KUBE-SVC-XPGD46QRK7WJZT7O of table nat"].as_deref(), Some("ns1/svc1"));
+        assert_eq!(drift.len(), 3, "{drift:?}");
+        let report = dataplane.repair(&drift);
+        assert!(!report.failed());
+        assert!(report.families[0].objects < 30, "only what drifted is written: {report:?}");
+        assert_eq!(save(flavour), before);
+    });
+}
+
+#[test]
+fn ipt_2_jumps_stand_first_and_others_rules_stay_as_they_are() {
+    each_flavour(|flavour| {
+        let foreign = "*nat\n:CNI-1 - [0:0]\n-A POSTROUTING -s 10.180.0.0/16 -j CNI-1\n\
+                       -A CNI-1 ! -d 224.0.0.0/4 -j MASQUERADE\nCOMMIT\n\
+                       *filter\n:KUBE-FIREWALL - [0:0]\n-A INPUT -j KUBE-FIREWALL\n\
+                       -A KUBE-FIREWALL -m mark --mark 0x8000/0x8000 -j DROP\nCOMMIT\n\
+                       *mangle\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n";
+        restore(flavour, foreign);
+        let others = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter(|l| l.contains("CNI-1") || l.contains("0x8000") || l.contains("KUBELET"))
+                .map(Into::into)
+                .collect()
+        };
+        let before = others(&save(flavour));
+        let cluster = cluster_with(config(), every_kind());
+        let mut dataplane = synced(flavour, &cluster);
+        assert_eq!(dataplane.audit().unwrap(), []);
+        let text = save(flavour);
+        assert_eq!(others(&text), before);
+        let first = text.lines().find(|line| line.starts_with("-A POSTROUTING")).unwrap();
+        assert!(first.ends_with("-j KUBE-POSTROUTING"), "{first}");
+        let removed = dataplane.cleanup().unwrap();
+        assert!(removed.iter().any(|line| line.contains("KUBE-SERVICES")), "{removed:?}");
+        let left = save(flavour);
+        assert_eq!(others(&left), before);
+        let ours: Vec<&str> = left.lines().filter(|l| l.starts_with(":KUBE-")).collect();
+        assert_eq!(ours, [":KUBE-KUBELET-CANARY - [0:0]", ":KUBE-FIREWALL - [0:0]", ":KUBE-MARK-MASQ - [0:0]"]);
+    });
+}
+
+#[test]
+fn ipt_15_the_flavour_of_the_nodes_other_programs_is_found() {
+    for flavour in FLAVOURS {
+        in_namespace(move || {
+            restore(flavour, "*mangle\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n");
+            let dataplane = Iptables::open(&Config::default()).unwrap();
+            assert_eq!(dataplane.tools()[0], format!("iptables-{}", flavour.as_str()));
+        });
+    }
+}
+
+/// A restart finds the chains as they are and writes nothing; what it no longer wants, it removes.
+#[test]
+fn ipt_11_a_restart_adopts_what_it_finds() {
+    each_flavour(|flavour| {
+        let cluster = cluster_with(config(), every_kind());
+        drop(synced(flavour, &cluster));
+        let before = save(flavour);
+        assert!(open(flavour, Some(4)).sync(cluster.plan()).families.is_empty());
+        assert_eq!(save(flavour), before);
+        let fewer = cluster_with(config(), every_kind().into_iter().take(3));
+        let report = open(flavour, Some(4)).sync(fewer.plan());
+        assert!(!report.failed());
+        assert!(!save(flavour).contains("svc4"));
+    });
+}
+
+/// The kernel refuses to forget clients after no time at all.
+#[test]
+fn ipt_10_a_refused_service_holds_up_nothing_but_itself() {
+    each_flavour(|flavour| {
+        let mut cluster = cluster_with(config(), every_kind());
+        let mut dataplane = synced(flavour, &cluster);
+        cluster.ingest(service("ns1/bad").cluster_ip("172.30.0.99").port("", 80).affinity(60).event());
+        cluster.ingest(slice("ns1/bad-a", "bad").port("", 80).endpoint("10.180.9.9").event());
+        cluster.ingest(web(&["10.180.0.77"]));
+        let mut change = cluster.drain().0;
+        for service in change.services.iter_mut().filter(|service| &*service.name.name == "bad") {
+            let mut share = (**service.after.as_ref().unwrap()).clone();
+            share.ports.iter_mut().for_each(|port| port.affinity = Some(Affinity { timeout_seconds: 0 }));
+            service.after = Some(share.into());
+        }
+        let report = dataplane.apply(&change);
+        assert!(!report.failed(), "{report:?}");
+        let refused: Vec<String> = report.refused().map(|refused| refused.service.to_string()).collect();
+        assert_eq!(refused, ["ns1/bad"], "{report:?}");
+        let text = save(flavour);
+        assert!(text.contains("10.180.0.77:80") && !text.contains("172.30.0.99"));
+        // It is not forgotten: gone from the cluster, nothing is left to do.
+        cluster.ingest(portway_model::Event::ServiceGone(portway_model::ServiceName::new("ns1", "bad")));
+        dataplane.apply(&cluster.drain().0);
+        assert_eq!(dataplane.audit().unwrap(), Vec::<Drift>::new());
+    });
+}
+
+#[test]
+fn ipt_10_after_a_failed_restore_the_kernel_is_read_before_it_is_written_again() {
+    in_namespace(|| {
+        let mut cluster = cluster_with(config(), every_kind());
+        let mut dataplane = synced(Flavour::Nft, &cluster);
+        // A chain of ours that somebody else uses cannot be deleted: the restore fails as a whole.
+        restore(Flavour::Nft, "*nat\n:OTHER - [0:0]\n-A OTHER -j KUBE-SEP-UKSFD7AGPMPPLUHC\nCOMMIT\n");
+        cluster.ingest(web(&["10.180.0.5"]));
+        let report = dataplane.apply(&cluster.drain().0);
+        assert!(report.failed() && dataplane.is_unsure(), "{report:?}");
+        restore(Flavour::Nft, "*nat\n-F OTHER\n-X OTHER\nCOMMIT\n");
+        let report = dataplane.sync(cluster.plan());
+        assert!(!report.failed() && !dataplane.is_unsure(), "{report:?}");
+        assert_eq!(dataplane.audit().unwrap(), []);
+    });
+}
