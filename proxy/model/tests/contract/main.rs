@@ -8,6 +8,7 @@ mod look;
 mod masquerade;
 mod no_endpoints;
 mod nodeport;
+mod properties;
 mod services;
 mod topology;
 mod watch;
