@@ -3,8 +3,7 @@
 
 use portway_model::api;
 
-/// A field and what is wrong with it.
-pub(super) type Refusal = (String, &'static str);
+use super::parse::Refusal;
 
 /// The type of a Service that does not say.
 const CLUSTER_IP: &str = "ClusterIP";

@@ -5,8 +5,11 @@
 //! is noticed. A file that does not parse is reported once, and what it held before stays in force; all others go on.
 
 mod defaults;
+mod locate;
 mod objects;
 mod parse;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use portway_model::{Event, Kind, ServiceName};
 
 use super::defaults;
-use super::parse::{Found, ManifestError, Object, parse};
+use super::parse::{ManifestError, Object, Refusal, parse};
 use crate::sources::convert;
 
 /// All kinds, those first that others are resolved against.
@@ -77,24 +77,27 @@ impl Content {
     /// Reads it out of the file's text.
     pub(super) fn of(file: &Path, text: &str) -> Result<Self, ManifestError> {
         let mut content = Self::default();
-        for found in parse(file, text)? {
-            content.take(file, found)?;
-        }
+        parse(file, text, |object| content.take(file, object))?;
         Ok(content)
     }
 
-    fn take(&mut self, file: &Path, found: Found) -> Result<(), ManifestError> {
-        let Found { mut object, line, prefix } = found;
-        let refuse = |field: &str, message: &str| ManifestError {
-            file: file.to_owned(),
-            at: Some((line, 1)),
-            field: format!("{prefix}{field}"),
-            message: message.to_owned(),
-        };
+    /// What is odd about it.
+    #[cfg(test)]
+    pub(super) fn warnings(&self) -> &[ManifestWarning] {
+        &self.warnings
+    }
+
+    /// The objects, in their order.
+    #[cfg(test)]
+    pub(super) fn objects(&self) -> Vec<&Event> {
+        self.objects.iter().map(|(_, event)| &**event).collect()
+    }
+
+    fn take(&mut self, file: &Path, mut object: Object) -> Result<(), Refusal> {
         let kind = object.kind();
         let meta = object.metadata();
         let name = meta.name.clone().filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| refuse("metadata.name", "is missing"))?;
+        let name = name.ok_or(("metadata.name".to_owned(), "is missing"))?;
         let namespace = match kind {
             Kind::Service | Kind::EndpointSlice => meta.namespace.get_or_insert_with(|| "default".to_owned()).clone(),
             Kind::Node | Kind::ServiceCidr => String::new(),
@@ -103,7 +106,7 @@ impl Content {
         let event = match object {
             Object::Service(object) => {
                 let mut service = convert::service(object);
-                defaults::service(&mut service).map_err(|(field, message)| refuse(&field, message))?;
+                defaults::service(&mut service)?;
                 if !defaults::service_is_selected(&service) {
                     tracing::debug!(%key, "not for this proxy, ignored");
                     return Ok(());
@@ -120,7 +123,7 @@ impl Content {
             }
             Object::EndpointSlice(object) => {
                 let mut slice = convert::endpoint_slice(object);
-                defaults::endpoint_slice(&mut slice).map_err(|(field, message)| refuse(&field, message))?;
+                defaults::endpoint_slice(&mut slice)?;
                 if !defaults::slice_is_selected(&slice) {
                     tracing::debug!(%key, "of a headless Service, ignored");
                     return Ok(());

@@ -12,6 +12,8 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::Track;
 
+use super::locate::{Locate, steps};
+
 /// What is wrong with a manifest: file, line, field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.text())]
@@ -53,31 +55,30 @@ pub(super) enum Object {
     ServiceCidr(networking::ServiceCIDR),
 }
 
-/// An object and where it stands.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) object: Object,
-    /// The line on which its document begins, counted from 1.
-    pub(super) line: u64,
-    /// Its path in the document: empty, or `items[3].`.
-    pub(super) prefix: String,
-}
+/// A field and what is wrong with it.
+pub(super) type Refusal = (String, &'static str);
 
-/// All objects of a file, in their order. Objects of other kinds are passed over.
-pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Found>, ManifestError> {
+/// Gives all objects of a file to `take`, in their order, and passes over those of other kinds. What `take` refuses is
+/// an error at the place of the field.
+pub(super) fn parse(
+    file: &Path,
+    text: &str,
+    mut take: impl FnMut(Object) -> Result<(), Refusal>,
+) -> Result<(), ManifestError> {
     let json = file.extension().is_some_and(|extension| extension == "json");
-    let mut found = Vec::new();
     for document in if json { vec![Document { line: 1, text, json }] } else { documents(text) } {
         let header = match document.read(Seed::<Header<'_>>::default()) {
             Ok(Some(header)) => header,
             Ok(None) => continue,
             Err(problem) => return Err(problem.of(file)),
         };
-        let shape = header.shape().map_err(|problem| problem.at_line(document.line).of(file))?;
-        let objects = document.read(shape).map_err(|problem| problem.of(file))?;
-        found.extend(objects.into_iter().map(|(prefix, object)| Found { object, line: document.line, prefix }));
+        let locate = |(field, message)| document.refuse(field, message).of(file);
+        let shape = header.shape().map_err(locate)?;
+        for (prefix, object) in document.read(shape).map_err(|problem| problem.of(file))? {
+            take(object).map_err(|(field, message)| locate((prefix + &field, message.to_owned())))?;
+        }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// One document of a file.
@@ -123,8 +124,8 @@ impl<'a> Document<'a> {
                 .and_then(|value| deserializer.end().map(|()| value));
             return value.map_err(|error| Problem {
                 at: Some((error.line() as u64, error.column() as u64)),
-                field: field(track),
-                message: without_place(&error.to_string()).to_owned(),
+                field: path(track),
+                message: in_plain_words(&error.to_string()),
             });
         }
         let options = serde_saphyr::options! {
@@ -141,20 +142,37 @@ impl<'a> Document<'a> {
         })
         .map_err(|error| Problem {
             at: error.location().map(|at| (at.line() + self.line - 1, at.column())),
-            field: field(track),
-            message: without_place(&error.to_string()).to_owned(),
+            field: path(track),
+            message: in_plain_words(&error.render_with_formatter(&serde_saphyr::UserMessageFormatter)),
         })
+    }
+
+    /// A problem with a field of this document: at its place, or where what should hold it stands.
+    fn refuse(&self, field: String, message: String) -> Problem {
+        let steps = steps(&field);
+        let place = (0..=steps.len()).rev().find_map(|depth| self.read(Locate(&steps[..depth])).err()?.at);
+        Problem { at: place, field, message }
     }
 }
 
-/// The path to a field, or nothing for the document itself.
-fn field(track: Track) -> String {
-    Some(track.path().to_string()).filter(|path| path != ".").unwrap_or_default()
+/// The path to a field, as far as it was read; nothing for the document itself.
+fn path(track: Track) -> String {
+    let path = track.path().to_string();
+    path.trim_end_matches(['.', '?']).to_owned()
 }
 
-/// A parser's message without the place that it ends with: ours counts lines from the file's beginning.
-fn without_place(message: &str) -> &str {
-    message.rsplit_once(" at line ").map_or(message, |(before, _)| before)
+/// A parser's message in the words of those who write manifests, and without the place that it ends with: ours counts
+/// lines from the file's beginning.
+fn in_plain_words(message: &str) -> String {
+    let message = message.rsplit_once(" at line ").map_or(message, |(before, _)| before);
+    match message {
+        "expected sequence start" => "must be a list",
+        "expected mapping start" => "must be an object",
+        "invalid boolean" => "must be true or false",
+        "invalid i32" => "must be a whole number",
+        other => other,
+    }
+    .to_owned()
 }
 
 /// An error before its file is known.
@@ -165,15 +183,6 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(field: &str, message: impl Into<String>) -> Self {
-        Self { at: None, field: field.to_owned(), message: message.into() }
-    }
-
-    fn at_line(mut self, line: u64) -> Self {
-        self.at.get_or_insert((line, 1));
-        self
-    }
-
     fn of(self, file: &Path) -> ManifestError {
         ManifestError { file: file.to_owned(), at: self.at, field: self.field, message: self.message }
     }
@@ -219,19 +228,19 @@ struct ItemHeader<'a> {
 }
 
 impl Header<'_> {
-    fn shape(&self) -> Result<Shape, Problem> {
-        let kind = self.kind.as_deref().ok_or_else(|| Problem::new("kind", "is missing"))?;
-        let version = self.api_version.as_deref().ok_or_else(|| Problem::new("apiVersion", "is missing"))?;
-        let Some(of) = kind.strip_suffix("List") else { return Ok(Shape::One(Kind::of(version, kind)?)) };
+    fn shape(&self) -> Result<Shape, (String, String)> {
+        let missing = |field: String| (field, "is missing".to_owned());
+        let kind = self.kind.as_deref().ok_or_else(|| missing("kind".to_owned()))?;
+        let version = self.api_version.as_deref().ok_or_else(|| missing("apiVersion".to_owned()))?;
+        let Some(of) = kind.strip_suffix("List") else { return Ok(Shape::One(Kind::of(version, kind, "")?)) };
         let items = self.items.as_deref().unwrap_or_default();
-        let kinds = items.iter().zip(0..).map(|(item, i)| {
+        let kinds = items.iter().enumerate().map(|(i, item)| {
             // The items of a typed list need not repeat what the list says.
             let kind = item.kind.as_deref().or((!of.is_empty()).then_some(of));
             let version = item.api_version.as_deref().or((!of.is_empty()).then_some(version));
-            let kind = kind.ok_or_else(|| Problem::new(&format!("items[{i}].kind"), "is missing"))?;
-            let version = version.ok_or_else(|| Problem::new(&format!("items[{i}].apiVersion"), "is missing"))?;
-            Kind::of(version, kind)
-                .map_err(|problem| Problem { field: format!("items[{i}].{}", problem.field), ..problem })
+            let kind = kind.ok_or_else(|| missing(format!("items[{i}].kind")))?;
+            let version = version.ok_or_else(|| missing(format!("items[{i}].apiVersion")))?;
+            Kind::of(version, kind, &format!("items[{i}]."))
         });
         Ok(Shape::List(kinds.collect::<Result<_, _>>()?))
     }
@@ -255,7 +264,8 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(version: &str, kind: &str) -> Result<Self, Problem> {
+    /// By API version and kind; `prefix` is the way to the object.
+    fn of(version: &str, kind: &str, prefix: &str) -> Result<Self, (String, String)> {
         let (known, wanted) = match kind {
             core::Service::KIND => (Self::Service, core::Service::API_VERSION),
             discovery::EndpointSlice::KIND => (Self::EndpointSlice, discovery::EndpointSlice::API_VERSION),
@@ -268,7 +278,7 @@ impl Kind {
             Ok(known)
         } else if group(version) == group(wanted) {
             let message = format!("{version:?} of {kind} is not supported, only {wanted:?} is");
-            Err(Problem::new("apiVersion", message))
+            Err((format!("{prefix}apiVersion"), message))
         } else {
             // A kind of the same name from another API group.
             Ok(Self::Other)
