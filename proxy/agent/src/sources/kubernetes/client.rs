@@ -29,7 +29,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The kubeconfig could not be read or does not fit together.
-    #[error("kubeconfig {}: {error}", path.display())]
+    #[error("kubeconfig {}: {}", path.display(), kubeconfig_text(error))]
     Kubeconfig {
         /// The file.
         path: PathBuf,
@@ -51,6 +51,15 @@ pub enum ConnectError {
     /// Credentials or certificates cannot be used.
     #[error("cannot set up the connection to the API server: {0}")]
     Setup(#[from] kube::Error),
+}
+
+/// The error in one line: kube's own text repeats the path and quotes the file.
+fn kubeconfig_text(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(error, _) => error.to_string(),
+        KubeconfigError::Parse(error) => error.without_snippet().to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// Makes a client. No connection is tried yet.
