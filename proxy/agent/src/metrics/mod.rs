@@ -1,5 +1,90 @@
-//! What the /metrics page shows: kube-proxy's names where it has them, portway's own beside them.
+//! What the /metrics page shows: kube-proxy's names where it has them (contract section 15), portway's own beside them.
+//!
+//! A metric is registered only in the modes that it belongs to (contract MET-1).
 
+mod process;
+mod register;
+mod server;
 mod source;
+mod sync;
 
+use portway_dataplane::Mode;
+use prometheus::{Encoder, Registry, TextEncoder};
+
+use register::Registrar;
+pub use server::serve;
 pub use source::SourceMetrics;
+pub use sync::{SyncKind, SyncMetrics};
+
+/// All metrics of the agent.
+#[derive(Debug)]
+pub struct Metrics {
+    mode: Mode,
+    registry: Registry,
+    /// What the sync loop measures.
+    pub sync: SyncMetrics,
+    /// What the sources count.
+    pub source: SourceMetrics,
+}
+
+impl Metrics {
+    /// Makes and registers the metrics of this mode.
+    pub fn new(mode: Mode) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let registrar = Registrar::new(&registry);
+        let sync = SyncMetrics::new(&registrar, mode)?;
+        let source = SourceMetrics::default();
+        source.register(&registry)?;
+        let build = registrar.gauges(
+            "portway_build_info",
+            "Always 1; the labels name what is running.",
+            &["version", "mode"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), mode.as_str()]).set(1.0);
+        registry.register(Box::new(process::ProcessMetrics::new()?))?;
+        Ok(Self { mode, registry, sync, source })
+    }
+
+    /// The mode whose metrics these are.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The page, in Prometheus' text format.
+    pub fn page(&self) -> prometheus::Result<Vec<u8>> {
+        let mut page = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(mode: Mode) -> String {
+        String::from_utf8(Metrics::new(mode).unwrap().page().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn met_1_a_mode_registers_its_own_metrics_only() {
+        let nftables = page(Mode::Nftables);
+        assert!(nftables.contains("kubeproxy_sync_proxy_rules_nftables_sync_failures_total"));
+        assert!(nftables.contains("kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total"));
+        assert!(!nftables.contains("iptables"), "a metric of another mode is on the page");
+        for other in [Mode::Iptables, Mode::Ipvs, Mode::Ebpf] {
+            let page = page(other);
+            assert!(!page.contains("kubeproxy_sync_proxy_rules_nftables"), "{other} shows a metric of nftables");
+            assert!(page.contains("kubeproxy_sync_proxy_rules_duration_seconds"), "{other} lacks a common metric");
+        }
+    }
+
+    #[test]
+    fn process_metrics_and_build_info_are_there() {
+        let page = page(Mode::Nftables);
+        for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"] {
+            assert!(page.lines().any(|line| line.starts_with(name)), "{name} is missing");
+        }
+        assert!(page.contains("portway_build_info{mode=\"nftables\",version="));
+    }
+}

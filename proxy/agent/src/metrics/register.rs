@@ -1,0 +1,68 @@
+//! Making a metric and registering it, in one step.
+
+use portway_model::Family;
+use prometheus::{
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    Result,
+};
+
+/// The label that tells the IP families apart, as kube-proxy has it since 1.36.
+pub(super) const FAMILY: &str = "ip_family";
+
+/// The value of [`FAMILY`].
+pub(super) fn family_label(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+/// Makes metrics in one registry.
+pub(super) struct Registrar<'a> {
+    registry: &'a Registry,
+}
+
+impl<'a> Registrar<'a> {
+    pub(super) fn new(registry: &'a Registry) -> Self {
+        Self { registry }
+    }
+
+    fn registered<M: prometheus::core::Collector + Clone + 'static>(&self, metric: M) -> Result<M> {
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
+        self.registered(IntCounter::new(name, help)?)
+    }
+
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
+        self.registered(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    pub(super) fn fractional_counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec> {
+        self.registered(CounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<Gauge> {
+        self.registered(Gauge::new(name, help)?)
+    }
+
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec> {
+        self.registered(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    pub(super) fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
+        self.registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+    }
+
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: Vec<f64>,
+        labels: &[&str],
+    ) -> Result<HistogramVec> {
+        self.registered(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+    }
+}

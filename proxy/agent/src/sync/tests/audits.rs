@@ -1,0 +1,81 @@
+//! Audits: periodic, called for by the kernel, and what they find.
+
+use std::time::Duration;
+
+use portway_dataplane::Drift;
+use portway_model::Family;
+
+use super::rig::{Answer, Call, Rig, SYNC_PERIOD, applied, error, slice};
+
+fn drift(count: usize) -> Vec<Drift> {
+    let one = |n| Drift { family: Family::V4, object: format!("element {n}"), kind: "missing", service: None };
+    (0..count).map(one).collect()
+}
+
+#[test]
+fn audits_come_each_sync_period_and_repair_only_what_drifted() {
+    let mut rig = Rig::running();
+    rig.world.lock().drift.extend([Ok(Vec::new()), Ok(drift(3))]);
+    rig.pass(SYNC_PERIOD * 3);
+    assert_eq!(rig.calls(), [Call::Audit, Call::Audit, Call::Repair(3), Call::Audit]);
+    assert_eq!(rig.metric("portway_drift_total{ip_family=\"IPv4\",kind=\"missing\"}"), 3.0);
+    assert_eq!(rig.metric("portway_audit_seconds_count"), 3.0);
+}
+
+#[test]
+fn a_word_from_the_kernel_is_followed_up_at_once() {
+    let mut rig = Rig::running();
+    let start = rig.elapsed();
+    rig.world.lock().drift.push_back(Ok(drift(20_000)));
+    rig.kernel_changed();
+    rig.step().unwrap();
+    assert_eq!(rig.timed_calls(), [(start, Call::Audit), (start, Call::Repair(20_000))]);
+}
+
+#[test]
+fn a_word_from_the_kernel_comes_before_a_write_that_would_fail() {
+    let mut rig = Rig::running();
+    rig.world.lock().drift.push_back(Ok(drift(1)));
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.kernel_changed();
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(2));
+    assert_eq!(rig.calls(), [Call::Audit, Call::Repair(1), applied("a")]);
+}
+
+#[test]
+fn a_program_that_keeps_changing_the_table_does_not_make_the_loop_busy() {
+    let mut rig = Rig::running();
+    let mut audits = 0;
+    for _ in 0..1000 {
+        rig.kernel_changed();
+        rig.step().unwrap();
+        rig.pass(Duration::from_millis(1));
+        audits += rig.calls().iter().filter(|call| **call == Call::Audit).count();
+    }
+    assert!((5..=11).contains(&audits), "{audits} audits in a second");
+}
+
+#[test]
+fn a_repair_that_fails_is_followed_by_a_full_sync() {
+    let mut rig = Rig::running();
+    rig.world.lock().drift.push_back(Ok(drift(1)));
+    rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V4]));
+    rig.kernel_changed();
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(3));
+    let all = ["a", "b"].map(str::to_owned).to_vec();
+    assert_eq!(rig.calls(), [Call::Audit, Call::Repair(1), Call::Sync(all)]);
+}
+
+#[test]
+fn an_audit_that_cannot_be_done_is_counted_and_followed_by_a_full_sync() {
+    let mut rig = Rig::running();
+    rig.world.lock().drift.push_back(Err(error()));
+    rig.kernel_changed();
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(3));
+    let all = ["a", "b"].map(str::to_owned).to_vec();
+    assert_eq!(rig.calls(), [Call::Audit, Call::Sync(all)]);
+    assert_eq!(rig.metric("portway_audit_failures_total"), 1.0);
+}

@@ -1,0 +1,113 @@
+//! Failures: backoff, a full sync next, and nothing lost.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use portway_model::Family;
+
+use super::rig::{Answer, Call, Rig, applied, service, slice, triggered_slice};
+
+fn both() -> Call {
+    Call::Sync(vec!["a".to_owned(), "b".to_owned()])
+}
+
+#[test]
+fn nft_15_after_a_failure_the_next_try_is_a_full_sync() {
+    let mut rig = Rig::running();
+    rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V4]));
+    let start = rig.elapsed();
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(5));
+    let calls = rig.timed_calls();
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    assert_eq!(calls[0], (start, applied("a")));
+    assert_eq!(calls[1].1, both());
+    assert_eq!(rig.metric("kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"}"), 1.0);
+    assert_eq!(rig.metric("kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv6\"}"), 0.0);
+
+    // All is well again: the next news is a small write.
+    rig.hear(slice("b", &["10.1.0.8"]));
+    rig.step().unwrap();
+    assert_eq!(rig.calls(), [applied("b")]);
+}
+
+#[test]
+fn retries_wait_longer_and_longer_up_to_the_sync_period() {
+    let mut rig = Rig::running();
+    for _ in 0..20 {
+        rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V4, Family::V6]));
+    }
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(600));
+    let times: Vec<Duration> = rig.timed_calls().into_iter().map(|(at, _)| at).collect();
+    let waits: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).take(19).collect();
+    // minSyncPeriod holds for retries too.
+    assert!(waits.iter().all(|wait| *wait >= Duration::from_secs(1) && *wait <= Duration::from_secs(30)), "{waits:?}");
+    assert!(waits[18] >= Duration::from_millis(22_500), "{waits:?}");
+}
+
+#[test]
+fn news_does_not_wait_for_a_long_backoff() {
+    let mut rig = Rig::running();
+    for _ in 0..12 {
+        rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V6]));
+    }
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    while rig.world.lock().answers.len() > 2 {
+        rig.pass(Duration::from_secs(1));
+    }
+    rig.calls();
+    let now = rig.elapsed();
+    rig.hear(slice("b", &["10.1.0.8"]));
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(2));
+    let calls = rig.timed_calls();
+    assert_eq!(calls.first().map(|(_, call)| call), Some(&both()));
+    assert!(calls[0].0 <= now + Duration::from_secs(1), "{calls:?} after {now:?}");
+}
+
+#[test]
+fn ct_3_what_failed_is_cleaned_once_it_got_through_with_what_came_meanwhile() {
+    let mut rig = Rig::running_with(true);
+    rig.calls();
+    rig.world.lock().answers.extend([
+        Answer::Fails(vec![Family::V4, Family::V6]),
+        Answer::Fails(vec![Family::V4, Family::V6]),
+        Answer::Succeeds,
+    ]);
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    rig.hear(slice("b", &["10.1.0.8"]));
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(4));
+    let names = vec!["a".to_owned(), "b".to_owned()];
+    assert_eq!(rig.calls(), [applied("a"), both(), both(), Call::Clean(names), Call::SecondPass]);
+}
+
+#[test]
+fn met_2_trigger_times_outlive_a_failure_for_each_family_apart() {
+    let mut rig = Rig::running();
+    rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V6]));
+    let now = UNIX_EPOCH + Duration::from_secs(1_000_000) + rig.elapsed();
+    rig.hear(triggered_slice("a", &["10.1.0.9"], Some(now)));
+    rig.step().unwrap();
+    let count = |rig: &Rig, family: &str| {
+        rig.metric(&format!("kubeproxy_network_programming_duration_seconds_count{{ip_family=\"{family}\"}}"))
+    };
+    assert_eq!((count(&rig, "IPv4"), count(&rig, "IPv6")), (1.0, 0.0));
+    rig.pass(Duration::from_secs(5));
+    assert_eq!((count(&rig, "IPv4"), count(&rig, "IPv6")), (1.0, 1.0));
+}
+
+#[test]
+fn a_first_sync_that_fails_is_tried_again() {
+    let mut rig = Rig::running();
+    rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V4]));
+    rig.hear(service("c", 3));
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(3));
+    let all = ["a", "b", "c"].map(str::to_owned).to_vec();
+    assert_eq!(rig.calls(), [applied("c"), Call::Sync(all)]);
+}

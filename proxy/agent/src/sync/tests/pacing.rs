@@ -1,0 +1,140 @@
+//! Leading edge, minSyncPeriod, bursts, settling, and what is measured on the way.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use portway_model::Event;
+
+use super::rig::{Call, MIN_SYNC_PERIOD, Rig, applied, service, slice, triggered_slice};
+
+#[test]
+fn cfg_18_an_idle_loop_writes_at_once() {
+    let mut rig = Rig::running();
+    let before = rig.elapsed();
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    assert_eq!(rig.timed_calls(), [(before, applied("a"))]);
+}
+
+#[test]
+fn cfg_18_the_next_write_waits_from_the_end_of_the_last() {
+    let mut rig = Rig::running();
+    rig.world.lock().cost = Duration::from_millis(300);
+    let start = rig.elapsed();
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    rig.hear(slice("b", &["10.1.0.8"]));
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(5));
+    let second = start + Duration::from_millis(300) + MIN_SYNC_PERIOD;
+    assert_eq!(rig.timed_calls(), [(start, applied("a")), (second, applied("b"))]);
+}
+
+#[test]
+fn cfg_18_a_burst_is_one_change_also_while_paced() {
+    let mut rig = Rig::running();
+    for n in 10..60 {
+        rig.hear(service(&format!("s{n}"), n));
+    }
+    rig.step().unwrap();
+    let calls = rig.calls();
+    assert!(matches!(&calls[..], [Call::Apply(names)] if names.len() == 50), "{calls:?}");
+
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    rig.pass(Duration::from_millis(500));
+    rig.hear(slice("a", &["10.1.0.8"]));
+    rig.hear(slice("b", &["10.1.0.7"]));
+    rig.step().unwrap();
+    assert_eq!(rig.calls(), []);
+    rig.pass(Duration::from_secs(2));
+    assert_eq!(rig.calls(), [Call::Apply(vec!["a".to_owned(), "b".to_owned()])]);
+}
+
+#[test]
+fn an_event_that_does_not_concern_the_kernel_writes_nothing_and_paces_nothing() {
+    let mut rig = Rig::running();
+    rig.hear(slice("a", &["10.1.0.1"]));
+    rig.step().unwrap();
+    rig.hear(slice("nobody", &["10.1.0.1"]));
+    rig.step().unwrap();
+    assert_eq!(rig.calls(), []);
+    let now = rig.elapsed();
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    assert_eq!(rig.timed_calls(), [(now, applied("a"))]);
+}
+
+#[test]
+fn what_must_outlive_a_write_is_settled_when_the_dataplane_says() {
+    let mut rig = Rig::running();
+    let at = rig.elapsed() + Duration::from_millis(1500);
+    rig.world.lock().settle_at = Some(at);
+    rig.pass(Duration::from_secs(4));
+    assert_eq!(rig.timed_calls(), [(at, Call::Settle)]);
+}
+
+#[test]
+fn nft_14_a_settling_that_fails_is_counted_and_tried_again_with_backoff() {
+    let mut rig = Rig::running();
+    {
+        let mut world = rig.world.lock();
+        world.settle_at = Some(world.elapsed);
+        world.settle_fails = true;
+    }
+    rig.pass(Duration::from_secs(2));
+    let tries = rig.timed_calls();
+    assert!((4..=8).contains(&tries.len()), "{tries:?}");
+    let name = "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total{ip_family=\"IPv4\"}";
+    assert_eq!(rig.metric(name), f64::from(u32::try_from(tries.len()).unwrap()));
+
+    rig.world.lock().settle_fails = false;
+    rig.pass(Duration::from_secs(10));
+    assert_eq!(rig.calls(), [Call::Settle]);
+}
+
+#[test]
+fn ct_3_conntrack_is_cleaned_after_the_write_and_a_second_time_a_moment_later() {
+    let mut rig = Rig::running_with(true);
+    rig.calls();
+    let start = rig.elapsed();
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(3));
+    assert_eq!(
+        rig.timed_calls(),
+        [
+            (start, applied("a")),
+            (start, Call::Clean(vec!["a".to_owned()])),
+            (start + Duration::from_millis(500), Call::SecondPass)
+        ]
+    );
+    assert!(rig.metric("kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"}") >= 3.0);
+}
+
+#[test]
+fn met_2_programming_latency_runs_from_the_trigger_to_the_end_of_the_write() {
+    let mut rig = Rig::running();
+    rig.world.lock().cost = Duration::from_secs(2);
+    let now = UNIX_EPOCH + Duration::from_secs(1_000_000) + rig.elapsed();
+    rig.hear(triggered_slice("a", &["10.1.0.9"], Some(now - Duration::from_secs(3))));
+    rig.step().unwrap();
+    assert_eq!(rig.calls(), [applied("a")]);
+    let count = |le: &str| {
+        rig.metric(&format!("kubeproxy_network_programming_duration_seconds_bucket{{ip_family=\"IPv4\",le=\"{le}\"}}"))
+    };
+    assert_eq!((count("4"), count("5")), (0.0, 1.0));
+}
+
+#[test]
+fn queued_and_last_sync_times_move() {
+    let mut rig = Rig::running();
+    rig.pass(Duration::from_secs(7));
+    let now = 1_000_000.0 + rig.elapsed().as_secs_f64();
+    rig.hear(Event::ServiceGone(portway_model::ServiceName::new("default", "a")));
+    rig.step().unwrap();
+    for name in ["last_queued_timestamp_seconds", "last_timestamp_seconds"] {
+        assert_eq!(rig.metric(&format!("kubeproxy_sync_proxy_rules_{name}{{ip_family=\"IPv6\"}}")), now, "{name}");
+    }
+    assert_eq!(rig.metric("kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}"), 1.0);
+    assert_eq!(rig.metric("kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}"), 1.0);
+}

@@ -1,0 +1,349 @@
+//! A [`Syncer`] on a fake dataplane, a fake conntrack and a fake clock, and the log of what it did when.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use portway_dataplane::{Dataplane, DataplaneError, Drift, FamilyReport, KernelWatch, Mode, Refused, Report};
+use portway_model::{Change, Cluster, Config, Event, Family, Kind, Plan, ServiceName, api};
+
+use crate::inbox::Message;
+use crate::metrics::Metrics;
+use crate::sync::gate::Opening;
+use crate::sync::{CleanReport, Clock, ConntrackCleaner, FamilyClean, Fatal, NodeWait, Pacing, Parts, Syncer};
+
+pub(super) const NODE: &str = "node-1";
+pub(super) const SYNC_PERIOD: Duration = Duration::from_secs(30);
+pub(super) const MIN_SYNC_PERIOD: Duration = Duration::from_secs(1);
+
+/// What the loop did, with the names of the Services that it was about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Sync(Vec<String>),
+    Apply(Vec<String>),
+    Settle,
+    Audit,
+    Repair(usize),
+    Clean(Vec<String>),
+    SecondPass,
+}
+
+/// What the next call of the dataplane answers; without one it succeeds.
+pub(super) enum Answer {
+    Fails(Vec<Family>),
+    Refuses(&'static str),
+    Succeeds,
+}
+
+/// What the fakes share with the test.
+pub(super) struct World {
+    base: Instant,
+    pub(super) elapsed: Duration,
+    /// Calls and the time at which each began.
+    pub(super) calls: Vec<(Duration, Call)>,
+    pub(super) answers: VecDeque<Answer>,
+    /// How long each write takes.
+    pub(super) cost: Duration,
+    pub(super) settle_at: Option<Duration>,
+    pub(super) settle_fails: bool,
+    pub(super) drift: VecDeque<Result<Vec<Drift>, DataplaneError>>,
+    pub(super) second_pass_at: Option<Duration>,
+}
+
+#[derive(Clone)]
+pub(super) struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    fn called(&self, call: Call) -> MutexGuard<'_, World> {
+        let mut world = self.lock();
+        let at = world.elapsed;
+        world.calls.push((at, call));
+        world
+    }
+
+    fn written(&self, call: Call, services: &[ServiceName]) -> Report {
+        let mut world = self.called(call);
+        let cost = world.cost;
+        world.elapsed += cost;
+        let mut families: Vec<FamilyReport> = Family::ALL.into_iter().map(FamilyReport::new).collect();
+        match world.answers.pop_front() {
+            Some(Answer::Fails(failing)) => {
+                for report in &mut families {
+                    report.error = failing.contains(&report.family).then(error);
+                }
+            }
+            Some(Answer::Refuses(name)) => {
+                families[0].refused.extend(services.iter().filter(|service| &*service.name == name).map(|service| {
+                    Refused { service: service.clone(), object: format!("element of {name}"), error: error() }
+                }));
+            }
+            Some(Answer::Succeeds) | None => {}
+        }
+        Report { families }
+    }
+}
+
+pub(super) fn error() -> DataplaneError {
+    DataplaneError::Kernel { operation: "commit".to_owned(), source: io::Error::from_raw_os_error(12) }
+}
+
+fn names<'a>(services: impl Iterator<Item = &'a ServiceName>) -> Vec<String> {
+    let mut names: Vec<String> = services.map(|service| service.name.to_string()).collect();
+    names.sort();
+    names
+}
+
+impl Clock for Shared {
+    fn now(&self) -> Instant {
+        let world = self.lock();
+        world.base + world.elapsed
+    }
+
+    fn wall(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_000_000) + self.lock().elapsed
+    }
+}
+
+impl Dataplane for Shared {
+    fn mode(&self) -> Mode {
+        Mode::Nftables
+    }
+
+    fn sync(&mut self, plan: &Plan) -> Report {
+        let services: Vec<ServiceName> = plan.services.keys().cloned().collect();
+        self.written(Call::Sync(names(services.iter())), &services)
+    }
+
+    fn apply(&mut self, change: &Change) -> Report {
+        let services: Vec<ServiceName> = change.services.iter().map(|service| service.name.clone()).collect();
+        self.written(Call::Apply(names(services.iter())), &services)
+    }
+
+    fn settle_at(&self) -> Option<Instant> {
+        let world = self.lock();
+        world.settle_at.map(|at| world.base + at)
+    }
+
+    fn settle(&mut self) -> Report {
+        let mut world = self.called(Call::Settle);
+        let mut report = FamilyReport::new(Family::V4);
+        if world.settle_fails {
+            report.error = Some(error());
+        } else {
+            world.settle_at = None;
+        }
+        Report { families: vec![report] }
+    }
+
+    fn audit(&mut self) -> Result<Vec<Drift>, DataplaneError> {
+        self.called(Call::Audit).drift.pop_front().unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    fn repair(&mut self, drift: &[Drift]) -> Report {
+        self.written(Call::Repair(drift.len()), &[])
+    }
+
+    fn cleanup(&mut self) -> Result<Vec<String>, DataplaneError> {
+        unreachable!("the loop never cleans up")
+    }
+
+    fn watch(&self) -> Result<Option<Box<dyn KernelWatch>>, DataplaneError> {
+        Ok(None)
+    }
+}
+
+impl ConntrackCleaner for Shared {
+    fn applied(&mut self, change: &Change) -> CleanReport {
+        let mut world = self.called(Call::Clean(names(change.services.iter().map(|service| &service.name))));
+        world.second_pass_at = Some(world.elapsed + Duration::from_millis(500));
+        let family = FamilyClean { family: Family::V4, deleted: 3, took: Duration::from_millis(2), error: None };
+        CleanReport { families: vec![family] }
+    }
+
+    fn second_pass_at(&self) -> Option<Instant> {
+        let world = self.lock();
+        world.second_pass_at.map(|at| world.base + at)
+    }
+
+    fn second_pass(&mut self) -> CleanReport {
+        self.called(Call::SecondPass).second_pass_at = None;
+        CleanReport::default()
+    }
+}
+
+/// The loop under test.
+pub(super) struct Rig {
+    pub(super) world: Shared,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) syncer: Syncer,
+}
+
+/// How long the tests' Nodes are waited for.
+pub(super) const NODE_WAIT: NodeWait =
+    NodeWait { longest: Duration::from_secs(30), list_ends_it: false, pod_cidrs: None };
+
+impl Rig {
+    /// A loop that has heard nothing.
+    pub(super) fn silent(config: Config, node_wait: NodeWait, conntrack: bool) -> Self {
+        let world = Shared(Arc::new(Mutex::new(World {
+            base: Instant::now(),
+            elapsed: Duration::ZERO,
+            calls: Vec::new(),
+            answers: VecDeque::new(),
+            cost: Duration::ZERO,
+            settle_at: None,
+            settle_fails: false,
+            drift: VecDeque::new(),
+            second_pass_at: None,
+        })));
+        let metrics = Arc::new(Metrics::new(Mode::Nftables).unwrap());
+        let syncer = Syncer::new(Parts {
+            cluster: Cluster::new(Config { node_name: NODE.to_owned(), ..config }),
+            node: NODE.to_owned(),
+            dataplane: Box::new(world.clone()),
+            conntrack: conntrack.then(|| Box::new(world.clone()) as Box<dyn ConntrackCleaner>),
+            clock: Box::new(world.clone()),
+            metrics: Arc::clone(&metrics),
+            pacing: Pacing { sync_period: SYNC_PERIOD, min_sync_period: MIN_SYNC_PERIOD },
+            node_wait,
+        });
+        Self { world, metrics, syncer }
+    }
+
+    /// A loop that knows its Node and has written a cluster of two Services long ago.
+    pub(super) fn running() -> Self {
+        Self::running_with(false)
+    }
+
+    /// Such a loop, with conntrack.
+    pub(super) fn running_with(conntrack: bool) -> Self {
+        let mut rig = Self::silent(Config::default(), NODE_WAIT, conntrack);
+        rig.hear(Event::InterfaceAddresses(Vec::new()));
+        rig.hear(node());
+        for event in [service("a", 1), slice("a", &["10.1.0.1"]), service("b", 2), slice("b", &["10.1.0.2"])] {
+            rig.hear(event);
+        }
+        rig.hear(Event::ListDone(Kind::Service));
+        rig.hear(Event::ListDone(Kind::EndpointSlice));
+        rig.step().unwrap();
+        rig.pass(Duration::from_secs(5));
+        let calls = rig.calls();
+        assert_eq!(calls.first(), Some(&Call::Sync(vec!["a".to_owned(), "b".to_owned()])), "{calls:?}");
+        rig
+    }
+
+    pub(super) fn hear(&mut self, event: Event) {
+        self.syncer.hear(Message::Event(event));
+    }
+
+    pub(super) fn kernel_changed(&mut self) {
+        self.syncer.hear(Message::KernelChanged("table ip portway deleted".to_owned()));
+    }
+
+    pub(super) fn step(&mut self) -> Result<(), Fatal> {
+        self.syncer.step()
+    }
+
+    /// Lets time pass, and wakes the loop whenever it wants to be woken.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.try_pass(time).unwrap();
+    }
+
+    pub(super) fn try_pass(&mut self, time: Duration) -> Result<(), Fatal> {
+        let base = self.world.lock().base;
+        let end = self.world.lock().elapsed + time;
+        for _ in 0..10_000 {
+            let Some(wake) = self.syncer.wake_at().filter(|wake| *wake <= base + end) else {
+                let mut world = self.world.lock();
+                world.elapsed = world.elapsed.max(end);
+                return Ok(());
+            };
+            {
+                let mut world = self.world.lock();
+                world.elapsed = world.elapsed.max(wake.saturating_duration_since(base));
+            }
+            self.step()?;
+        }
+        panic!("the loop is busy without end: {:?}", self.calls());
+    }
+
+    /// The calls since the last look.
+    pub(super) fn calls(&self) -> Vec<Call> {
+        self.timed_calls().into_iter().map(|(_, call)| call).collect()
+    }
+
+    /// The calls since the last look, each with the time at which it began.
+    pub(super) fn timed_calls(&self) -> Vec<(Duration, Call)> {
+        std::mem::take(&mut self.world.lock().calls)
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.world.lock().elapsed
+    }
+
+    /// Whether the first write is still held back.
+    pub(super) fn is_closed(&self) -> bool {
+        self.syncer.opening() != Opening::Open
+    }
+
+    /// A line of the metrics page.
+    pub(super) fn metric(&self, name: &str) -> f64 {
+        let page = String::from_utf8(self.metrics.page().unwrap()).unwrap();
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not on the page")).parse().unwrap()
+    }
+}
+
+pub(super) fn applied(name: &str) -> Call {
+    Call::Apply(vec![name.to_owned()])
+}
+
+pub(super) fn node() -> Event {
+    Event::Node(api::Node {
+        name: NODE.to_owned(),
+        addresses: vec![("InternalIP".to_owned(), "192.0.2.1".to_owned())],
+        pod_cidrs: vec!["10.1.0.0/24".to_owned()],
+        ..api::Node::default()
+    })
+}
+
+pub(super) fn service(name: &str, last: u8) -> Event {
+    let address = IpAddr::from([10, 96, 0, last]).to_string();
+    Event::Service(api::Service {
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        service_type: Some("ClusterIP".to_owned()),
+        cluster_ip: Some(address.clone()),
+        cluster_ips: vec![address],
+        ip_families: vec!["IPv4".to_owned()],
+        ports: vec![api::ServicePort { protocol: Some("UDP".to_owned()), port: 53, ..api::ServicePort::default() }],
+        ..api::Service::default()
+    })
+}
+
+pub(super) fn slice(service: &str, addresses: &[&str]) -> Event {
+    triggered_slice(service, addresses, None)
+}
+
+pub(super) fn triggered_slice(service: &str, addresses: &[&str], last_change_trigger: Option<SystemTime>) -> Event {
+    let endpoint = |address: &&str| api::Endpoint {
+        addresses: vec![(*address).to_owned()],
+        ready: Some(true),
+        ..api::Endpoint::default()
+    };
+    Event::EndpointSlice(api::EndpointSlice {
+        namespace: "default".to_owned(),
+        name: format!("{service}-x"),
+        labels: [("kubernetes.io/service-name".to_owned(), service.to_owned())].into(),
+        last_change_trigger,
+        address_type: "IPv4".to_owned(),
+        endpoints: addresses.iter().map(endpoint).collect(),
+        ports: vec![api::SlicePort { name: None, protocol: Some("UDP".to_owned()), port: Some(5353) }],
+    })
+}
