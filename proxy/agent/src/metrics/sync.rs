@@ -151,7 +151,7 @@ impl SyncMetrics {
             no_local_endpoints: to.gauges(
                 "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
                 "Service ports with a Local traffic policy that have endpoints, but none on this node.",
-                &["traffic_policy"],
+                &["traffic_policy", FAMILY],
             )?,
             clean_duration: to.histograms(
                 "kubeproxy_conntrack_reconciler_sync_duration_seconds",
@@ -211,8 +211,8 @@ impl SyncMetrics {
             )?,
             held: to.gauges(
                 "portway_plan",
-                "What the Plan holds: Services, their ports (each family counted) and backends.",
-                &["what"],
+                "What the Plan holds: Services, their ports and backends.",
+                &["what", FAMILY],
             )?,
         };
         metrics.show_zeros();
@@ -242,7 +242,7 @@ impl SyncMetrics {
             }
         }
         self.audit_cpu.with_label_values::<&str>(&[]);
-        self.stats(Stats::default());
+        Family::ALL.into_iter().for_each(|family| self.stats(family, Stats::default()));
     }
 
     /// A change of a Service arrived.
@@ -269,16 +269,17 @@ impl SyncMetrics {
         });
     }
 
-    /// What the Plan holds.
+    /// What the Plan holds in one family.
     #[expect(clippy::cast_precision_loss, reason = "counts of Services, ports and backends are far below 2^52")]
-    pub fn stats(&self, stats: Stats) {
+    pub fn stats(&self, family: Family, stats: Stats) {
+        let family = family_label(family);
         for (what, count) in [("services", stats.services), ("ports", stats.ports), ("backends", stats.backends)] {
-            self.held.with_label_values(&[what]).set(count as f64);
+            self.held.with_label_values(&[what, family]).set(count as f64);
         }
         for (policy, count) in
             [("internal", stats.no_local_endpoints_internal), ("external", stats.no_local_endpoints_external)]
         {
-            self.no_local_endpoints.with_label_values(&[policy]).set(count as f64);
+            self.no_local_endpoints.with_label_values(&[policy, family]).set(count as f64);
         }
     }
 

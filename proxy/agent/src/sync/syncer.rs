@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portway_dataplane::{Dataplane, Drift, Report};
-use portway_model::{Cluster, Event, Problem};
+use portway_model::{Cluster, Event, Family, Problem};
 
 use super::audit::{self, Schedule, millis};
 use super::backoff::Backoff;
@@ -224,7 +224,9 @@ impl Syncer {
         let (change, problems) = self.cluster.drain();
         self.warn(&problems);
         self.outstanding.add(change);
-        self.metrics.sync.stats(self.cluster.stats());
+        for family in Family::ALL {
+            self.metrics.sync.stats(family, self.cluster.family_stats(family));
+        }
         self.metrics.sync.pending(self.cluster.pending());
         if !self.full && self.outstanding.is_empty() {
             // What happened does not concern the kernel.

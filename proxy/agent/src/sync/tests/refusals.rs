@@ -41,7 +41,7 @@ fn a_refused_object_does_not_hold_up_what_comes_next() {
     rig.pass(Duration::from_millis(1100));
     assert_eq!(rig.calls(), [all()]);
     // Another refusal, and the next retry is far: news is a small write at once when the pace allows.
-    for _ in 0..6 {
+    for _ in 0..20 {
         rig.world.lock().answers.push_back(Answer::Refuses("c"));
     }
     rig.pass(Duration::from_secs(8));

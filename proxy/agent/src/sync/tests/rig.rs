@@ -344,6 +344,6 @@ pub(super) fn triggered_slice(service: &str, addresses: &[&str], last_change_tri
         last_change_trigger,
         address_type: "IPv4".to_owned(),
         endpoints: addresses.iter().map(endpoint).collect(),
-        ports: vec![api::SlicePort { name: None, protocol: Some("UDP".to_owned()), port: Some(5353) }],
+        ports: vec![api::SlicePort { name: Some(String::new()), protocol: Some("UDP".to_owned()), port: Some(5353) }],
     })
 }
