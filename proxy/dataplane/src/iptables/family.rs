@@ -19,6 +19,9 @@ const MOST_REFUSED: usize = 16;
 /// Chains that kubelet or others may use too: never deleted, and left as they are at clean-up (contract IPT-15).
 const SHARED: [&str; 2] = ["KUBE-FIREWALL", "KUBE-MARK-MASQ"];
 
+/// Lets packets to 127.0.0.0/8 be routed, which NodePorts there need (contract NP-2).
+const ROUTE_LOCALNET: &str = "/proc/sys/net/ipv4/conf/all/route_localnet";
+
 /// One family's tables.
 pub(super) struct FamilyTables {
     tool: Tool,
@@ -48,6 +51,11 @@ impl FamilyTables {
     /// Reads the tables, takes over the Plan, and writes what differs.
     pub(super) fn sync(&mut self, plan: &Plan) -> Option<FamilyReport> {
         self.wanted.load(plan);
+        if self.wanted.needs_route_localnet()
+            && let Err(error) = std::fs::write(ROUTE_LOCALNET, "1")
+        {
+            tracing::warn!(%error, file = ROUTE_LOCALNET, "NodePorts do not answer at 127.0.0.0/8");
+        }
         self.converge(&BTreeMap::new())
     }
 

@@ -4,6 +4,7 @@
 //! KUBE-SERVICES to them; [`restore`] turns a difference into the tool's input; [`tool`] runs it. This file keeps the
 //! kernel equal to the ruleset.
 
+pub mod accounting;
 pub mod dispatch;
 mod family;
 pub mod names;
@@ -28,7 +29,7 @@ pub const TREE_ABOVE: usize = 64;
 /// How this dataplane is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// What the rules say.
+    /// What the rules say. Counters are used where the kernel has them, whatever stands here.
     pub options: Options,
     /// Rules of KUBE-SERVICES above which they become a tree; `None` keeps the list for ever.
     pub tree_above: Option<usize>,
@@ -50,13 +51,21 @@ pub struct Iptables {
 impl Iptables {
     /// Finds and checks the tools of both families. IPv6's may be missing; then only IPv4 is served (contract CFG-14).
     pub fn open(config: &Config) -> Result<Self, DataplaneError> {
+        let mut config = config.clone();
+        config.options.accounting = match accounting::create() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::info!(%error, "the kernel has no nfacct: dropped and localhost packets are not counted");
+                false
+            }
+        };
         let open = |family| {
             let tool = match config.flavour {
                 Some(flavour) => Tool::of(family, flavour),
                 None => Tool::find(family)?,
             };
             tool.save()?;
-            Ok::<_, DataplaneError>(FamilyTables::new(tool, config))
+            Ok::<_, DataplaneError>(FamilyTables::new(tool, &config))
         };
         let mut families = vec![open(Family::V4)?];
         match open(Family::V6) {

@@ -8,6 +8,7 @@ use portway_model::{
     Verdict,
 };
 
+use super::accounting::LOCALHOST_ACCEPTED;
 use super::names::{PortChains, endpoint_chain, socket_address};
 use super::rule::{self, Rule};
 
@@ -364,7 +365,7 @@ impl Renderer<'_> {
         let mut rules = Vec::new();
         let counted = self.options.localhost_node_ports && self.options.accounting;
         if counted && self.share.family == Family::V4 {
-            let counter = "-m nfacct --nfacct-name localhost_nps_accepted_pkts";
+            let counter = format!("-m nfacct --nfacct-name {LOCALHOST_ACCEPTED}");
             rules.push(rule().destination_range(false, "127.0.0.0/8").matching(counter));
         }
         rules.push(rule());

@@ -117,7 +117,8 @@ pub fn parse_save(text: &str) -> Tables {
                 chains.entry(chain.split(' ').next().unwrap_or_default().to_owned()).or_default();
             } else if let Some(rule) = line.strip_prefix("-A ") {
                 let chain = rule.split(' ').next().unwrap_or_default().to_owned();
-                chains.entry(chain).or_default().push(line.to_owned());
+                // The nfacct match prints one space too many.
+                chains.entry(chain).or_default().push(line.replace("--nfacct-name  ", "--nfacct-name "));
             }
         }
     }

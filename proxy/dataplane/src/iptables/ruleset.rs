@@ -9,6 +9,7 @@ use portway_model::{
     ServicePortName, ServiceShare,
 };
 
+use super::accounting::INVALID_DROPPED;
 use super::dispatch::{Chains, Dispatch};
 use super::render::{self, Options, PortRules};
 use super::rule::Rule;
@@ -214,9 +215,10 @@ impl Ruleset {
         tables
     }
 
-    /// The node's settings as last planned.
-    pub fn settings(&self) -> &NodeSettings {
-        &self.settings
+    /// Whether NodePorts are to answer at 127.0.0.0/8, which the kernel has to be told (contract NP-2, NP-3).
+    pub fn needs_route_localnet(&self) -> bool {
+        let all = self.settings.family(self.family).node_port_addresses == NodePortAddresses::AllLocal;
+        self.family == Family::V4 && self.options.localhost_node_ports && all
     }
 
     /// The Service that a chain, or a rule in an index chain, belongs to. Looks at all Services: for failures only.
@@ -449,7 +451,7 @@ impl Ruleset {
         if !self.options.conntrack_liberal {
             let mut invalid = Rule::new().matching("-m conntrack --ctstate INVALID");
             if self.options.accounting {
-                invalid = invalid.matching("-m nfacct --nfacct-name ct_state_invalid_dropped_pkts");
+                invalid = invalid.matching(format!("-m nfacct --nfacct-name {INVALID_DROPPED}"));
             }
             rules.push(invalid.jump("DROP").line(NAME));
         }
