@@ -1,4 +1,5 @@
 //! The nftables dataplane.
 
 pub mod object;
+pub mod text;
 pub mod wire;

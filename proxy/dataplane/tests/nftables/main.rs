@@ -2,4 +2,5 @@
 
 mod namespace;
 mod sample;
+mod text;
 mod wire;

@@ -82,7 +82,7 @@ impl Sample {
     }
 
     /// `ip saddr 10.1.0.0/16`, `ip6 saddr fd00:0:1::/48`, or not in it.
-    pub(crate) fn from_pods(&self, op: CmpOp) -> Vec<Expr> {
+    pub(crate) fn source_in_pods(&self, op: CmpOp) -> Vec<Expr> {
         let len = match self.family {
             Family::V4 => 2,
             Family::V6 => 6,
@@ -223,8 +223,8 @@ impl Sample {
             rule("refuse", &[&tcp, &[Expr::Reject(Reject::TcpReset)]]),
             rule("refuse", &[&[Expr::Reject(Reject::PortUnreachable)]]),
             rule("mark-masquerade", &[&[mark.clone(), change(!0x4000, 0x4000), set_mark.clone()]]),
-            rule("c2", &[&self.from_pods(CmpOp::Neq), &jump("mark-masquerade")]),
-            rule("c2", &[&self.from_pods(CmpOp::Eq), &local(FibAddress::Source), &[Expr::Counter]]),
+            rule("c2", &[&self.source_in_pods(CmpOp::Neq), &jump("mark-masquerade")]),
+            rule("c2", &[&self.source_in_pods(CmpOp::Eq), &local(FibAddress::Source), &[Expr::Counter]]),
             rule("c2", &[&self.load_pair(), &dnat("affinity")]),
             rule("c2", &[&self.load_frontend(), &[numgen(2)], &dnat("backends")]),
             Rule {

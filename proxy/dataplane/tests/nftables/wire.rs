@@ -241,24 +241,31 @@ fn what_others_changed_never_compares_equal() {
 fn nft_lists_the_learning_rules_and_elements_that_time_out() {
     in_namespace(|| {
         let mut connection = connection();
-        let sample = Sample { family: Family::V4 };
-        let mut transaction = sample.transaction();
-        transaction.push(Op::AddRule(sample.learning()));
-        let affinity = sample.sets().into_iter().find(|set| *set.name == *"affinity").expect("there is one");
-        let key = Bytes::new().field(&[10, 1, 0, 9]).field(&sample.frontend(1, 6, 80));
-        let element =
-            Element { timeout: Some(Duration::from_secs(600)), ..Element::new(key).with(sample.backend(1, 8080)) };
-        transaction.push(Op::AddElements { set: Arc::clone(&affinity), elements: vec![element.clone()] });
-        connection.commit(&transaction).expect("all is well");
+        for family in Family::ALL {
+            let sample = Sample { family };
+            let mut transaction = sample.transaction();
+            transaction.push(Op::AddRule(sample.learning()));
+            let affinity = sample.sets().into_iter().find(|set| *set.name == *"affinity").expect("there is one");
+            let key = Bytes::new().field(&sample.address(1, 9));
+            let key = sample.frontend(1, 6, 80).chunks(4).fold(key, Bytes::field);
+            let element =
+                Element { timeout: Some(Duration::from_secs(600)), ..Element::new(key).with(sample.backend(1, 8080)) };
+            transaction.push(Op::AddElements { set: Arc::clone(&affinity), elements: vec![element.clone()] });
+            connection.commit(&transaction).expect("all is well");
+            let mut listed = connection.elements(family, "portway", &affinity).expect("listed");
+            let expires = listed[0].expires.take().expect("it runs");
+            assert!(expires <= Duration::from_secs(600) && expires > Duration::from_secs(590), "{expires:?}");
+            assert_eq!(listed, [element]);
+        }
         let print = nft(&["list", "ruleset"], "");
         assert!(
             print.contains("update @affinity { ct original ip saddr . ct original ip daddr . meta l4proto"),
             "{print}"
         );
         assert!(print.contains("10.1.0.9 . 10.96.0.1 . tcp . 80 timeout 10m expires"), "{print}");
-        let mut listed = connection.elements(Family::V4, "portway", &affinity).expect("listed");
-        let expires = listed[0].expires.take().expect("it runs");
-        assert!(expires <= Duration::from_secs(600) && expires > Duration::from_secs(590), "{expires:?}");
-        assert_eq!(listed, [element]);
+        assert!(
+            print.contains("update @affinity { ct original ip6 saddr . ct original ip6 daddr . meta l4proto"),
+            "{print}"
+        );
     });
 }
