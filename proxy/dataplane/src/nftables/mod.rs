@@ -1,5 +1,14 @@
 //! The nftables dataplane.
+//!
+//! [`layout`] says which objects a Plan needs, `apply` brings the kernel there, [`object`] and [`wire`] are what is
+//! said and how it travels. See [`Nftables`].
 
+mod apply;
+mod dataplane;
+mod layout;
 pub mod object;
 pub mod text;
 pub mod wire;
+
+pub use dataplane::Nftables;
+pub use layout::TABLE;

@@ -1,0 +1,107 @@
+//! What differs between a listing of the kernel and the record.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::found::Found;
+use super::record::{Names, Record};
+use super::writes::Write;
+use crate::nftables::layout::chains::Filled;
+use crate::nftables::layout::entry::Key;
+use crate::nftables::layout::sets::SetId;
+use crate::nftables::object::{Element, Name, Set};
+
+/// Everything that differs.
+#[derive(Debug, Default)]
+pub(crate) struct Differences {
+    /// Sets that are missing.
+    pub(crate) missing_sets: Vec<SetId>,
+    /// Sets that are none of ours, and sets of source ranges that nobody has.
+    pub(crate) foreign_sets: Vec<Name>,
+    /// Chains that are missing, or hold other rules; each after those that it leads to.
+    pub(crate) chains: Vec<(Filled, ChainDifference)>,
+    /// Chains that are none of ours, or that no shape in use needs.
+    pub(crate) foreign_chains: Vec<Name>,
+    /// Elements that are missing, foreign or changed, sorted by key.
+    pub(crate) elements: Vec<Write>,
+    /// Elements in our sets that portway would not write.
+    pub(crate) strange: Vec<(Arc<Set>, Vec<Element>)>,
+}
+
+/// How a chain differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChainDifference {
+    /// It is not there.
+    Missing,
+    /// Its rules are others.
+    Rules,
+}
+
+/// Compares. The record's own left-overs, and what it holds for refused Services, are as they should be.
+pub(crate) fn compare(record: &mut Record, found: &Found, names: &mut Names) -> Differences {
+    let wanted = record.wanted(names);
+    let mut differences = Differences {
+        elements: compare_elements(record, found, wanted),
+        strange: found.strange.clone(),
+        ..Differences::default()
+    };
+    let sets = SetId::fixed().into_iter().chain(record.prefixes.iter().map(|prefix| SetId::Allowed(*prefix)));
+    let mut known = BTreeSet::new();
+    for id in sets {
+        let name = &id.definition(record.family).name;
+        if !found.sets.contains_key(name) {
+            differences.missing_sets.push(id);
+        }
+        known.insert(name);
+    }
+    let foreign = |name: &&Name| !known.contains(name) && !record.idle_sets.contains_key(*name);
+    differences.foreign_sets = found.sets.keys().filter(foreign).cloned().collect();
+
+    let mut known = BTreeSet::new();
+    for filled in record.wanted_chains(names) {
+        known.insert(filled.chain.name.clone());
+        match found.chains.get(&filled.chain.name) {
+            None => differences.chains.push((filled, ChainDifference::Missing)),
+            Some((_, rules)) if *rules != filled.rules => differences.chains.push((filled, ChainDifference::Rules)),
+            Some(_) => {}
+        }
+    }
+    let left = |name: &Name| record.idle_chains.contains_key(name) || record.held_chains.contains(name);
+    differences.foreign_chains = found.chains.keys().filter(|name| !known.contains(*name) && !left(name)).cloned().collect();
+    differences
+}
+
+type Wanted = (Key, crate::nftables::layout::entry::Value, Option<u32>);
+
+/// Walks both sorted lists side by side.
+fn compare_elements(record: &Record, found: &Found, wanted: Vec<Wanted>) -> Vec<Write> {
+    let mut writes = Vec::new();
+    let mut there = found.entries.iter().peekable();
+    let mut wanted = wanted.into_iter().peekable();
+    loop {
+        let order = match (there.peek(), wanted.peek()) {
+            (None, None) => return writes,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((found, _)), Some((wanted, ..))) => found.cmp(wanted),
+        };
+        let before = if order == Ordering::Greater { None } else { there.next() };
+        let after = if order == Ordering::Less { None } else { wanted.next() };
+        match (before, after) {
+            (Some((_, value)), Some((_, after, _))) if *value == after => {}
+            (before, Some((key, after, owner))) => {
+                // What a refused Service holds stays, though another now wants the same element.
+                let before = before.map(|(_, value)| value.clone());
+                writes.push(Write { key, before, after: Some(after), owner });
+            }
+            (Some((key, value)), None) => {
+                let left = record.lingering.contains_key(key) || record.held.contains_key(key);
+                if !left {
+                    writes.push(Write { key: *key, before: Some(value.clone()), after: None, owner: None });
+                }
+            }
+            (None, None) => {}
+        }
+    }
+}

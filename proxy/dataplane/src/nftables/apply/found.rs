@@ -1,0 +1,182 @@
+//! What a listing of the kernel says, as entries, and what can be adopted of it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use portway_model::{Family, NodeSettings, PortShare, ServiceName, ServiceShare};
+
+use crate::nftables::layout::entry::{At, Class, Key, Value};
+use crate::nftables::layout::sets::{self, SetId};
+use crate::nftables::layout::share::{Applied, Known};
+use crate::nftables::layout::slots::{Numbers, Slot};
+use crate::nftables::object::{Element, Name, Rule, Set};
+use crate::nftables::wire::Snapshot;
+
+/// A table as it was found.
+pub(crate) struct Found {
+    /// Which.
+    pub(crate) family: Family,
+    /// At which of the kernel's generations.
+    pub(crate) generation: u32,
+    /// Whether there is a table at all.
+    pub(crate) exists: bool,
+    /// Chains by name, with their rules; `None`: one that portway would not write.
+    pub(crate) chains: BTreeMap<Name, (Option<crate::nftables::object::Chain>, Vec<Rule>)>,
+    /// Sets by name; `None`: one that portway would not write.
+    pub(crate) sets: BTreeMap<Name, Option<Set>>,
+    /// Elements of portway's sets, sorted by key.
+    pub(crate) entries: Vec<(Key, Value)>,
+    /// Elements in portway's sets that portway would not write.
+    pub(crate) strange: Vec<(Arc<Set>, Vec<Element>)>,
+    /// The highest number that affinity uses.
+    highest: u32,
+}
+
+impl Found {
+    /// No table.
+    pub(crate) fn nothing(family: Family) -> Self {
+        Self::read(family, Snapshot::default())
+    }
+
+    /// Understands a snapshot.
+    pub(crate) fn read(family: Family, snapshot: Snapshot) -> Self {
+        let mut found = Self {
+            family,
+            generation: snapshot.generation,
+            exists: snapshot.exists,
+            chains: snapshot.chains.into_iter().map(|chain| (chain.name, (chain.object, Vec::new()))).collect(),
+            sets: snapshot.sets.into_iter().map(|set| (set.name, set.object)).collect(),
+            entries: Vec::new(),
+            strange: Vec::new(),
+            highest: 0,
+        };
+        for listed in snapshot.rules {
+            if let Some((_, rules)) = found.chains.get_mut(&listed.rule.chain) {
+                rules.push(listed.rule);
+            }
+        }
+        for (name, elements) in snapshot.elements {
+            found.read_set(&name, elements);
+        }
+        found.entries.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        found
+    }
+
+    fn read_set(&mut self, name: &str, elements: Vec<Element>) {
+        let Some(id) = SetId::named(name, self.family) else { return };
+        let definition = id.definition(self.family);
+        if self.sets.get(name).and_then(Option::as_ref) != Some(&**definition) {
+            return;
+        }
+        if id == SetId::Affinity {
+            let numbers = elements.iter().filter_map(|element| sets::affinity_numbers(self.family, element));
+            self.highest = numbers.flatten().fold(self.highest, u32::max);
+            return;
+        }
+        let mut strange = Vec::new();
+        self.entries.reserve(elements.len());
+        for element in elements {
+            let Some((key, value)) = sets::decode(id, self.family, &element) else {
+                strange.push(element);
+                continue;
+            };
+            let numbers = match (&key, &value) {
+                (Key::StickyToken(_, number), _) | (_, Value::Id(number)) => *number,
+                (Key::StickySlot(_, id, _), Value::StickyTarget(_, _, token)) => *id.max(token),
+                _ => 0,
+            };
+            self.highest = self.highest.max(numbers);
+            self.entries.push((key, value));
+        }
+        if !strange.is_empty() {
+            self.strange.push((Arc::clone(definition), strange));
+        }
+    }
+
+    /// What the kernel holds for a key.
+    pub(crate) fn get(&self, key: Key) -> Option<&Value> {
+        let at = self.entries.binary_search_by(|(known, _)| known.cmp(&key)).ok()?;
+        self.entries.get(at).map(|(_, value)| value)
+    }
+
+    /// Whether what is there cannot be brought to what is wanted by adding and taking away: then the table is replaced
+    /// as a whole, in one transaction. Happens when another version's layout is found, or somebody has made a set or a
+    /// base chain of one of our names.
+    pub(crate) fn is_incompatible(&self, settings: &NodeSettings) -> bool {
+        let set_differs = |(name, set): (&Name, &Option<Set>)| {
+            let known = SetId::named(name, self.family);
+            known.is_some_and(|id| set.as_ref() != Some(&**id.definition(self.family)))
+        };
+        let fixed = crate::nftables::layout::chains::fixed(settings, self.family, [].into_iter());
+        let chain_differs = fixed.iter().any(|filled| {
+            let there = self.chains.get(&filled.chain.name);
+            there.is_some_and(|(chain, _)| chain.as_ref() != Some(&filled.chain))
+        });
+        chain_differs || self.sets.iter().any(set_differs)
+    }
+
+    /// Gives every Service its slots and numbers, keeping those that are in the kernel.
+    pub(crate) fn adopt<'a>(
+        &self,
+        services: impl Iterator<Item = (&'a ServiceName, &'a Arc<ServiceShare>)>,
+        numbers: &mut Option<Numbers>,
+    ) -> BTreeMap<ServiceName, Applied> {
+        // Numbers that nobody uses now may have been given out; a record knows better than the kernel.
+        let numbers = numbers.get_or_insert_with(|| Numbers::after(self.highest));
+        // An id that two ports claim would mix their clients.
+        let taken = std::cell::RefCell::new(HashSet::new());
+        let sorted: BTreeMap<_, _> = services.collect();
+        let place = |(name, share): (&ServiceName, &Arc<ServiceShare>)| {
+            let known = |port: &PortShare| {
+                let mut known = self.known(port);
+                if known.id != 0 && !taken.borrow_mut().insert(known.id) {
+                    known.id = 0;
+                }
+                Some(known)
+            };
+            Some((name.clone(), Applied::place_with(share, self.family, numbers, known)?))
+        };
+        sorted.into_iter().filter_map(place).collect()
+    }
+
+    fn known(&self, port: &PortShare) -> Known {
+        let places = || port.frontends.iter().map(|frontend| At::of(port, frontend));
+        let id = places().find_map(|at| match self.get(Key::PortId(at)) {
+            Some(Value::Id(id)) => Some(*id),
+            _ => None,
+        });
+        let slots = Class::ALL.map(|class| {
+            let sticky = id.map(|id| self.slots(|slot| Key::StickySlot(class, id, slot), class));
+            let mut all = sticky.into_iter().chain(places().map(|at| self.slots(|slot| Key::Slot(class, at, slot), class)));
+            all.find(|slots| !slots.is_empty()).unwrap_or_default()
+        });
+        Known { id: id.unwrap_or(0), slots }
+    }
+
+    /// The slots of one list; missing ones and such that make no sense are holes.
+    fn slots(&self, key: impl Fn(u32) -> Key, class: Class) -> Vec<Option<Slot>> {
+        let start = self.entries.partition_point(|(known, _)| *known < key(0));
+        let mut slots = Vec::new();
+        for (known, value) in self.entries.iter().skip(start) {
+            let (Key::Slot(_, _, number) | Key::StickySlot(_, _, number)) = *known else { break };
+            if key(number) != *known {
+                break;
+            }
+            let Ok(number) = usize::try_from(number) else { break };
+            if number > slots.len() + 1024 {
+                // Nobody's: portway numbers slots without gaps.
+                break;
+            }
+            slots.resize(number, None);
+            slots.push(match *value {
+                Value::Target(address, port) => Some(Slot { address, port, token: 0 }),
+                Value::StickyTarget(address, port, token) => {
+                    let live = self.get(Key::StickyToken(class, token)).is_some();
+                    Some(Slot { address, port, token: if live { token } else { 0 } })
+                }
+                _ => None,
+            });
+        }
+        slots
+    }
+}

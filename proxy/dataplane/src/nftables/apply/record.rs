@@ -1,0 +1,164 @@
+//! The record: what portway has in one family's table, as far as it knows.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use portway_model::{Family, NodePortAddresses, NodeSettings, ServiceName};
+
+use crate::nftables::layout::chains::{self, Filled};
+use crate::nftables::layout::entry::{Key, Value};
+use crate::nftables::layout::shape::{ChainId, Shape};
+use crate::nftables::layout::share::Applied;
+use crate::nftables::layout::slots::Numbers;
+use crate::nftables::object::Name;
+
+/// What is in the kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    /// Which table.
+    pub(crate) family: Family,
+    /// What the fixed chains and all origin tests follow.
+    pub(crate) settings: Arc<NodeSettings>,
+    /// Each Service's part.
+    pub(crate) services: BTreeMap<ServiceName, Applied>,
+    /// How many Services want each shared element.
+    pub(crate) shared: HashMap<Key, u32>,
+    /// How many frontends have each shape.
+    pub(crate) shapes: HashMap<Shape, u32>,
+    /// How many shapes in use need each chain, be it for themselves or ahead of need.
+    pub(crate) chains: HashMap<ChainId, u32>,
+    /// Prefix lengths for which there is a set of allowed sources. They stay until the table is listed anew.
+    pub(crate) prefixes: BTreeSet<u8>,
+    /// The next numbers for affinity.
+    pub(crate) numbers: Numbers,
+    /// Elements that nobody wants any more, for packets in flight, and since when.
+    pub(crate) lingering: HashMap<Key, (Value, Instant)>,
+    /// Chains that nothing leads to any more, and since when. `None`: not one of ours.
+    pub(crate) idle_chains: BTreeMap<Name, (Option<ChainId>, Instant)>,
+    /// Sets that are none of ours, and since when.
+    pub(crate) idle_sets: BTreeMap<Name, Instant>,
+    /// Elements of Services that the kernel refused and of which no earlier share is known: left as they were found.
+    pub(crate) held: HashMap<Key, (Value, ServiceName)>,
+    /// Chains that those lead to.
+    pub(crate) held_chains: BTreeSet<Name>,
+}
+
+/// Chains' names, each made once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names(HashMap<ChainId, Name>);
+
+impl Names {
+    /// The name of a chain.
+    pub(crate) fn of(&mut self, id: ChainId) -> Name {
+        Name::clone(self.0.entry(id).or_insert_with(|| Name::from(id.to_string())))
+    }
+}
+
+impl Record {
+    /// The record of a table that holds just these Services.
+    pub(crate) fn of(
+        family: Family,
+        settings: Arc<NodeSettings>,
+        services: BTreeMap<ServiceName, Applied>,
+        numbers: Numbers,
+    ) -> Self {
+        let mut record = Self {
+            family,
+            settings,
+            services,
+            shared: HashMap::new(),
+            shapes: HashMap::new(),
+            chains: HashMap::new(),
+            prefixes: BTreeSet::new(),
+            numbers,
+            lingering: HashMap::new(),
+            idle_chains: BTreeMap::new(),
+            idle_sets: BTreeMap::new(),
+            held: HashMap::new(),
+            held_chains: BTreeSet::new(),
+        };
+        for applied in record.services.values() {
+            for shape in applied.shapes(family) {
+                match record.shapes.entry(shape) {
+                    Entry::Occupied(mut count) => *count.get_mut() += 1,
+                    Entry::Vacant(entry) => {
+                        entry.insert(1);
+                        for chain in needed(shape) {
+                            *record.chains.entry(chain).or_default() += 1;
+                        }
+                    }
+                }
+            }
+        }
+        record
+    }
+
+    /// Every element that should be there, sorted by key, each once; with the number of the Service that it belongs to,
+    /// counted in the order of [`Record::services`]. Fills in who shares what, and the prefix lengths.
+    pub(crate) fn wanted(&mut self, names: &mut Names) -> Vec<(Key, Value, Option<u32>)> {
+        let mut all = self.node_port_ips(&self.settings).map(|key| (key, Value::None, None)).collect::<Vec<_>>();
+        self.shared.clear();
+        let mut own = Vec::new();
+        for (number, applied) in (0..).zip(self.services.values()) {
+            own.clear();
+            entries(applied, self.family, names, &mut own);
+            for (key, value) in own.drain(..) {
+                if let Key::Allowed(prefix, ..) = key {
+                    self.prefixes.insert(prefix);
+                }
+                if key.is_shared() {
+                    let count = self.shared.entry(key).or_default();
+                    *count += 1;
+                    if *count > 1 {
+                        continue;
+                    }
+                }
+                all.push((key, value, Some(number)));
+            }
+        }
+        all.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        // Only a Plan that breaks its promise of unique frontends has two of one key; the first Service wins.
+        all.dedup_by(|later, earlier| later.0 == earlier.0);
+        all
+    }
+
+    /// The addresses at which NodePorts answer. Loopback's are none (contract NFT-18): a packet from there to a pod has
+    /// a source that nobody can answer.
+    pub(crate) fn node_port_ips<'a>(&self, settings: &'a NodeSettings) -> impl Iterator<Item = Key> + use<'a> {
+        let listed = match &settings.family(self.family).node_port_addresses {
+            NodePortAddresses::AllLocal => &[][..],
+            NodePortAddresses::Listed(addresses) => addresses,
+        };
+        let family = self.family;
+        let usable = listed.iter().filter(move |address| Family::of(**address) == family && !address.is_loopback());
+        usable.map(|address| Key::NodePortIp(*address))
+    }
+
+    /// Every chain that should be there, each after those that it leads to.
+    pub(crate) fn wanted_chains(&self, names: &mut Names) -> Vec<Filled> {
+        let mut shaped: Vec<ChainId> = self.chains.keys().copied().collect();
+        shaped.sort_unstable();
+        let shaped = shaped.into_iter().map(|id| self.shaped(id, &self.settings, names)).collect::<Vec<_>>();
+        let fixed = chains::fixed(&self.settings, self.family, self.prefixes.iter().copied());
+        shaped.into_iter().chain(fixed).collect()
+    }
+
+    /// A shape's chain under these settings.
+    pub(crate) fn shaped(&self, id: ChainId, settings: &NodeSettings, names: &mut Names) -> Filled {
+        chains::shaped(id, settings, self.family, &mut |id| names.of(id))
+    }
+}
+
+/// A Service's elements, sorted by key, each once.
+pub(crate) fn entries(applied: &Applied, family: Family, names: &mut Names, into: &mut Vec<(Key, Value)>) {
+    applied.entries(family, &mut |id| names.of(id), &mut |key, value| into.push((key, value)));
+    into.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    into.dedup_by(|later, earlier| later.0 == earlier.0);
+}
+
+/// The chains that a shape in use needs: its own, and ahead of need those for one backend more or less. Leaves first.
+pub(crate) fn needed(shape: Shape) -> BTreeSet<ChainId> {
+    [shape].into_iter().chain(shape.neighbours()).flat_map(Shape::chains).collect()
+}

@@ -1,0 +1,94 @@
+//! The kernel's refusals, as errors that name the object and the Service.
+
+use std::io;
+
+use portway_model::{Family, ServiceName};
+
+use crate::dataplane::DataplaneError;
+use crate::netlink::NetlinkError;
+use crate::nftables::layout::TABLE;
+use crate::nftables::layout::sets::{SetId, decode, describe};
+use crate::nftables::object::{Element, Op, Set, Transaction};
+use crate::nftables::wire::{CommitError, Refusal};
+
+/// A Service that the kernel does not take as it is.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// Which.
+    pub(crate) service: ServiceName,
+    /// The object that was refused.
+    pub(crate) object: String,
+    /// Why.
+    pub(crate) error: DataplaneError,
+}
+
+/// The table, as nft names it.
+pub(crate) fn table_name(family: Family) -> String {
+    match family {
+        Family::V4 => format!("table ip {TABLE}"),
+        Family::V6 => format!("table ip6 {TABLE}"),
+    }
+}
+
+/// The table could not be listed.
+pub(crate) fn list_failed(family: Family, error: NetlinkError) -> DataplaneError {
+    DataplaneError::Kernel { operation: format!("list {}", table_name(family)), source: error.into() }
+}
+
+/// A transaction was not done.
+pub(crate) fn not_done(family: Family, error: CommitError) -> DataplaneError {
+    let source = match error {
+        CommitError::NotSent(error) | CommitError::Unknown(error) => io::Error::from(error),
+        other => io::Error::other(other),
+    };
+    DataplaneError::Kernel { operation: format!("write {}", table_name(family)), source }
+}
+
+/// Whose the refused operations are; an error if one is nobody's.
+pub(crate) fn failures(
+    family: Family,
+    transaction: &Transaction,
+    refusals: Vec<Refusal>,
+    owners: &[ServiceName],
+) -> Result<Vec<Failure>, DataplaneError> {
+    let mut failures = Vec::with_capacity(refusals.len());
+    for refusal in refusals {
+        let op = transaction.items.get(refusal.op).map(|item| &item.op);
+        let (verb, object) = op.map_or(("do", "an operation".to_owned()), |op| object(op, refusal.element, family));
+        let operation = format!("{verb} {object}");
+        let source = match refusal.message {
+            Some(message) => io::Error::new(refusal.source.kind(), format!("{}: {message}", refusal.source)),
+            None => refusal.source,
+        };
+        let error = DataplaneError::Kernel { operation, source };
+        let owner = refusal.owner.and_then(|owner| owners.get(usize::try_from(owner).ok()?));
+        match owner {
+            Some(service) => failures.push(Failure { service: service.clone(), object, error }),
+            None => return Err(error),
+        }
+    }
+    Ok(failures)
+}
+
+/// What an operation does, and to what.
+fn object(op: &Op, element: Option<usize>, family: Family) -> (&'static str, String) {
+    let named = |set: &Set, elements: &[Element]| {
+        let element = element.and_then(|at| elements.get(at));
+        let entry = element.and_then(|element| decode(SetId::named(&set.name, family)?, family, element));
+        entry.map_or_else(|| format!("elements of {}", set.name), |(key, _)| describe(key, family))
+    };
+    match op {
+        Op::AddTable => ("add", table_name(family)),
+        Op::DeleteTable | Op::DestroyTable => ("delete", table_name(family)),
+        Op::AddChain(chain) => ("add", format!("chain {}", chain.name)),
+        Op::FlushChain(chain) => ("flush", format!("chain {chain}")),
+        Op::DeleteChain(chain) => ("delete", format!("chain {chain}")),
+        Op::AddRule(rule) | Op::ReplaceRule { rule, .. } => ("add", format!("a rule of chain {}", rule.chain)),
+        Op::DeleteRule { chain, .. } => ("delete", format!("a rule of chain {chain}")),
+        Op::AddSet(set) => ("add", format!("set {}", set.name)),
+        Op::FlushSet(set) => ("flush", format!("set {set}")),
+        Op::DeleteSet(set) => ("delete", format!("set {set}")),
+        Op::AddElements { set, elements } => ("add", named(set, elements)),
+        Op::DeleteElements { set, elements } => ("delete", named(set, elements)),
+    }
+}

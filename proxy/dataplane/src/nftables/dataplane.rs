@@ -1,0 +1,107 @@
+//! The nftables [`Dataplane`].
+
+use std::time::Instant;
+
+use portway_model::{Change, Family, Plan};
+
+use super::apply::kernel::Kernel;
+use super::apply::refusal::{not_done, table_name};
+use super::apply::table::Table;
+use super::layout::TABLE;
+use super::object::{Op, Transaction};
+use super::wire::{CommitError, Connection, OwnPorts};
+use crate::dataplane::{Dataplane, DataplaneError, Drift, KernelWatch, Mode, Report};
+
+/// Keeps the tables `ip portway` and `ip6 portway` of one network namespace; touches nothing else.
+pub struct Nftables {
+    kernel: Box<dyn Kernel>,
+    tables: [Table; 2],
+    own: OwnPorts,
+}
+
+impl Nftables {
+    /// Opens the kernel's nf_tables in the network namespace of the calling thread. Reads and writes nothing yet.
+    ///
+    /// # Errors
+    /// If there is no netfilter netlink socket to be had.
+    pub fn open() -> Result<Self, DataplaneError> {
+        let own = OwnPorts::default();
+        let connection = Connection::open(&own).map_err(|error| DataplaneError::Unusable {
+            what: "the kernel's nf_tables".to_owned(),
+            source: error.into(),
+        })?;
+        Ok(Self { own, ..Self::with(Box::new(connection)) })
+    }
+
+    /// The same over another kernel.
+    pub(crate) fn with(kernel: Box<dyn Kernel>) -> Self {
+        Self { kernel, tables: Family::ALL.map(Table::new), own: OwnPorts::default() }
+    }
+}
+
+impl Dataplane for Nftables {
+    fn mode(&self) -> Mode {
+        Mode::Nftables
+    }
+
+    fn sync(&mut self, plan: &Plan) -> Report {
+        let now = Instant::now();
+        let reports = self.tables.iter_mut().map(|table| table.sync(&mut *self.kernel, plan, now));
+        Report { families: reports.collect() }
+    }
+
+    fn apply(&mut self, change: &Change) -> Report {
+        let now = Instant::now();
+        let reports = self.tables.iter_mut().filter_map(|table| table.apply(&mut *self.kernel, change, now));
+        Report { families: reports.collect() }
+    }
+
+    fn settle_at(&self) -> Option<Instant> {
+        self.tables.iter().filter_map(Table::settle_at).min()
+    }
+
+    fn settle(&mut self) -> Report {
+        let now = Instant::now();
+        let reports = self.tables.iter_mut().filter_map(|table| table.settle(&mut *self.kernel, now));
+        Report { families: reports.collect() }
+    }
+
+    fn audit(&mut self) -> Result<Vec<Drift>, DataplaneError> {
+        let mut drift = Vec::new();
+        for table in &mut self.tables {
+            drift.extend(table.audit(&mut *self.kernel)?);
+        }
+        Ok(drift)
+    }
+
+    fn repair(&mut self, drift: &[Drift]) -> Report {
+        let now = Instant::now();
+        let concerned = |table: &&mut Table| drift.iter().any(|drift| drift.family == table.family());
+        let reports = self.tables.iter_mut().filter(concerned).map(|table| table.repair(&mut *self.kernel, now));
+        Report { families: reports.collect() }
+    }
+
+    fn cleanup(&mut self) -> Result<Vec<String>, DataplaneError> {
+        let mut removed = Vec::new();
+        for family in Family::ALL {
+            self.tables[family as usize] = Table::new(family);
+            let mut transaction = Transaction::new(family, TABLE);
+            transaction.push(Op::DeleteTable);
+            match self.kernel.commit(&transaction, None) {
+                Ok(_) => removed.push(table_name(family)),
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(not_done(family, error)),
+            }
+        }
+        Ok(removed)
+    }
+
+    fn watch(&self) -> Result<Option<Box<dyn KernelWatch>>, DataplaneError> {
+        self.kernel.watch(&self.own)
+    }
+}
+
+fn is_missing(error: &CommitError) -> bool {
+    let missing = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
+    matches!(error, CommitError::Refused(refusals) if refusals.iter().all(|refusal| missing(&refusal.source)))
+}

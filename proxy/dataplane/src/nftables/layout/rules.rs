@@ -1,0 +1,313 @@
+//! Rules, put together expression by expression.
+//!
+//! A value that is loaded goes to the registers after the one loaded before, as concatenated keys need them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use portway_model::Family;
+
+use super::sets::{SetId, address_bytes};
+use crate::nftables::object::{
+    AddressType, Bytes, CmpOp, CtKey, DynsetOp, Expr, FibAddress, MetaKey, Name, NatKind, PayloadBase, Reg, Reject, Rule,
+    Verdict,
+};
+
+/// The protocol number of TCP.
+const TCP: u8 = 6;
+
+/// Which address of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Source.
+    Source,
+    /// Destination.
+    Destination,
+}
+
+/// A rule in the making.
+pub(crate) struct Exprs {
+    family: Family,
+    list: Vec<Expr>,
+    next: u8,
+}
+
+impl Exprs {
+    /// Nothing yet; the first value goes to the first register.
+    pub(crate) fn new(family: Family) -> Self {
+        Self { family, list: Vec::new(), next: 0 }
+    }
+
+    /// The rule, at the end of this chain.
+    pub(crate) fn rule(self, chain: &Name) -> Rule {
+        Rule { chain: Name::clone(chain), exprs: self.list, comment: None }
+    }
+
+    /// Lets the next value go to this register.
+    pub(crate) fn at(self, register: u8) -> Self {
+        Self { next: register, ..self }
+    }
+
+    fn push(mut self, expr: Expr) -> Self {
+        self.list.push(expr);
+        self
+    }
+
+    fn load(mut self, registers: u8, expr: impl FnOnce(Reg) -> Expr) -> Self {
+        self.list.push(expr(Reg::new(self.next)));
+        self.next += registers;
+        self
+    }
+
+    /// How many registers an address takes.
+    pub(crate) fn address_registers(family: Family) -> u8 {
+        match family {
+            Family::V4 => 1,
+            Family::V6 => 4,
+        }
+    }
+
+    fn address_part(self, side: Side, len: u32) -> Self {
+        let offset = match (self.family, side) {
+            (Family::V4, Side::Source) => 12,
+            (Family::V4, Side::Destination) => 16,
+            (Family::V6, Side::Source) => 8,
+            (Family::V6, Side::Destination) => 24,
+        };
+        let registers = Self::address_registers(self.family);
+        self.load(registers, |dreg| Expr::Payload { base: PayloadBase::Network, offset, len, dreg })
+    }
+
+    /// Loads `ip saddr` or `ip daddr`.
+    pub(crate) fn address(self, side: Side) -> Self {
+        let len = 4 * u32::from(Self::address_registers(self.family));
+        self.address_part(side, len)
+    }
+
+    /// Loads `meta l4proto`.
+    pub(crate) fn protocol(self) -> Self {
+        self.load(1, |dreg| Expr::Meta { key: MetaKey::L4proto, dreg })
+    }
+
+    /// Loads `th dport`.
+    pub(crate) fn port(self) -> Self {
+        self.load(1, |dreg| Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg })
+    }
+
+    /// Loads a frontend's key: `ip daddr . meta l4proto . th dport`.
+    pub(crate) fn frontend(self) -> Self {
+        self.address(Side::Destination).protocol().port()
+    }
+
+    /// Loads a random slot below `count`.
+    pub(crate) fn slot(self, count: u32) -> Self {
+        self.load(1, |dreg| Expr::Numgen { modulus: count, offset: 0, dreg })
+    }
+
+    /// Goes on if the key that starts at this register is in the set.
+    pub(crate) fn is_in(self, set: SetId, register: u8) -> Self {
+        self.lookup(set, register, false)
+    }
+
+    /// Goes on if it is not.
+    pub(crate) fn is_not_in(self, set: SetId, register: u8) -> Self {
+        self.lookup(set, register, true)
+    }
+
+    fn lookup(self, set: SetId, register: u8, invert: bool) -> Self {
+        let set = self.name(set);
+        self.push(Expr::Lookup { set, sreg: Reg::new(register), invert })
+    }
+
+    /// Puts what the map holds for the key at `register` into the registers from `into` on; goes on if it holds it.
+    pub(crate) fn map(self, set: SetId, register: u8, into: u8) -> Self {
+        let set = self.name(set);
+        self.push(Expr::LookupMap { set, sreg: Reg::new(register), dreg: Reg::new(into) })
+    }
+
+    /// Does what the verdict map holds for the key at this register.
+    pub(crate) fn verdict_map(self, set: SetId, register: u8) -> Self {
+        let set = self.name(set);
+        self.push(Expr::LookupVerdict { set, sreg: Reg::new(register) })
+    }
+
+    /// Writes an element of the affinity map.
+    pub(crate) fn affinity(self, op: DynsetOp, key: u8, data: u8, timeout: Option<Duration>) -> Self {
+        let set = self.name(SetId::Affinity);
+        self.push(Expr::Dynset { set, op, key: Reg::new(key), data: Some(Reg::new(data)), timeout })
+    }
+
+    /// Translates the destination to the address that starts at this register and the port behind it.
+    pub(crate) fn dnat(self, register: u8) -> Self {
+        let port = Reg::new(register + Self::address_registers(self.family));
+        self.push(Expr::Nat { kind: NatKind::Destination, address: Reg::new(register), port: Some(port) })
+    }
+
+    fn name(&self, set: SetId) -> Name {
+        Name::clone(&set.definition(self.family).name)
+    }
+
+    fn compare(self, op: CmpOp, data: Bytes) -> Self {
+        let sreg = Reg::new(self.next - 1);
+        self.push(Expr::Cmp { sreg, op, data })
+    }
+
+    /// Goes on if the address lies in the range.
+    pub(crate) fn within(self, side: Side, range: IpNet) -> Self {
+        let bits = u32::from(range.prefix_len());
+        let network = address_bytes(range.network());
+        if bits == 0 {
+            return self;
+        }
+        // nft prints, and itself writes, ranges of whole bytes as a comparison of just these.
+        let whole = bits.is_multiple_of(8);
+        let len = if whole { bits / 8 } else { u32::try_from(network.len()).unwrap_or(u32::MAX) };
+        let at = self.next;
+        let mut exprs = self.address_part(side, len);
+        let sreg = Reg::new(at);
+        if !whole {
+            let mask = address_bytes(range.netmask());
+            let xor = address_bytes(unspecified(range));
+            exprs = exprs.push(Expr::Bitwise { sreg, dreg: sreg, mask, xor });
+        }
+        let data = network.iter().take(usize::try_from(len).unwrap_or(usize::MAX)).copied().collect::<Vec<_>>();
+        exprs.push(Expr::Cmp { sreg, op: CmpOp::Eq, data: Bytes::from(&data[..]) })
+    }
+
+    /// Keeps the first bits of the address in these registers.
+    pub(crate) fn masked(self, register: u8, prefix: u8) -> Self {
+        let any: IpAddr = match self.family {
+            Family::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let Ok(range) = IpNet::new(any, prefix) else { return self };
+        if range.prefix_len() == range.max_prefix_len() {
+            return self;
+        }
+        let (mask, xor) = (address_bytes(range.netmask()), address_bytes(any));
+        let register = Reg::new(register);
+        self.push(Expr::Bitwise { sreg: register, dreg: register, mask, xor })
+    }
+
+    /// Goes on if the destination is not one of loopback's.
+    pub(crate) fn not_to_loopback(self) -> Self {
+        let at = self.next;
+        let (len, data) = match self.family {
+            Family::V4 => (1, Bytes::from([127])),
+            Family::V6 => (16, Bytes::from(std::net::Ipv6Addr::LOCALHOST.octets())),
+        };
+        self.address_part(Side::Destination, len).push(Expr::Cmp { sreg: Reg::new(at), op: CmpOp::Neq, data }).at(at)
+    }
+
+    /// Goes on if the address is one of the node's own.
+    pub(crate) fn of_this_node(self, side: Side) -> Self {
+        let at = self.next;
+        let address = match side {
+            Side::Source => FibAddress::Source,
+            Side::Destination => FibAddress::Destination,
+        };
+        let data = Bytes::from((AddressType::Local as u32).to_ne_bytes());
+        self.load(1, |dreg| Expr::FibType { address, dreg }).compare(CmpOp::Eq, data).at(at)
+    }
+
+    /// Goes on if the packet came in by an interface of this name, or whose name begins so.
+    pub(crate) fn came_in_by(self, name: &str, prefix: bool) -> Self {
+        const NAME_SIZE: usize = 16;
+        let mut data = name.as_bytes()[..name.len().min(NAME_SIZE)].to_vec();
+        if !prefix {
+            data.resize(NAME_SIZE, 0);
+        }
+        let sreg = Reg::new(self.next);
+        self.load(4, |dreg| Expr::Meta { key: MetaKey::InputInterface, dreg }).push(Expr::Cmp {
+            sreg,
+            op: CmpOp::Eq,
+            data: Bytes::from(&data[..]),
+        })
+    }
+
+    fn any_bit(self, bits: u32) -> Self {
+        let register = Reg::new(self.next - 1);
+        let (mask, zero) = (Bytes::from(bits.to_ne_bytes()), Bytes::from(0u32.to_ne_bytes()));
+        self.push(Expr::Bitwise { sreg: register, dreg: register, mask, xor: zero.clone() }).compare(CmpOp::Neq, zero)
+    }
+
+    /// `ct state new`.
+    pub(crate) fn new_connection(self) -> Self {
+        let at = self.next;
+        self.load(1, |dreg| Expr::Ct { key: CtKey::State, direction: None, dreg }).any_bit(CtKey::STATE_NEW).at(at)
+    }
+
+    /// `ct status dnat`.
+    pub(crate) fn was_translated(self) -> Self {
+        let at = self.next;
+        self.load(1, |dreg| Expr::Ct { key: CtKey::Status, direction: None, dreg }).any_bit(CtKey::STATUS_DNAT).at(at)
+    }
+
+    /// `meta mark & bit != 0`.
+    pub(crate) fn is_marked(self, bit: u32) -> Self {
+        let at = self.next;
+        self.load(1, |dreg| Expr::Meta { key: MetaKey::Mark, dreg }).any_bit(bit).at(at)
+    }
+
+    /// Sets a bit of the mark and leaves the others.
+    pub(crate) fn mark(self, bit: u32) -> Self {
+        self.change_mark(!bit, bit)
+    }
+
+    /// Flips a bit of the mark and leaves the others.
+    pub(crate) fn flip_mark(self, bit: u32) -> Self {
+        self.change_mark(u32::MAX, bit)
+    }
+
+    fn change_mark(self, mask: u32, xor: u32) -> Self {
+        let (at, register) = (self.next, Reg::new(self.next));
+        let (mask, xor) = (Bytes::from(mask.to_ne_bytes()), Bytes::from(xor.to_ne_bytes()));
+        self.load(1, |dreg| Expr::Meta { key: MetaKey::Mark, dreg })
+            .push(Expr::Bitwise { sreg: register, dreg: register, mask, xor })
+            .push(Expr::SetMeta { key: MetaKey::Mark, sreg: register })
+            .at(at)
+    }
+
+    /// Replaces the source address, with a source port chosen at random.
+    pub(crate) fn masquerade(self) -> Self {
+        self.push(Expr::Masquerade { fully_random: true })
+    }
+
+    /// Goes on if it is TCP, and refuses with a reset.
+    pub(crate) fn reset_tcp(self) -> Self {
+        self.protocol().compare(CmpOp::Eq, Bytes::from([TCP])).push(Expr::Reject(Reject::TcpReset))
+    }
+
+    /// Refuses with "port unreachable".
+    pub(crate) fn reject(self) -> Self {
+        self.push(Expr::Reject(Reject::PortUnreachable))
+    }
+
+    /// Into a chain and not back.
+    pub(crate) fn goto(self, chain: impl Into<Name>) -> Self {
+        self.push(Expr::Verdict(Verdict::Goto(chain.into())))
+    }
+
+    /// Into a chain and back.
+    pub(crate) fn jump(self, chain: impl Into<Name>) -> Self {
+        self.push(Expr::Verdict(Verdict::Jump(chain.into())))
+    }
+
+    /// Back to the caller.
+    pub(crate) fn back(self) -> Self {
+        self.push(Expr::Verdict(Verdict::Return))
+    }
+
+    /// Not a word.
+    pub(crate) fn drop(self) -> Self {
+        self.push(Expr::Verdict(Verdict::Drop))
+    }
+}
+
+fn unspecified(range: IpNet) -> IpAddr {
+    match range {
+        IpNet::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpNet::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
