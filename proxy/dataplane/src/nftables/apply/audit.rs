@@ -56,7 +56,8 @@ fn owner_of(record: &Record, key: Key) -> Option<&ServiceName> {
     let (Key::Slot(_, at, _) | Key::Allowed(_, at, _)) = key else { return None };
     let owns = |applied: &crate::nftables::layout::share::Applied| {
         applied.ports(record.family).any(|(port, _)| {
-            let mut places = port.frontends.iter().map(|frontend| crate::nftables::layout::entry::At::of(port, frontend));
+            let mut places =
+                port.frontends.iter().map(|frontend| crate::nftables::layout::entry::At::of(port, frontend));
             places.any(|place| place == at)
         })
     };

@@ -68,7 +68,8 @@ pub(crate) fn compare(record: &mut Record, found: &Found, names: &mut Names) -> 
         }
     }
     let left = |name: &Name| record.idle_chains.contains_key(name) || record.held_chains.contains(name);
-    differences.foreign_chains = found.chains.keys().filter(|name| !known.contains(*name) && !left(name)).cloned().collect();
+    differences.foreign_chains =
+        found.chains.keys().filter(|name| !known.contains(*name) && !left(name)).cloned().collect();
     differences
 }
 

@@ -24,7 +24,6 @@ pub(crate) struct Draft {
     shared: BTreeMap<Key, Counted>,
     shapes: BTreeMap<Shape, Counted>,
     chains: BTreeMap<ChainId, Counted>,
-    prefixes: BTreeSet<u8>,
     numbers: Numbers,
     writes: Vec<Write>,
     now: Instant,
@@ -60,7 +59,6 @@ impl Draft {
             shared: BTreeMap::new(),
             shapes: BTreeMap::new(),
             chains: BTreeMap::new(),
-            prefixes: BTreeSet::new(),
             numbers: record.numbers.clone(),
             writes: Vec::new(),
             now,
@@ -120,7 +118,13 @@ impl Draft {
     }
 
     /// Notes what differs between two sorted lists of a Service's elements.
-    fn compare(&mut self, old: &mut Vec<(Key, Value)>, new: &mut Vec<(Key, Value)>, owner: u32, sides: &mut Vec<(Key, Side)>) {
+    fn compare(
+        &mut self,
+        old: &mut Vec<(Key, Value)>,
+        new: &mut Vec<(Key, Value)>,
+        owner: u32,
+        sides: &mut Vec<(Key, Side)>,
+    ) {
         let mut new = new.drain(..).peekable();
         let mut added = |key: Key, value, this: &mut Self| {
             if key.is_shared() {
@@ -254,7 +258,6 @@ impl Draft {
         let filled = chains::source_ranges(record.family, record.prefixes.iter().copied());
         fill(filled, false, owner, batches);
     }
-
 }
 
 /// Puts a chain with its rules into a batch: new, or with other rules than before.

@@ -147,7 +147,8 @@ impl Found {
         });
         let slots = Class::ALL.map(|class| {
             let sticky = id.map(|id| self.slots(|slot| Key::StickySlot(class, id, slot), class));
-            let mut all = sticky.into_iter().chain(places().map(|at| self.slots(|slot| Key::Slot(class, at, slot), class)));
+            let mut all =
+                sticky.into_iter().chain(places().map(|at| self.slots(|slot| Key::Slot(class, at, slot), class)));
             all.find(|slots| !slots.is_empty()).unwrap_or_default()
         });
         Known { id: id.unwrap_or(0), slots }

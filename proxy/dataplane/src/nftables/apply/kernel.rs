@@ -2,10 +2,10 @@
 
 use portway_model::Family;
 
+use crate::netlink::NetlinkError;
 use crate::nftables::layout::TABLE;
 use crate::nftables::object::Transaction;
 use crate::nftables::wire::{CommitError, Committed, Connection, Snapshot};
-use crate::netlink::NetlinkError;
 
 /// What the applier needs of the kernel.
 pub(crate) trait Kernel: Send {

@@ -85,11 +85,6 @@ impl Table {
         self.family
     }
 
-    /// The record, if there is one.
-    pub(crate) fn record(&self) -> Option<&Record> {
-        self.record.as_ref()
-    }
-
     /// Makes the kernel's table equal to the Plan.
     pub(crate) fn sync(&mut self, kernel: &mut dyn Kernel, plan: &Plan, now: Instant) -> FamilyReport {
         let of_family = |share: &ServiceShare| share.ports.iter().any(|port| port.family == self.family);
@@ -281,13 +276,15 @@ impl Table {
                 record.held.extend(there.map(|(key, value)| (key, (value, name.clone()))));
             }
         }
-        let mut doors: Vec<Name> = record.held.values().filter_map(|(value, _)| leads_to_shape(value).cloned()).collect();
+        let mut doors: Vec<Name> =
+            record.held.values().filter_map(|(value, _)| leads_to_shape(value).cloned()).collect();
         while let Some(chain) = doors.pop() {
             if let Some((_, rules)) = found.chains.get(&chain)
                 && record.held_chains.insert(chain)
             {
                 let exprs = rules.iter().flat_map(|rule| &rule.exprs);
-                let verdicts = exprs.filter_map(|expr| if let Expr::Verdict(verdict) = expr { Some(verdict) } else { None });
+                let verdicts =
+                    exprs.filter_map(|expr| if let Expr::Verdict(verdict) = expr { Some(verdict) } else { None });
                 doors.extend(verdicts.filter_map(|verdict| verdict.chain().cloned()));
             }
         }
@@ -401,8 +398,7 @@ impl Table {
     /// What differs between the kernel's table and the record.
     pub(crate) fn audit(&mut self, kernel: &mut dyn Kernel) -> Result<Vec<crate::dataplane::Drift>, DataplaneError> {
         let Some(record) = &mut self.record else { return Err(self.unknown()) };
-        let snapshot =
-            kernel.snapshot(self.family, false).map_err(|error| refusal::list_failed(self.family, error))?;
+        let snapshot = kernel.snapshot(self.family, false).map_err(|error| refusal::list_failed(self.family, error))?;
         Ok(super::audit::drift(record, &Found::read(self.family, snapshot), &mut self.names))
     }
 }

@@ -99,12 +99,7 @@ impl Batches {
     }
 
     /// Writes of one set, as one operation for each run of one owner's.
-    fn run<'a>(
-        &mut self,
-        writes: impl Iterator<Item = &'a &'a Write>,
-        element: fn(&Write) -> Element,
-        deletes: bool,
-    ) {
+    fn run<'a>(&mut self, writes: impl Iterator<Item = &'a &'a Write>, element: fn(&Write) -> Element, deletes: bool) {
         let mut writes = writes.peekable();
         while let Some(first) = writes.next() {
             let mut elements = vec![element(first)];

@@ -98,7 +98,8 @@ pub(crate) fn source_ranges(family: Family, prefixes: impl DoubleEndedIterator<I
 /// protocol (contract REJ-4).
 fn cluster_ips(settings: &FamilySettings, family: Family) -> Filled {
     let known = Exprs::new(family).address(Side::Destination).is_in(SetId::ClusterIps, 0).goto(REFUSE);
-    let unallocated = settings.service_cidrs.iter().map(|range| Exprs::new(family).within(Side::Destination, *range).drop());
+    let unallocated =
+        settings.service_cidrs.iter().map(|range| Exprs::new(family).within(Side::Destination, *range).drop());
     Filled::new(CLUSTER_IPS, None, [known].into_iter().chain(unallocated).collect())
 }
 
@@ -129,12 +130,7 @@ pub(crate) fn shaped(
 
 /// Tests origins in their order. Only positive tests: a packet of the node's own has no input interface, for which some
 /// kernels end the rule whatever is compared, so it must fall through to the next.
-fn fork(
-    shape: Shape,
-    settings: &FamilySettings,
-    family: Family,
-    name: &mut impl FnMut(ChainId) -> Name,
-) -> Vec<Exprs> {
+fn fork(shape: Shape, settings: &FamilySettings, family: Family, name: &mut impl FnMut(ChainId) -> Name) -> Vec<Exprs> {
     let mut end = |tested: Exprs, leaf| match leaf {
         Leaf::Pick(pick) => tested.goto(name(ChainId::Leaf(pick))),
         // Back to the hook, untranslated; `no-endpoints` has the rest to say.
@@ -145,9 +141,7 @@ fn fork(
     let mut rules = Vec::new();
     let from_pod = match &settings.local_detector {
         None => Vec::new(),
-        Some(LocalDetector::Cidrs(ranges)) => {
-            ranges.iter().map(|range| rule().within(Side::Source, *range)).collect()
-        }
+        Some(LocalDetector::Cidrs(ranges)) => ranges.iter().map(|range| rule().within(Side::Source, *range)).collect(),
         Some(LocalDetector::Bridge(bridge)) => vec![rule().came_in_by(bridge, false)],
         Some(LocalDetector::InterfacePrefix(prefix)) => vec![rule().came_in_by(prefix, true)],
     };

@@ -10,8 +10,8 @@ use portway_model::Family;
 
 use super::sets::{SetId, address_bytes};
 use crate::nftables::object::{
-    AddressType, Bytes, CmpOp, CtKey, DynsetOp, Expr, FibAddress, MetaKey, Name, NatKind, PayloadBase, Reg, Reject, Rule,
-    Verdict,
+    AddressType, Bytes, CmpOp, CtKey, DynsetOp, Expr, FibAddress, MetaKey, Name, NatKind, PayloadBase, Reg, Reject,
+    Rule, Verdict,
 };
 
 /// The protocol number of TCP.

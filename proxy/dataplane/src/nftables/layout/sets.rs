@@ -228,9 +228,7 @@ fn encode_value(value: &Value) -> Data {
         Value::Drop => Data::Verdict(Verdict::Drop),
         Value::Target(address, port) => Data::Value(target(*address, *port)),
         Value::Id(id) => Data::Value(Bytes::from(id.to_ne_bytes())),
-        Value::StickyTarget(address, port, token) => {
-            Data::Value(target(*address, *port).field(&token.to_ne_bytes()))
-        }
+        Value::StickyTarget(address, port, token) => Data::Value(target(*address, *port).field(&token.to_ne_bytes())),
     }
 }
 

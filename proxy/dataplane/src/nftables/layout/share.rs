@@ -8,8 +8,8 @@ use portway_model::{Family, Frontend, FrontendKind, Origin, PortShare, ServiceSh
 use super::entry::{At, Class, Key, Value};
 use super::shape::{Shape, refusal};
 use super::slots::{Numbers, Slot, assign};
-use crate::nftables::object::Name;
 use crate::nftables::layout::shape::ChainId;
+use crate::nftables::object::Name;
 
 /// A Service's share as it stands in one family's table.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -209,11 +209,16 @@ impl Connection {
         Ok(decode::join(lists.into_iter().flatten().collect(), decode::single_ranges(set)))
     }
 
-    /// A whole table, at one moment.
-    pub fn snapshot(&mut self, family: Family, name: &str) -> Result<Snapshot, NetlinkError> {
+    /// A whole table, at one moment. Of the sets that `with_elements` is against, no elements are listed.
+    pub fn snapshot(
+        &mut self,
+        family: Family,
+        name: &str,
+        with_elements: impl Fn(&Set) -> bool,
+    ) -> Result<Snapshot, NetlinkError> {
         for _ in 0..SNAPSHOT_ATTEMPTS {
             let generation = self.generation()?;
-            let snapshot = match self.read_table(family, name, generation) {
+            let snapshot = match self.read_table(family, name, generation, &with_elements) {
                 Err(error) if error.errno() == Some(libc::ENOENT) => None,
                 other => Some(other?),
             };
@@ -226,13 +231,19 @@ impl Connection {
         Err(NetlinkError::KeepsChanging { attempts: SNAPSHOT_ATTEMPTS })
     }
 
-    fn read_table(&mut self, family: Family, name: &str, generation: u32) -> Result<Snapshot, NetlinkError> {
+    fn read_table(
+        &mut self,
+        family: Family,
+        name: &str,
+        generation: u32,
+        with_elements: impl Fn(&Set) -> bool,
+    ) -> Result<Snapshot, NetlinkError> {
         if !self.tables(family)?.iter().any(|table| **table == *name) {
             return Ok(Snapshot { generation, ..Snapshot::default() });
         }
         let sets = self.sets(family, name)?;
         let mut elements = Vec::with_capacity(sets.len());
-        for set in sets.iter().filter_map(|listed| listed.object.as_ref()) {
+        for set in sets.iter().filter_map(|listed| listed.object.as_ref()).filter(|set| with_elements(set)) {
             elements.push((set.name.clone(), self.elements(family, name, set)?));
         }
         Ok(Snapshot {
