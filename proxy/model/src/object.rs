@@ -47,7 +47,10 @@ impl Findings {
 
 /// The problems of each object that has any, so that each is told once.
 #[derive(Debug, Default)]
-pub(crate) struct Reported(HashMap<(Kind, ObjectName), Vec<Problem>>);
+pub(crate) struct Reported(
+    /// Sorted.
+    HashMap<(Kind, ObjectName), Vec<Problem>>,
+);
 
 impl Reported {
     /// Takes what is wrong with an object now, and returns what was not wrong with it before.
@@ -61,8 +64,9 @@ impl Reported {
             return Vec::new();
         }
         let known = self.0.entry(key).or_default();
-        let new = findings.found.iter().filter(|problem| !known.contains(problem)).cloned().collect();
+        let new = findings.found.iter().filter(|problem| known.binary_search(problem).is_err()).cloned().collect();
         *known = findings.found;
+        known.sort_unstable();
         new
     }
 

@@ -145,7 +145,8 @@ pub enum LocalDetector {
 pub enum NodePortAddresses {
     /// At every address of the node but loopback's, whenever it comes up.
     AllLocal,
-    /// At these addresses alone, sorted; may be empty.
+    /// At these addresses alone, sorted; may be empty. Loopback's are among them where a chosen range names them
+    /// (contract NP-2): a dataplane that cannot serve there leaves them out.
     Listed(Vec<IpAddr>),
 }
 
@@ -160,7 +161,8 @@ impl Default for NodePortAddresses {
 pub struct ServiceShare {
     /// The Service.
     pub name: ServiceName,
-    /// Its ports, both families, sorted by (family, port name, protocol). Ports without any frontend are left out.
+    /// Its ports, both families, sorted by (family, port name, protocol). Ports without any frontend are left out; where
+    /// none is left, the share is there for its health check alone.
     pub ports: Box<[PortShare]>,
     /// Its health check NodePort, if it has one (contract SVC-9).
     pub health_check: Option<HealthCheck>,
@@ -239,6 +241,7 @@ pub struct Frontend {
     /// What happens to new connections, by where they come from.
     pub routes: [Route; 3],
     /// The only source ranges let in (others are dropped), merged and sorted; `None` lets everyone in (SVC-6, NFT-10).
+    /// An empty list lets nobody in: ranges were asked for, and none could be read.
     pub sources: Option<Arc<[IpNet]>>,
 }
 

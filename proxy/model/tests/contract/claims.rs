@@ -88,6 +88,9 @@ fn ipt_17_each_conflict_is_told_once_and_names_both_sides() {
     assert_eq!(cluster.drain().1, []);
     cluster.ingest(of("a/a", "10.96.0.1").external_ip("192.0.2.1").external_ip("192.0.2.7").event());
     assert_eq!(cluster.drain().1, []);
+    // Nor does another place of the address in the loser's own list.
+    cluster.ingest(of("b/b", "10.96.0.3").external_ip("192.0.2.7").event());
+    assert_eq!(cluster.drain().1, []);
     // A conflict that ended and began again is a new one.
     cluster.ingest(gone("a/a"));
     assert_eq!(cluster.drain().1, []);

@@ -145,6 +145,15 @@ fn ep_5_of_the_same_address_in_two_slices_the_one_that_does_not_terminate_wins()
 }
 
 #[test]
+fn ep_5_what_does_not_terminate_wins_even_before_it_is_ready() {
+    // The old pod is published although it goes; the address is the new pod's, and that one is not ready yet.
+    let old = slice("ns/a", "web").port("http", 8080).endpoint("10.0.0.1").conditions(true, true, true);
+    let new = slice("ns/b", "web").port("http", 8080).endpoint("10.0.0.1").unready();
+    let ready = slice("ns/c", "web").port("http", 8080).endpoint("10.0.0.9");
+    assert_eq!(served([old, new, ready]), ["10.0.0.9:8080"]);
+}
+
+#[test]
 fn ep_6_endpoints_are_in_the_order_of_address_and_port_as_text() {
     let numbers = ["10.0.0.9", "10.0.0.10", "9.0.0.1", "10.0.0.1"];
     let other_port = slice("ns/web-2", "web").port("http", 900).endpoint("10.0.0.1");
