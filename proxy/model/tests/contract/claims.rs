@@ -95,7 +95,7 @@ fn ipt_17_each_conflict_is_told_once_and_names_both_sides() {
     cluster.ingest(gone("a/a"));
     assert_eq!(cluster.drain().1, []);
     cluster.ingest(of("a/a", "10.96.0.1").external_ip("192.0.2.7").event());
-    assert_eq!(places(&cluster.drain().1), ["Service b/b: spec.externalIPs[1]"]);
+    assert_eq!(places(&cluster.drain().1), ["Service b/b: spec.externalIPs[0]"]);
 }
 
 #[test]
