@@ -86,14 +86,17 @@ impl Store {
     /// Creates or replaces an object, given as JSON or as one of `k8s_openapi`'s types. Its `apiVersion` and `kind`
     /// say where it belongs; a `resourceVersion` in it is ignored.
     pub fn put(&self, object: impl Serialize) -> Result<Sent, ApiError> {
-        let value = serde_json::to_value(object).map_err(|error| ApiError::bad_request(error.to_string()))?;
-        let (resource, key) = locate(&value)?;
-        self.write(resource, key, |_| Ok(value)).map(|(sent, _)| sent)
+        self.put_value(serde_json::to_value(object).map_err(|error| ApiError::bad_request(error.to_string()))?)
     }
 
     /// Puts many objects.
-    pub fn put_all<T: Serialize>(&self, objects: impl IntoIterator<Item = T>) -> Result<(), ApiError> {
-        objects.into_iter().try_for_each(|object| self.put(object).map(|_| ()))
+    pub fn put_all(&self, objects: impl IntoIterator<Item = Value>) -> Result<(), ApiError> {
+        objects.into_iter().try_for_each(|object| self.put_value(object).map(|_| ()))
+    }
+
+    fn put_value(&self, value: Value) -> Result<Sent, ApiError> {
+        let (resource, key) = locate(&value)?;
+        self.write(resource, key, |_| Ok(value)).map(|(sent, _)| sent)
     }
 
     /// Puts all objects of the `.json`, `.yaml` and `.yml` files in a folder; files may hold several documents, and
