@@ -50,12 +50,9 @@ impl Socket {
         // Refusals should say why, and need not repeat what they refuse.
         socket.set_ext_ack(true).map_err(system("setsockopt(NETLINK_EXT_ACK)"))?;
         socket.set_cap_ack(true).map_err(system("setsockopt(NETLINK_CAP_ACK)"))?;
-        // Larger than the system's limit needs CAP_NET_ADMIN; without it reading still works, up to the limit.
-        if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
-            sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)
-                .map_err(|errno| NetlinkError::System { call: "setsockopt(SO_RCVBUF)", source: errno.into() })?;
-        }
-        Ok(Self { socket, port, next_sequence: 1, send_buffer: 0, buffer: vec![0; DATAGRAM] })
+        let mut opened = Self { socket, port, next_sequence: 1, send_buffer: 0, buffer: vec![0; DATAGRAM] };
+        opened.set_receive_buffer(RECEIVE_BUFFER)?;
+        Ok(opened)
     }
 
     /// The socket's address, which notifications name as their cause.
@@ -73,6 +70,17 @@ impl Socket {
         self.socket
             .add_membership(group)
             .map_err(|source| NetlinkError::System { call: "setsockopt(NETLINK_ADD_MEMBERSHIP)", source })
+    }
+
+    /// How much the kernel may hold for this socket, in bytes by its own count; what comes beyond is lost and the next
+    /// call says so.
+    pub fn set_receive_buffer(&mut self, bytes: usize) -> Result<(), NetlinkError> {
+        // More than the system's limit needs CAP_NET_ADMIN; without it reading still works, up to the limit.
+        if sockopt::set_socket_recv_buffer_size_force(&self.socket, bytes).is_ok() {
+            return Ok(());
+        }
+        sockopt::set_socket_recv_buffer_size(&self.socket, bytes)
+            .map_err(|errno| NetlinkError::System { call: "setsockopt(SO_RCVBUF)", source: errno.into() })
     }
 
     /// Receives no notification that this socket filter (classic BPF) does not pass.
@@ -141,7 +149,7 @@ impl Socket {
         let mut refused = Vec::new();
         let Some(last) = batch.acknowledged() else { return Ok(refused) };
         loop {
-            for message in self.receive(RecvFlags::empty())? {
+            for message in self.receive()? {
                 let Some(answer) = message.answer() else { continue };
                 if message.sequence.wrapping_sub(batch.first()) >= batch.count() {
                     continue;
@@ -164,12 +172,18 @@ impl Socket {
     /// Waits for a datagram of notifications and hands them out one by one.
     ///
     /// # Errors
-    /// [`NetlinkError::Overrun`] if some were lost; the socket goes on working.
+    /// [`NetlinkError::Overrun`] if some were lost. Those that were not are then dropped too, and the socket goes on with
+    /// what happens from now on.
     pub fn notifications(&mut self) -> Result<Messages<'_>, NetlinkError> {
         loop {
             match self.fill(RecvFlags::empty()) {
                 Ok(length) => return Ok(Messages::new(&self.buffer[..length])),
                 Err(NetlinkError::System { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {}
+                Err(NetlinkError::Overrun) => {
+                    // Until its queue is empty the socket goes on losing notifications, and does not say so again.
+                    self.drain();
+                    return Err(NetlinkError::Overrun);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -177,7 +191,7 @@ impl Socket {
 
     fn answers(&mut self, sequence: u32, mut each: impl FnMut(&Message<'_>)) -> Result<(), NetlinkError> {
         loop {
-            for message in self.receive(RecvFlags::empty())? {
+            for message in self.receive()? {
                 if message.sequence != sequence {
                     continue;
                 }
@@ -192,7 +206,7 @@ impl Socket {
 
     fn send(&mut self, batch: &Batch) -> Result<(), NetlinkError> {
         // What is left of an earlier exchange that ended in an error.
-        while matches!(self.fill(RecvFlags::DONTWAIT), Ok(_) | Err(NetlinkError::Overrun)) {}
+        self.drain();
         let system = |call| move |errno: rustix::io::Errno| NetlinkError::System { call, source: errno.into() };
         let bytes = batch.as_bytes();
         if self.send_buffer < bytes.len() + SEND_OVERHEAD {
@@ -210,8 +224,13 @@ impl Socket {
         Ok(())
     }
 
-    fn receive(&mut self, flags: RecvFlags) -> Result<Messages<'_>, NetlinkError> {
-        let length = self.fill(flags)?;
+    /// Drops what has been received.
+    fn drain(&mut self) {
+        while matches!(self.fill(RecvFlags::DONTWAIT), Ok(_) | Err(NetlinkError::Overrun)) {}
+    }
+
+    fn receive(&mut self) -> Result<Messages<'_>, NetlinkError> {
+        let length = self.fill(RecvFlags::empty())?;
         Ok(Messages::new(&self.buffer[..length]))
     }
 

@@ -8,6 +8,7 @@ mod dataplane;
 mod layout;
 pub mod object;
 pub mod text;
+pub mod watch;
 pub mod wire;
 
 pub use dataplane::Nftables;

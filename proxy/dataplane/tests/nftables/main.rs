@@ -1,6 +1,8 @@
 //! The nftables dataplane against a real kernel, in network namespaces of its own.
 
 mod namespace;
+mod nft;
 mod sample;
 mod text;
+mod watch;
 mod wire;

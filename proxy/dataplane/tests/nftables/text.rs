@@ -7,7 +7,8 @@ use portway_dataplane::nftables::text;
 use portway_dataplane::nftables::wire::{Connection, OwnPorts};
 use portway_model::Family;
 
-use crate::namespace::{in_namespace, nft, nft_list};
+use crate::namespace::in_namespace;
+use crate::nft::{nft, nft_list};
 use crate::sample::Sample;
 
 fn listed_after(commit: impl FnOnce()) -> String {

@@ -8,7 +8,8 @@ use portway_dataplane::nftables::object::{Bytes, Data, Element, Op, Rule, Set, T
 use portway_dataplane::nftables::wire::{CommitError, Connection, OwnPorts};
 use portway_model::Family;
 
-use crate::namespace::{in_namespace, nft, nft_list};
+use crate::namespace::in_namespace;
+use crate::nft::{nft, nft_list};
 use crate::sample::{FRONTEND, Sample};
 
 fn connection() -> Connection {

@@ -38,15 +38,21 @@ pub(super) mod msg {
     pub(in super::super) const NEWSETELEM: u16 = nft(12);
     pub(in super::super) const GETSETELEM: u16 = nft(13);
     pub(in super::super) const DELSETELEM: u16 = nft(14);
+    pub(in super::super) const NEWGEN: u16 = nft(15);
     pub(in super::super) const GETGEN: u16 = nft(16);
 }
 
 /// `NFNL_BATCH_GENID`.
 pub(super) const BATCH_GENID: u16 = 1;
-/// `NFTA_GEN_ID`.
-pub(super) const GEN_ID: u16 = 1;
 /// `NFTA_LIST_ELEM`.
 pub(super) const LIST_ELEM: u16 = 1;
+
+/// `NFTA_GEN_*`.
+pub(super) mod generation {
+    pub(in super::super) const ID: u16 = 1;
+    pub(in super::super) const PROC_PID: u16 = 2;
+    pub(in super::super) const PROC_NAME: u16 = 3;
+}
 
 /// `NFTA_TABLE_*`.
 pub(super) mod table {

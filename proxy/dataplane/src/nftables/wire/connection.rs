@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use portway_model::Family;
 
-use super::abi::{GEN_ID, chain, elem, msg, nfproto, rule, set, table};
+use super::abi::{chain, elem, generation, msg, nfproto, rule, set, table};
 use super::decode::{self, Listed, ListedRule};
 use super::encode::{self, Encoded, Position};
 use crate::netlink::{KernelError, NetlinkError, Protocol, Socket, nfgenmsg};
@@ -165,7 +165,7 @@ impl Connection {
 
     /// The kernel's generation of nf_tables in this network namespace: every commit of anybody's counts it up.
     pub fn generation(&mut self) -> Result<u32, NetlinkError> {
-        let read = |message: &crate::netlink::Message<'_>| message.attributes().find(GEN_ID)?.be32();
+        let read = |message: &crate::netlink::Message<'_>| message.attributes().find(generation::ID)?.be32();
         let found = self.socket.request(msg::GETGEN, 0, nfgenmsg(0, 0), |_| (), read)?;
         found.first().copied().ok_or(NetlinkError::Malformed)
     }

@@ -9,10 +9,12 @@ mod connection;
 mod decode;
 mod encode;
 mod expr;
+mod notification;
 mod userdata;
 
 pub use connection::{CommitError, Committed, Connection, OwnPorts, Refusal, Snapshot, encode};
 pub use decode::{Listed, ListedRule};
+pub(in crate::nftables) use notification::{ChangeKind, Commit, Notification, read_notification};
 
 #[cfg(doc)]
 use crate::nftables::object::Transaction;
