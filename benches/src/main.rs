@@ -1,2 +1,41 @@
-//! Daily commands.
-fn main() {}
+//! `portway-bench`: what portway's dataplanes cost, and whether they keep what is promised of them.
+//!
+//! One JSON object for each figure goes to standard output and to a file, progress and a table for people to standard
+//! error. Everything runs in network namespaces of its own.
+
+mod loopback;
+mod nftables;
+mod progress;
+mod report;
+mod stage;
+mod statistics;
+mod world;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Measures portway.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    dataplane: Dataplane,
+}
+
+#[derive(Subcommand)]
+enum Dataplane {
+    /// The nftables dataplane.
+    Nftables(nftables::Options),
+    /// One size of `sync`, in a process of its own so that its memory can be told; prints one JSON object.
+    #[command(hide = true)]
+    NftablesCell(nftables::sync::CellOptions),
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().dataplane {
+        Dataplane::Nftables(options) => nftables::run(&options),
+        Dataplane::NftablesCell(options) => nftables::sync::cell(&options).map(|()| ExitCode::SUCCESS),
+    }
+}
