@@ -3,7 +3,10 @@
 //! Sources send events into the [`inbox`]; the [`sync`] loop takes them out, lets the model resolve them, and tells the
 //! dataplane. The command line only wires these parts together.
 
+pub mod cli;
+mod dataplanes;
 pub mod inbox;
+pub mod logging;
 pub mod metrics;
 pub mod sources;
 pub mod sync;

@@ -7,9 +7,11 @@ mod apply;
 mod dataplane;
 mod layout;
 pub mod object;
+mod render;
 pub mod text;
 pub mod watch;
 pub mod wire;
 
 pub use dataplane::Nftables;
 pub use layout::TABLE;
+pub use render::render;

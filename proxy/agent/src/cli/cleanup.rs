@@ -1,0 +1,31 @@
+//! `portway cleanup`: removes what portway put into the kernel.
+
+use super::args::CleanupArgs;
+use super::failure::Failure;
+use super::run::require_net_admin;
+use super::settings;
+use crate::dataplanes;
+
+/// Cleans up after one dataplane or all (contract CFG-9). What cannot be removed keeps nothing else from being removed.
+pub(super) fn cleanup(args: &CleanupArgs) -> Result<(), Failure> {
+    let modes = match &args.mode {
+        Some(mode) => vec![settings::mode(mode)?],
+        None => dataplanes::BUILT.to_vec(),
+    };
+    require_net_admin()?;
+    let mut removed = 0;
+    let mut failed = Ok(());
+    for mode in modes {
+        match dataplanes::open(mode).and_then(|mut dataplane| dataplane.cleanup()) {
+            Ok(lines) => {
+                removed += lines.len();
+                lines.iter().for_each(|line| println!("removed {line}"));
+            }
+            Err(error) => failed = Err(Failure::runtime(&format!("cannot clean up after {mode}"), &error)),
+        }
+    }
+    if removed == 0 && failed.is_ok() {
+        println!("there was nothing to remove");
+    }
+    failed
+}

@@ -1,0 +1,76 @@
+//! How a command ends badly: one sentence for a person, and the exit status.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What the user gave cannot be used: exit status 2.
+    BadInput(String),
+    /// Something went wrong with good input: exit status 1.
+    Runtime(String),
+}
+
+impl Failure {
+    /// Input that an error, with its causes, speaks of.
+    pub(crate) fn bad_input(error: &dyn Error) -> Self {
+        Self::BadInput(sentence(error))
+    }
+
+    /// A failure that an error, with its causes, speaks of.
+    pub(crate) fn runtime(what: &str, error: &dyn Error) -> Self {
+        Self::Runtime(format!("{what}: {}", sentence(error)))
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::BadInput(_) => ExitCode::from(2),
+            Self::Runtime(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadInput(sentence) | Self::Runtime(sentence) => f.write_str(sentence),
+        }
+    }
+}
+
+/// An error and its causes in one line. A cause that the text ends with already is not said again.
+fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Layered {
+        #[error("reading the table: {0}")]
+        Says(#[source] std::io::Error),
+        #[error("reading the table")]
+        Hides(#[source] std::io::Error),
+    }
+
+    #[test]
+    fn every_cause_is_said_once() {
+        let cause = || std::io::Error::other("no such\n  table");
+        assert_eq!(sentence(&Layered::Says(cause())), "reading the table: no such; table");
+        assert_eq!(sentence(&Layered::Hides(cause())), "reading the table: no such; table");
+    }
+}

@@ -1,0 +1,68 @@
+//! `portway render`: what would be in the kernel for some manifests, without kernel or cluster.
+
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+
+use portway_model::{Cluster, Event, api};
+
+use super::args::RenderArgs;
+use super::failure::Failure;
+use super::settings;
+use crate::dataplanes;
+use crate::sources::manifests;
+
+/// Prints the rules to standard output, and what is wrong with the manifests to standard error.
+pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
+    let mode = settings::mode(&args.mode.mode)?;
+    let given = settings::given_node_name(&args.node)?;
+    // Flags are checked before files are read.
+    settings::config(String::new(), &args.node, &args.traffic)?;
+    let loaded = manifests::load(&args.files).map_err(|error| Failure::bad_input(&error))?;
+    let node_name = match (given, only_node(&loaded.events)) {
+        (Some(name), _) => name,
+        (None, Some(node)) => node.name.clone(),
+        (None, None) => settings::default_node_name()?,
+    };
+    let config = settings::config(node_name.clone(), &args.node, &args.traffic)?;
+
+    for warning in &loaded.warnings {
+        eprintln!("portway: warning: {warning}");
+    }
+    let mut cluster = Cluster::new(config);
+    let interfaces = Event::InterfaceAddresses(node_addresses(&loaded.events, &node_name));
+    let mut problems = cluster.ingest(interfaces);
+    for event in loaded.events {
+        problems.extend(cluster.ingest(event));
+    }
+    problems.extend(cluster.drain().1);
+    for problem in problems {
+        eprintln!("portway: warning: {problem}");
+    }
+    let text = dataplanes::render(mode, cluster.plan()).map_err(|error| Failure::runtime("cannot render", &error))?;
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever read our output has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| Failure::runtime("cannot write to standard output", &error)),
+    }
+}
+
+/// The Node, if there is exactly one.
+fn only_node(events: &[Event]) -> Option<&api::Node> {
+    let mut nodes = events.iter().filter_map(as_node);
+    let first = nodes.next()?;
+    nodes.next().is_none().then_some(first)
+}
+
+fn as_node(event: &Event) -> Option<&api::Node> {
+    match event {
+        Event::Node(node) => Some(node),
+        _ => None,
+    }
+}
+
+/// The Node's addresses stand for those of its interfaces, which cannot be asked here.
+fn node_addresses(events: &[Event], name: &str) -> Vec<IpAddr> {
+    let node = events.iter().filter_map(as_node).find(|node| node.name == name);
+    let addresses = node.map_or(&[][..], |node| &node.addresses);
+    addresses.iter().filter_map(|(_, address)| address.parse().ok()).collect()
+}

@@ -1,0 +1,204 @@
+//! `portway run`: starts sources, sync loop, metrics page and kernel watch, and waits for a signal or a failure.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use portway_model::{Cluster, Config, DetectLocal};
+use rustix::thread::{CapabilitySet, capabilities};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::args::RunArgs;
+use super::failure::Failure;
+use super::settings::{self, Source};
+use crate::inbox::{self, Caller, EventSink, Message};
+use crate::metrics::{self, Metrics};
+use crate::sources::addresses;
+use crate::sources::kubernetes::{self, KubernetesConfig};
+use crate::sources::manifests::{self, ManifestsConfig};
+use crate::sync::{self, Fatal, NodeWait, Parts, Syncer, SystemClock};
+use crate::{dataplanes, logging};
+
+/// How long to wait for the Node before the first write (contract CFG-11).
+const NODE_WAIT: Duration = Duration::from_secs(30);
+
+/// The same with manifests, which name the Node at once or not at all.
+const MANIFESTS_NODE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long to wait for the Node's pod ranges (contract CFG-12).
+const POD_CIDRS_WAIT: Duration = Duration::from_secs(300);
+
+/// How long a write that has begun may go on after a signal.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+
+/// Runs until a signal comes, which is success, or something fails.
+pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
+    let mode = settings::mode(&args.mode.mode)?;
+    let source = settings::source(&args.source)?;
+    let node = match settings::given_node_name(&args.node)? {
+        Some(name) => name,
+        None => settings::default_node_name()?,
+    };
+    let pacing = settings::pacing(&args.pacing)?;
+    let metrics_address = settings::metrics_address(&args.observation)?;
+    let config = settings::config(node.clone(), &args.node, &args.traffic)?;
+    let config = Config { started: Some(SystemTime::now()), ..config };
+    let verbosity = settings::verbosity(&args.observation)?;
+    logging::start(settings::log_format(&args.observation)?, verbosity)
+        .map_err(|error| Failure::runtime("cannot start logging", &error))?;
+    require_net_admin()?;
+
+    let dataplane = dataplanes::open(mode).map_err(|error| Failure::runtime("cannot start", &error))?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %mode,
+        node,
+        source = %describe(&source),
+        detect_local = ?config.detect_local,
+        node_port_addresses = ?config.node_port_addresses,
+        masquerade_all = config.masquerade_all,
+        sync_period = ?pacing.sync_period,
+        min_sync_period = ?pacing.min_sync_period,
+        metrics = metrics_address.map(|address| address.to_string()),
+        "portway starts"
+    );
+    for doubt in settings::doubts(&args.traffic, &config) {
+        tracing::warn!("{doubt}");
+    }
+
+    let metrics = Arc::new(Metrics::new(mode).map_err(|error| Failure::runtime("cannot make metrics", &error))?);
+    let (sink, inbox) = inbox::channel(inbox::EVENT_ROOM, metrics.source.clone());
+    let watch = dataplane.watch();
+    let syncer = Syncer::new(Parts {
+        node_wait: node_wait(&source, &config),
+        cluster: Cluster::new(config),
+        node: node.clone(),
+        dataplane,
+        conntrack: None,
+        clock: Box::new(SystemClock),
+        metrics: Arc::clone(&metrics),
+        pacing,
+    });
+    match watch {
+        Ok(Some(watch)) => sync::listen(watch, sink.caller(), syncer.kernel_waiting())
+            .map_err(|error| Failure::runtime("cannot start a thread", &error))?,
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "what others change in the kernel is only found by audits"),
+    }
+
+    let caller = sink.caller();
+    let (ended, end) = oneshot::channel();
+    let looping = move || {
+        // The receiver is gone only when the process is ending anyway.
+        let _ = ended.send(sync::run(syncer, &inbox));
+    };
+    thread::Builder::new()
+        .name("sync".to_owned())
+        .spawn(looping)
+        .map_err(|error| Failure::runtime("cannot start a thread", &error))?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::runtime("cannot start the runtime", &error))?;
+    runtime.block_on(async {
+        if let Some(address) = metrics_address {
+            tokio::spawn(metrics::serve(address, metrics));
+        }
+        tokio::spawn(follow_addresses(sink.clone()));
+        until_the_end(follow(source, node, sink), caller, end).await
+    })
+}
+
+/// Waits for the first of: a signal, the end of the loop, a source that cannot go on.
+async fn until_the_end(
+    source: impl Future<Output = Result<(), Failure>>,
+    caller: Caller,
+    mut end: oneshot::Receiver<Result<(), Fatal>>,
+) -> Result<(), Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::runtime("cannot listen for signals", &error));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let ended = |end: Result<Result<(), Fatal>, oneshot::error::RecvError>| match end {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(fatal)) => Err(Failure::Runtime(fatal.to_string())),
+        Err(_) => Err(Failure::Runtime("the sync loop has died; what it said stands above".to_owned())),
+    };
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        end = &mut end => return ended(end),
+        failed = async {
+            match source.await {
+                Err(failure) => failure,
+                // A source ends well only after the loop has ended.
+                Ok(()) => std::future::pending().await,
+            }
+        } => return Err(failed),
+    };
+    tracing::info!(signal = name, "ending; what is in the kernel stays");
+    // An error means that the loop has ended already.
+    let _ = caller.send(Message::Stop);
+    match tokio::time::timeout(STOP_WAIT, end).await {
+        Ok(end) => ended(end),
+        Err(_) => Err(Failure::Runtime(format!("a write did not end within {} s", STOP_WAIT.as_secs()))),
+    }
+}
+
+/// Runs the source of Services.
+async fn follow(source: Source, node_name: String, sink: EventSink) -> Result<(), Failure> {
+    match source {
+        Source::Api { kubeconfig, master } => {
+            let config = KubernetesConfig {
+                kubeconfig,
+                master,
+                node_name,
+                relist_period: None,
+                tuning: kubernetes::Tuning::default(),
+            };
+            kubernetes::run(config, sink).await.map_err(|error| Failure::bad_input(&error))
+        }
+        Source::Manifests(folder) => {
+            let config = ManifestsConfig::new(folder);
+            manifests::run(config, sink).await.map_err(|error| Failure::bad_input(&error))
+        }
+    }
+}
+
+/// Follows the addresses of the node's interfaces. Without them most of what there is to do can be done.
+async fn follow_addresses(sink: EventSink) {
+    if let Err(error) = addresses::run(sink).await {
+        tracing::warn!(%error, "NodePorts do not follow the addresses of this node's interfaces");
+    }
+}
+
+fn node_wait(source: &Source, config: &Config) -> NodeWait {
+    let (longest, list_ends_it) = match source {
+        Source::Api { .. } => (NODE_WAIT, false),
+        Source::Manifests(_) => (MANIFESTS_NODE_WAIT, true),
+    };
+    let pod_cidrs = (config.detect_local == DetectLocal::NodeCidr).then_some(POD_CIDRS_WAIT);
+    NodeWait { longest, list_ends_it, pod_cidrs }
+}
+
+fn describe(source: &Source) -> String {
+    match source {
+        Source::Manifests(folder) => format!("manifests in {}", folder.display()),
+        Source::Api { master: Some(master), .. } => format!("API server at {master}"),
+        Source::Api { kubeconfig: Some(file), .. } => format!("API server of {}", file.display()),
+        Source::Api { .. } => "API server of this pod's cluster".to_owned(),
+    }
+}
+
+/// Says at once what would otherwise be an obscure refusal of the first write.
+pub(super) fn require_net_admin() -> Result<(), Failure> {
+    let sets = capabilities(None).map_err(|error| Failure::runtime("cannot read this process's rights", &error))?;
+    if sets.effective.contains(CapabilitySet::NET_ADMIN) {
+        return Ok(());
+    }
+    let sentence = "writing the kernel's tables needs the capability CAP_NET_ADMIN: run as root, or in a pod with \
+                    securityContext.capabilities.add: [NET_ADMIN]";
+    Err(Failure::Runtime(sentence.to_owned()))
+}

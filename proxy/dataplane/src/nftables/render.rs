@@ -1,0 +1,48 @@
+//! What a Plan would be in the kernel, as text: the applier's own work, against a kernel without any table that only
+//! takes note.
+
+use std::time::Instant;
+
+use portway_model::{Family, Plan};
+
+use super::apply::kernel::Kernel;
+use super::apply::table::Table;
+use super::layout::TABLE;
+use super::object::Transaction;
+use super::text;
+use super::wire::{CommitError, Committed, Snapshot};
+use crate::dataplane::DataplaneError;
+use crate::netlink::NetlinkError;
+
+/// Prints both families' tables for a Plan, as `nft -f` takes them. Touches no kernel, and needs no rights.
+///
+/// # Errors
+/// If a family's table cannot be laid out.
+pub fn render(plan: &Plan) -> Result<String, DataplaneError> {
+    let mut printed = Vec::new();
+    for family in Family::ALL {
+        let mut paper = Paper { whole: Transaction::new(family, TABLE) };
+        let report = Table::new(family).sync(&mut paper, plan, Instant::now());
+        if let Some(error) = report.error {
+            return Err(error);
+        }
+        printed.push(text::table(&paper.whole));
+    }
+    Ok(printed.join("\n"))
+}
+
+/// A kernel that has nothing, and keeps what it is told as one transaction.
+struct Paper {
+    whole: Transaction,
+}
+
+impl Kernel for Paper {
+    fn snapshot(&mut self, _family: Family, _learned: bool) -> Result<Snapshot, NetlinkError> {
+        Ok(Snapshot::default())
+    }
+
+    fn commit(&mut self, transaction: &Transaction, _generation: Option<u32>) -> Result<Committed, CommitError> {
+        self.whole.items.extend(transaction.items.iter().cloned());
+        Ok(Committed::default())
+    }
+}
