@@ -190,6 +190,9 @@ pub struct PortShare {
     pub cluster: Arc<[Backend]>,
     /// Backends that serve under the Local policy, in EP-6's order, without duplicates. Empty unless a policy is Local.
     pub local: Arc<[Backend]>,
+    /// For UDP, every endpoint that serves, whether new connections go to it or not (draining, or kept for others by
+    /// topology): a flow to one of these is left alone (contract CT-3). In EP-6's order. Empty for other protocols.
+    pub serving: Arc<[Backend]>,
     /// Its addresses, sorted by (kind, address, port). An address that another Service owns is left out.
     pub frontends: Box<[Frontend]>,
 }

@@ -14,8 +14,8 @@ use crate::service::{Addresses, Port, Service};
 use crate::slice::Slice;
 use crate::topology::{self, Classes, Uses};
 use crate::{
-    Backend, Family, Frontend, FrontendKind, HealthCheck, PortShare, Route, ServiceName, ServicePortName, ServiceShare,
-    Verdict, parse,
+    Backend, Family, Frontend, FrontendKind, HealthCheck, PortShare, Protocol, Route, ServiceName, ServicePortName,
+    ServiceShare, Verdict, parse,
 };
 
 /// The share of one Service; `None` where it yields nothing.
@@ -82,11 +82,14 @@ fn port_share(
     let frontends = frontends.collect();
     let cluster = backends(&classes.cluster);
     let local = backends(&classes.local);
+    let serves = |c: &&Candidate<'_>| port.protocol == Protocol::Udp && (c.endpoint.ready || c.endpoint.serving);
+    let serving = backends(&endpoints.iter().filter(serves).copied().collect::<Vec<_>>());
     Some(PortShare {
         name: ServicePortName { service: name.clone(), port: port.name.clone(), protocol: port.protocol },
         family,
         affinity: service.affinity,
         local: if *local == *cluster { cluster.clone() } else { local },
+        serving: if *serving == *cluster { cluster.clone() } else { serving },
         cluster,
         frontends,
     })

@@ -3,6 +3,7 @@
 mod affinity;
 mod changes;
 mod claims;
+mod conntrack;
 mod endpoints;
 mod look;
 mod masquerade;
