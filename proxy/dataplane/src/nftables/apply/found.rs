@@ -82,7 +82,7 @@ impl Found {
             };
             let numbers = match (&key, &value) {
                 (Key::StickyToken(_, number), _) | (_, Value::Id(number)) => *number,
-                (Key::StickySlot(_, id, _), Value::StickyTarget(_, _, token)) => *id.max(token),
+                (Key::StickySlot(_, id, _), Value::StickyTarget(_, _, _, token)) => *id.max(token),
                 _ => 0,
             };
             self.highest = self.highest.max(numbers);
@@ -171,7 +171,7 @@ impl Found {
             slots.resize(number, None);
             slots.push(match *value {
                 Value::Target(address, port) => Some(Slot { address, port, token: 0 }),
-                Value::StickyTarget(address, port, token) => {
+                Value::StickyTarget(_, address, port, token) => {
                     let live = self.get(Key::StickyToken(class, token)).is_some();
                     Some(Slot { address, port, token: if live { token } else { 0 } })
                 }

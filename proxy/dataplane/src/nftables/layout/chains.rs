@@ -191,30 +191,57 @@ fn frontend_key(family: Family, ports: Ports) -> Exprs {
 /// the class used; a backend that left and came back has another. So no entry ever has to be hunted down: a dead one is
 /// replaced by the next packet of its client, or expires.
 ///
-/// All in raw registers, so that the pick and its entry are one rule. From the first register on stand the client's
-/// address, the port's id, the backend's address, its port and its token: two keys and a value without a copy.
+/// All in registers, so that the pick and its entry are one rule. From the first register on stand the client's address,
+/// the port's id, and the backend as protocol, address, port and token: two keys and a value without a copy.
+///
+/// nft 1.0.6 has no syntax for this, prints something near it (hence the comments), and aborts if a key or value begins
+/// with what a look-up has filled. It knows only the first register that a look-up fills. So that one is loaded again
+/// with what is there already (the protocol, or the client's address), and the others are loaded with something of their
+/// length before.
 fn sticky(pick: Pick, timeout: Duration, family: Family) -> Vec<Exprs> {
     let ports = ports(pick);
     let (client, id) = (0, Exprs::address_registers(family));
     let (backend, slot) = (id + 1, id + 1);
-    let token = backend + id + 1;
+    let address = backend + 1;
+    let token = address + Exprs::address_registers(family) + 1;
     let tokens = SetId::AffinityTokens(pick.class);
-    // The frontend's key lies where the client's will be.
-    let with_id = || frontend_key(family, ports).map(SetId::AffinityPorts(ports), 0, id);
-    let entry = || with_id().at(client).address(Side::Source).map(SetId::Affinity, client, backend);
-    let picked = |count| with_id().at(slot).slot(count).map(SetId::AffinitySlots(pick.class), id, backend);
+    // The frontend's key lies where the client's will be; the port's id comes with the protocol before it.
+    let with_id = || match ports {
+        Ports::Address => Exprs::new(family).frontend().map(SetId::AffinityPorts(ports), 0, id - 1),
+        Ports::Node => Exprs::new(family).at(id - 1).protocol().port().map(SetId::AffinityPorts(ports), id - 1, id - 1),
+    };
+    let room = |exprs: Exprs| exprs.at(address).address(Side::Destination).port().packet_mark();
+    let entry = || {
+        let key = room(with_id()).at(client).address(Side::Source);
+        key.map(SetId::Affinity, client, backend).at(backend).protocol()
+    };
+    let picked = |count| {
+        let key = room(with_id()).at(slot).slot(count);
+        key.map(SetId::AffinitySlots(pick.class), id, backend).at(backend).protocol()
+    };
 
-    let stay = entry().is_in(tokens, token).affinity(DynsetOp::Update, client, backend, Some(timeout)).dnat(backend);
+    let stay = entry()
+        .is_in(tokens, token)
+        .affinity(DynsetOp::Update, client, backend, Some(timeout))
+        .dnat(address)
+        .comment("a client with a live entry in @affinity: to its backend");
     // Only a dead entry is deleted: a client's second connection must not throw out what its first has just learned.
-    let forget = entry().is_not_in(tokens, token).affinity(DynsetOp::Delete, client, backend, None);
+    let forget = entry()
+        .is_not_in(tokens, token)
+        .affinity(DynsetOp::Delete, client, backend, None)
+        .comment("a client whose backend is gone: forget it");
     // Two first connections at once: the second finds the entry of the first, leaves it, and reads it back.
     let learn = picked(pick.count)
         .at(client)
         .address(Side::Source)
         .affinity(DynsetOp::Update, client, backend, Some(timeout))
         .map(SetId::Affinity, client, backend)
-        .dnat(backend);
+        .at(backend)
+        .protocol()
+        .dnat(address)
+        .comment("a new client: to a random backend of the slots, and remember");
     // When the map is full, or the slot went away meanwhile: a backend, but no memory of it.
-    let anyway = choices(pick.count).map(|count| picked(count).dnat(backend));
+    let anyway = choices(pick.count)
+        .map(|count| picked(count).dnat(address).comment("no room to remember: to a random backend of the slots"));
     [stay, forget, learn].into_iter().chain(anyway).collect()
 }

@@ -114,5 +114,5 @@ pub(crate) enum Value {
     /// A Service port's id.
     Id(u32),
     /// A backend, and the token that says that it is this one and no later one of the same address.
-    StickyTarget(IpAddr, u16, u32),
+    StickyTarget(Protocol, IpAddr, u16, u32),
 }

@@ -31,17 +31,23 @@ pub(crate) struct Exprs {
     family: Family,
     list: Vec<Expr>,
     next: u8,
+    comment: Option<&'static str>,
 }
 
 impl Exprs {
     /// Nothing yet; the first value goes to the first register.
     pub(crate) fn new(family: Family) -> Self {
-        Self { family, list: Vec::new(), next: 0 }
+        Self { family, list: Vec::new(), next: 0, comment: None }
     }
 
     /// The rule, at the end of this chain.
     pub(crate) fn rule(self, chain: &Name) -> Rule {
-        Rule { chain: Name::clone(chain), exprs: self.list, comment: None }
+        Rule { chain: Name::clone(chain), exprs: self.list, comment: self.comment.map(Name::from) }
+    }
+
+    /// Says what the rule is for; at most 127 bytes.
+    pub(crate) fn comment(self, comment: &'static str) -> Self {
+        Self { comment: Some(comment), ..self }
     }
 
     /// Lets the next value go to this register.
@@ -98,6 +104,11 @@ impl Exprs {
     /// Loads a frontend's key: `ip daddr . meta l4proto . th dport`.
     pub(crate) fn frontend(self) -> Self {
         self.address(Side::Destination).protocol().port()
+    }
+
+    /// Loads `meta mark`.
+    pub(crate) fn packet_mark(self) -> Self {
+        self.load(1, |dreg| Expr::Meta { key: MetaKey::Mark, dreg })
     }
 
     /// Loads a random slot below `count`.

@@ -111,7 +111,9 @@ impl SetId {
 
     fn define(self) -> Set {
         use Field::{DestinationAddress, DestinationPort, Mark, Protocol, Slot, SourceAddress};
-        let sticky_target = || vec![DestinationAddress, DestinationPort, Mark];
+        // The protocol stands first so that the register that a look-up fills first can be loaded again with the same.
+        // See the rules of affinity for what that is good for.
+        let sticky_target = || vec![Protocol, DestinationAddress, DestinationPort, Mark];
         let with = |ports: Ports, more: Field| [ports.fields(), vec![more]].concat();
         let (set, comment) = match self {
             SetId::Backends(class, ports) => {
@@ -134,7 +136,7 @@ impl SetId {
             }
             SetId::AffinityPorts(ports) => {
                 let name = ["affinity-nodeports", "affinity-ports"][ports as usize];
-                (Set::map(name, ports.fields(), vec![Mark]), "frontend : Service port id")
+                (Set::map(name, ports.fields(), vec![Protocol, Mark]), "frontend : Service port id")
             }
             SetId::Affinity => {
                 let mut set = Set::map("affinity", vec![SourceAddress, Mark], sticky_target());
@@ -198,7 +200,7 @@ pub(crate) fn address_bytes(address: IpAddr) -> Bytes {
 
 /// An element as the kernel takes it.
 pub(crate) fn encode(key: Key, value: &Value) -> Element {
-    Element::new(encode_key(key)).with(encode_value(value))
+    Element::new(encode_key(key)).with(encode_value(key, value))
 }
 
 fn encode_key(key: Key) -> Bytes {
@@ -220,15 +222,21 @@ fn encode_key(key: Key) -> Bytes {
     }
 }
 
-fn encode_value(value: &Value) -> Data {
-    let target = |address, port: u16| address_bytes(address).field(&port.to_be_bytes());
+fn encode_value(key: Key, value: &Value) -> Data {
+    let target = |bytes: Bytes, address, port: u16| bytes.field(&address_bytes(address)).field(&port.to_be_bytes());
     match value {
         Value::None => Data::None,
         Value::Goto(chain) => Data::Verdict(Verdict::Goto(Name::clone(chain))),
         Value::Drop => Data::Verdict(Verdict::Drop),
-        Value::Target(address, port) => Data::Value(target(*address, *port)),
-        Value::Id(id) => Data::Value(Bytes::from(id.to_ne_bytes())),
-        Value::StickyTarget(address, port, token) => Data::Value(target(*address, *port).field(&token.to_ne_bytes())),
+        Value::Target(address, port) => Data::Value(target(Bytes::new(), *address, *port)),
+        Value::Id(id) => {
+            let protocol = if let Key::PortId(at) = key { at.protocol.number() } else { 0 };
+            Data::Value(Bytes::new().field(&[protocol]).field(&id.to_ne_bytes()))
+        }
+        Value::StickyTarget(protocol, address, port, token) => {
+            let bytes = Bytes::new().field(&[protocol.number()]);
+            Data::Value(target(bytes, *address, *port).field(&token.to_ne_bytes()))
+        }
     }
 }
 
@@ -264,8 +272,14 @@ pub(crate) fn decode(set: SetId, family: Family, element: &Element) -> Option<(K
         (Data::Value(bytes), set) => {
             let mut fields = Fields { bytes, family };
             match set {
-                SetId::AffinityPorts(_) => Value::Id(fields.number()?),
-                SetId::AffinitySlots(_) => Value::StickyTarget(fields.address()?, fields.port()?, fields.number()?),
+                SetId::AffinityPorts(_) => {
+                    let protocol = fields.protocol()?;
+                    matches!(key, Key::PortId(at) if at.protocol == protocol).then_some(())?;
+                    Value::Id(fields.number()?)
+                }
+                SetId::AffinitySlots(_) => {
+                    Value::StickyTarget(fields.protocol()?, fields.address()?, fields.port()?, fields.number()?)
+                }
                 _ => Value::Target(fields.address()?, fields.port()?),
             }
         }
@@ -278,6 +292,7 @@ pub(crate) fn affinity_numbers(family: Family, element: &Element) -> Option<[u32
     let Data::Value(value) = &element.data else { return None };
     let (mut key, mut value) = (Fields { bytes: &element.key, family }, Fields { bytes: value, family });
     key.address()?;
+    value.protocol()?;
     value.address()?;
     value.port()?;
     Some([key.number()?, value.number()?])
@@ -307,6 +322,11 @@ impl Fields<'_> {
         self.take().map(u16::from_be_bytes)
     }
 
+    fn protocol(&mut self) -> Option<Protocol> {
+        let [number] = self.take::<1>()?;
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|known| known.number() == number)
+    }
+
     fn number(&mut self) -> Option<u32> {
         self.take().map(u32::from_ne_bytes)
     }
@@ -316,10 +336,7 @@ impl Fields<'_> {
             Ports::Address => Some(self.address()?),
             Ports::Node => None,
         };
-        let [number] = self.take::<1>()?;
-        let protocol =
-            [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|known| known.number() == number)?;
-        Some(At { address, protocol, port: self.port()? })
+        Some(At { address, protocol: self.protocol()?, port: self.port()? })
     }
 }
 
@@ -369,7 +386,7 @@ mod tests {
                 (Key::NodePortIp(ip), Value::None),
             ];
             for class in Class::ALL {
-                all.push((Key::StickySlot(class, 5, 7), Value::StickyTarget(ip, 8080, 9)));
+                all.push((Key::StickySlot(class, 5, 7), Value::StickyTarget(Protocol::Udp, ip, 8080, 9)));
                 all.push((Key::StickyToken(class, 9), Value::None));
                 for at in [here, at(None)] {
                     all.extend([

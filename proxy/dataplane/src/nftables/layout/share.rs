@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use portway_model::{Family, Frontend, FrontendKind, Origin, PortShare, ServiceShare, Verdict};
+use portway_model::{Family, Frontend, FrontendKind, Origin, PortShare, Protocol, ServiceShare, Verdict};
 
 use super::entry::{At, Class, Key, Value};
 use super::shape::{Shape, refusal};
@@ -128,7 +128,7 @@ impl Applied {
                 frontend_entries(port, slots, frontend, name, out);
             }
             if slots.id != 0 {
-                affinity_entries(slots, out);
+                affinity_entries(port.protocol(), slots, out);
             }
             for class in Class::ALL {
                 let local = backends(port, class).iter().filter(|backend| backend.local && uses(port, class));
@@ -200,11 +200,11 @@ fn frontend_entries(
 ///
 /// An entry learned in one class holds in the other as long as its backend is in both (contract AFF-5, AFF-8): then each
 /// class knows both tokens.
-fn affinity_entries(slots: &PortSlots, out: &mut impl FnMut(Key, Value)) {
+fn affinity_entries(protocol: Protocol, slots: &PortSlots, out: &mut impl FnMut(Key, Value)) {
     for (class, other) in [(Class::Cluster, Class::Local), (Class::Local, Class::Cluster)] {
         let members: HashSet<_> = slots.of(class).iter().map(|slot| (slot.address, slot.port)).collect();
         for (number, slot) in (0..).zip(slots.of(class)) {
-            let target = Value::StickyTarget(slot.address, slot.port, slot.token);
+            let target = Value::StickyTarget(protocol, slot.address, slot.port, slot.token);
             out(Key::StickySlot(class, slots.id, number), target);
             out(Key::StickyToken(class, slot.token), Value::None);
         }
