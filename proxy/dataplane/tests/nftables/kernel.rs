@@ -4,7 +4,8 @@ use portway_dataplane::Dataplane;
 use portway_dataplane::nftables::Nftables;
 
 use crate::cluster::{by_cidr, by_interface, cluster};
-use crate::namespace::{in_namespace, nft, nft_list};
+use crate::namespace::in_namespace;
+use crate::nft::{nft, nft_list};
 
 #[test]
 fn nft_13_a_second_start_writes_nothing() {
