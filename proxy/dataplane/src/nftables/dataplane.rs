@@ -9,7 +9,6 @@ use super::apply::refusal::{not_done, table_name};
 use super::apply::table::Table;
 use super::layout::TABLE;
 use super::object::{Name, Op, Transaction};
-use super::text;
 use super::watch::Watch;
 use super::wire::{CommitError, Connection, OwnPorts};
 use crate::dataplane::{Dataplane, DataplaneError, Drift, KernelWatch, Mode, Report};
@@ -106,21 +105,6 @@ impl Dataplane for Nftables {
         })?;
         Ok(Some(Box::new(watch)))
     }
-}
-
-/// What would be in an empty kernel's tables, as text that `nft -f` takes (the rules of session affinity excepted, for
-/// which nft has no syntax).
-pub fn render(plan: &Plan) -> String {
-    Family::ALL.map(|family| text::table(&written(plan, family))).concat()
-}
-
-/// What brings an empty kernel to the Plan.
-fn written(plan: &Plan, family: Family) -> Transaction {
-    let mut all = Transaction::new(family, TABLE);
-    for transaction in Table::new(family).from_nothing(plan) {
-        all.items.extend(transaction.items);
-    }
-    all
 }
 
 fn is_missing(error: &CommitError) -> bool {

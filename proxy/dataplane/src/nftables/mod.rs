@@ -12,6 +12,6 @@ pub mod text;
 pub mod watch;
 pub mod wire;
 
-pub use dataplane::{Nftables, render};
+pub use dataplane::Nftables;
 pub use layout::TABLE;
 pub use render::render;

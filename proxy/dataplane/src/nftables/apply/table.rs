@@ -95,16 +95,6 @@ impl Table {
         self.reconcile(kernel, target, now)
     }
 
-    /// What an empty kernel would be told.
-    pub(crate) fn from_nothing(&mut self, plan: &Plan) -> Vec<Transaction> {
-        let found = Found::nothing(self.family);
-        let services = found.adopt(plan.services.iter(), &mut self.numbers);
-        let numbers = self.numbers.take().unwrap_or_else(|| Numbers::after(0));
-        let mut record = Record::of(self.family, Arc::clone(&plan.settings), services, numbers);
-        let differences = compare(&mut record, &found, &mut self.names);
-        transactions(differences, &mut record, &found, false, Instant::now())
-    }
-
     /// Applies a Change on top of the record; `None` if it does not touch this family.
     pub(crate) fn apply(&mut self, kernel: &mut dyn Kernel, change: &Change, now: Instant) -> Option<FamilyReport> {
         let mut report = FamilyReport::new(self.family);
