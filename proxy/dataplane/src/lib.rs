@@ -4,6 +4,7 @@
 //! function from Plan or Change to typed operations or text, and an applier that hands them to the kernel. Nothing here
 //! knows Kubernetes objects, and nothing here decides policy: that is done in `portway-model`.
 
+pub mod conntrack;
 mod dataplane;
 pub mod iptables;
 pub mod netlink;

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
 use super::{Answer, Batch, KernelError, Message, Messages, NetlinkError, Writer, flags};
@@ -15,6 +15,8 @@ pub enum Protocol {
     Netfilter,
     /// Generic netlink: IPVS.
     Generic,
+    /// Links and addresses.
+    Route,
 }
 
 /// A netlink socket bound to an address of its own. All calls block.
@@ -43,6 +45,7 @@ impl Socket {
         let protocol = match protocol {
             Protocol::Netfilter => NETLINK_NETFILTER,
             Protocol::Generic => NETLINK_GENERIC,
+            Protocol::Route => NETLINK_ROUTE,
         };
         let system = |call| move |source| NetlinkError::System { call, source };
         let mut socket = netlink_sys::Socket::new(protocol).map_err(system("socket(AF_NETLINK)"))?;

@@ -1,0 +1,158 @@
+//! One UDP conntrack entry, as netlink tells it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use portway_model::{Family, Protocol};
+
+use crate::netlink::{Attributes, Message, Writer};
+
+/// Attributes of a conntrack message, `CTA_*` of linux/netfilter/nfnetlink_conntrack.h.
+mod cta {
+    pub(super) const TUPLE_ORIG: u16 = 1;
+    pub(super) const TUPLE_REPLY: u16 = 2;
+    pub(super) const ID: u16 = 12;
+    pub(super) const ZONE: u16 = 18;
+    pub(super) const FILTER: u16 = 25;
+}
+
+/// Attributes of a tuple, `CTA_TUPLE_*`, `CTA_IP_*` and `CTA_PROTO_*`.
+mod tuple {
+    pub(super) const IP: u16 = 1;
+    pub(super) const PROTO: u16 = 2;
+    pub(super) const V4_SRC: u16 = 1;
+    pub(super) const V4_DST: u16 = 2;
+    pub(super) const V6_SRC: u16 = 3;
+    pub(super) const V6_DST: u16 = 4;
+    pub(super) const PROTO_NUM: u16 = 1;
+    pub(super) const SRC_PORT: u16 = 2;
+    pub(super) const DST_PORT: u16 = 3;
+}
+
+/// What `CTA_FILTER` compares, `CTA_FILTER_F_*` of the kernel's nf_internals.h (since 5.8).
+mod filter {
+    pub(super) const ORIG_FLAGS: u16 = 1;
+    pub(super) const REPLY_FLAGS: u16 = 2;
+    pub(super) const IP_DST: u32 = 1 << 1;
+    pub(super) const PROTO_NUM: u32 = 1 << 3;
+    pub(super) const DST_PORT: u32 = 1 << 5;
+}
+
+/// One UDP flow of the default zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The client, as it sent its first packet.
+    pub source: SocketAddr,
+    /// Where it sent it.
+    pub destination: SocketAddr,
+    /// Where replies come from: the endpoint, or the destination itself where nothing was translated.
+    pub reply_source: SocketAddr,
+    /// Where replies go.
+    pub reply_destination: SocketAddr,
+    /// Tells this entry from a later one between the same addresses.
+    pub id: u32,
+}
+
+impl Flow {
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        Family::of(self.destination.ip())
+    }
+
+    /// Whether its destination was translated.
+    pub fn is_translated(&self) -> bool {
+        self.reply_source != self.destination
+    }
+
+    /// Reads an entry; `None` for what is not UDP, or of another zone than the default: portway's rules work there.
+    pub(super) fn read(message: &Message<'_>) -> Option<Self> {
+        let (mut original, mut reply, mut id) = (None, None, 0);
+        for attribute in message.attributes() {
+            match attribute.kind {
+                cta::TUPLE_ORIG => original = Some(read_tuple(attribute.nested())?),
+                cta::TUPLE_REPLY => reply = Some(read_tuple(attribute.nested())?),
+                cta::ID => id = attribute.be32()?,
+                cta::ZONE if attribute.be16() != Some(0) => return None,
+                _ => {}
+            }
+        }
+        let ((source, destination), (reply_source, reply_destination)) = (original?, reply?);
+        Some(Self { source, destination, reply_source, reply_destination, id })
+    }
+
+    /// Writes what names exactly this entry.
+    pub(super) fn write_identity(&self, w: &mut Writer<'_>) {
+        w.nest(cta::TUPLE_ORIG, |w| write_tuple(w, self.source, self.destination));
+        w.be32(cta::ID, self.id);
+    }
+
+    /// Writes both directions, as the making of an entry wants them.
+    pub fn write_tuples(&self, w: &mut Writer<'_>) {
+        w.nest(cta::TUPLE_ORIG, |w| write_tuple(w, self.source, self.destination));
+        w.nest(cta::TUPLE_REPLY, |w| write_tuple(w, self.reply_source, self.reply_destination));
+    }
+}
+
+/// Writes a filter for UDP entries to this address and port, as far as they are given.
+pub(super) fn write_filter(w: &mut Writer<'_>, address: Option<IpAddr>, port: Option<u16>) {
+    let mut flags = filter::PROTO_NUM;
+    w.nest(cta::TUPLE_ORIG, |w| {
+        if let Some(address) = address {
+            flags |= filter::IP_DST;
+            w.nest(tuple::IP, |w| write_address(w, address, tuple::V4_DST, tuple::V6_DST));
+        }
+        w.nest(tuple::PROTO, |w| {
+            w.u8(tuple::PROTO_NUM, Protocol::Udp.number());
+            if let Some(port) = port {
+                flags |= filter::DST_PORT;
+                w.be16(tuple::DST_PORT, port);
+            }
+        });
+    });
+    w.nest(cta::FILTER, |w| {
+        w.ne32(filter::ORIG_FLAGS, flags);
+        w.ne32(filter::REPLY_FLAGS, 0);
+    });
+}
+
+fn write_tuple(w: &mut Writer<'_>, source: SocketAddr, destination: SocketAddr) {
+    w.nest(tuple::IP, |w| {
+        write_address(w, source.ip(), tuple::V4_SRC, tuple::V6_SRC);
+        write_address(w, destination.ip(), tuple::V4_DST, tuple::V6_DST);
+    });
+    w.nest(tuple::PROTO, |w| {
+        w.u8(tuple::PROTO_NUM, Protocol::Udp.number());
+        w.be16(tuple::SRC_PORT, source.port());
+        w.be16(tuple::DST_PORT, destination.port());
+    });
+}
+
+fn write_address(w: &mut Writer<'_>, address: IpAddr, v4: u16, v6: u16) {
+    match address {
+        IpAddr::V4(address) => w.bytes(v4, &address.octets()),
+        IpAddr::V6(address) => w.bytes(v6, &address.octets()),
+    }
+}
+
+/// Source and destination of a tuple; `None` for what is not UDP.
+fn read_tuple(attributes: Attributes<'_>) -> Option<(SocketAddr, SocketAddr)> {
+    let (mut source, mut destination) = (None, None);
+    for attribute in attributes.find(tuple::IP)?.nested() {
+        match attribute.kind {
+            tuple::V4_SRC | tuple::V6_SRC => source = address(attribute.payload),
+            tuple::V4_DST | tuple::V6_DST => destination = address(attribute.payload),
+            _ => {}
+        }
+    }
+    let protocol = attributes.find(tuple::PROTO)?.nested();
+    if protocol.find(tuple::PROTO_NUM)?.u8()? != Protocol::Udp.number() {
+        return None;
+    }
+    let port = |kind| protocol.find(kind)?.be16();
+    Some((SocketAddr::new(source?, port(tuple::SRC_PORT)?), SocketAddr::new(destination?, port(tuple::DST_PORT)?)))
+}
+
+/// An address from its bytes in network order.
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).ok().map(|octets| Ipv4Addr::from(octets).into());
+    v4().or_else(|| <[u8; 16]>::try_from(bytes).ok().map(|octets| Ipv6Addr::from(octets).into()))
+}

@@ -1,0 +1,18 @@
+//! Stale UDP flows: what conntrack still sends to endpoints that serve no more (contract section 14).
+//!
+//! The kernel decides once for each flow, on its first packet, where it goes; conntrack remembers. A UDP client that
+//! keeps its socket would talk to a dead endpoint for as long as it talks at all. So after each write entries are
+//! deleted whose original destination is a frontend, and whose replies come from what does not serve there (CT-3,
+//! CT-4). TCP and SCTP notice by themselves and are left alone (CT-5).
+//!
+//! [`stale`] decides, [`table`] reads and deletes, [`cleaner`] remembers what is still to be done.
+
+mod cleaner;
+mod flow;
+mod local;
+mod stale;
+mod table;
+
+pub use cleaner::{Cleaned, Conntrack, SECOND_PASS};
+pub use flow::Flow;
+pub use table::{Kernel, Query, Table};
