@@ -1,4 +1,5 @@
-//! Servers that answer with their own name and the source address they saw, on TCP and UDP.
+//! Servers that answer with their own name and the source address they saw, on TCP and UDP, and on SCTP where the kernel
+//! has it.
 //!
 //! An answer is one line: `NAME PORT ADDRESS`, such as `pod-1-a 8080 10.1.1.5`. A TCP server sends it when a connection
 //! is accepted and again for each line that it reads; a UDP server sends it for each datagram. The servers of all hosts
@@ -6,6 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -36,15 +38,18 @@ impl EchoServers {
             for address in host.served() {
                 for &port in host.ports() {
                     let at = SocketAddr::new(address, port);
-                    sockets.push((port, open(at, Type::STREAM)?, open(at, Type::DGRAM)?));
+                    let sctp = if has_sctp() { Some(open(at, Protocol::SCTP)?) } else { None };
+                    sockets.push((port, open(at, Protocol::TCP)?, sctp, open(at, Protocol::UDP)?));
                 }
             }
             io::Result::Ok(sockets)
         })?;
         let _inside = runtime.enter();
-        for (port, tcp, udp) in sockets {
+        for (port, tcp, sctp, udp) in sockets {
             let name = format!("{} {port}", host.name());
-            runtime.spawn(serve_tcp(TcpListener::from_std(tcp.into())?, name.clone()));
+            for stream in [Some(tcp), sctp].into_iter().flatten() {
+                runtime.spawn(serve_streams(TcpListener::from_std(stream.into())?, name.clone()));
+            }
             runtime.spawn(serve_udp(UdpSocket::from_std(udp.into())?, name));
         }
         Ok(())
@@ -65,35 +70,43 @@ pub async fn serve_here(name: &str, at: &[SocketAddr]) -> io::Result<()> {
     let mut servers = tokio::task::JoinSet::new();
     for &at in at {
         let name = format!("{name} {}", at.port());
-        servers.spawn(serve_tcp(TcpListener::from_std(open(at, Type::STREAM)?.into())?, name.clone()));
-        servers.spawn(serve_udp(UdpSocket::from_std(open(at, Type::DGRAM)?.into())?, name));
+        servers.spawn(serve_streams(TcpListener::from_std(open(at, Protocol::TCP)?.into())?, name.clone()));
+        servers.spawn(serve_udp(UdpSocket::from_std(open(at, Protocol::UDP)?.into())?, name));
     }
     servers.join_all().await;
     Ok(())
 }
 
-fn open(at: SocketAddr, kind: Type) -> io::Result<Socket> {
+/// Whether the kernel has SCTP sockets.
+pub fn has_sctp() -> bool {
+    static HAS: LazyLock<bool> =
+        LazyLock::new(|| Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::SCTP)).is_ok());
+    *HAS
+}
+
+fn open(at: SocketAddr, protocol: Protocol) -> io::Result<Socket> {
     let context = |error: io::Error| io::Error::new(error.kind(), format!("echo server at {at}: {error}"));
-    let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
+    let is_udp = protocol == Protocol::UDP;
+    let kind = if is_udp { Type::DGRAM } else { Type::STREAM };
     let socket = Socket::new(Domain::for_address(at), kind, Some(protocol)).map_err(context)?;
     if at.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    if kind == Type::STREAM {
-        socket.set_reuse_address(true)?;
-    } else {
+    if is_udp {
         // Bursts of a test must not be lost at the server.
         socket.set_recv_buffer_size(1 << 20)?;
+    } else {
+        socket.set_reuse_address(true)?;
     }
     socket.bind(&at.into()).map_err(context)?;
-    if kind == Type::STREAM {
+    if !is_udp {
         socket.listen(4096).map_err(context)?;
     }
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-async fn serve_tcp(listener: TcpListener, name: String) {
+async fn serve_streams(listener: TcpListener, name: String) {
     loop {
         // A client that was gone before it was accepted is no business of the server.
         if let Ok((stream, from)) = listener.accept().await {
@@ -107,7 +120,6 @@ async fn serve_tcp(listener: TcpListener, name: String) {
 }
 
 async fn converse(stream: TcpStream, answer: &str) -> io::Result<()> {
-    stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     loop {

@@ -4,7 +4,10 @@
 //! * [`apiserver`]: a small Kubernetes API server with faults on demand;
 //! * [`cluster`]: hosts made of network namespaces, and the links between them;
 //! * [`echo`]: servers that say who they are and whom they saw;
-//! * [`probe`]: requests from a host, and what became of them.
+//! * [`probe`]: requests from a host, and what became of them;
+//! * [`objects`]: Services and their endpoints in such a cluster;
+//! * [`proxy`]: what stands under test on its first node;
+//! * [`flows`]: the flow table, who reaches what from where.
 //!
 //! Everything that sends packets stays in namespaces that end with this process.
 
@@ -12,7 +15,10 @@ pub mod agent;
 pub mod apiserver;
 pub mod cluster;
 pub mod echo;
+pub mod flows;
+pub mod objects;
 pub mod probe;
+pub mod proxy;
 
 /// What this machine lacks for clusters of network namespaces, if it lacks anything: root, or a program.
 pub fn missing() -> Option<String> {

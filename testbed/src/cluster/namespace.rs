@@ -62,6 +62,16 @@ impl Namespace {
         })
     }
 
+    /// Starts a thread inside the namespace.
+    pub fn thread(&self, work: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+        let fd = self.fd.try_clone()?;
+        thread::Builder::new().name(self.name.clone()).spawn(move || {
+            move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("this process may enter its own namespace");
+            work();
+        })
+    }
+
     /// Moves the calling thread into the namespace for good.
     pub fn enter(&self) -> io::Result<()> {
         Ok(move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?)

@@ -10,8 +10,7 @@ use super::{CROWD, Host, Namespace, addresses};
 /// The load balancer and external addresses that reach node-1 from everywhere.
 const VIP_RANGES: [&str; 4] = ["203.0.113.0/24", "198.51.100.0/24", "2001:db8:113::/64", "2001:db8:51::/64"];
 
-/// Brings up the wire: a bridge, and a router on it that answers what nobody took with ICMP unreachable; with the code
-/// for prohibited destinations, since UDP sockets are not told of the others.
+/// Brings up the wire: a bridge, and a router on it that answers what nobody took with ICMP unreachable.
 pub(super) fn bring_up_wire(wire: &Namespace) -> io::Result<()> {
     sysctls(wire, true)?;
     ip(
@@ -25,9 +24,18 @@ pub(super) fn bring_up_wire(wire: &Namespace) -> io::Result<()> {
          route add 10.1.2.0/24 via 192.0.2.12
          route add fd00:1:1::/64 via 2001:db8::11
          route add fd00:1:2::/64 via 2001:db8::12
-         route add prohibit 0.0.0.0/0
-         route add prohibit ::/0",
-    )
+         route add default via 192.0.2.254
+         route add default via 2001:db8::fe",
+    )?;
+    // A route of type unreachable would answer as well, but IPv4 allows it one answer a second for each client. The
+    // code is for prohibited destinations, since UDP sockets are not told of unreachable hosts.
+    let reject = "table inet nobody {
+        chain forward {
+            type filter hook forward priority 0
+            reject with icmpx type admin-prohibited
+        }
+    }";
+    wire.output("nft", &["-f", "-"], reject).map(drop)
 }
 
 /// Brings up a host on the wire: a node or the client.
@@ -58,7 +66,8 @@ pub(super) fn bring_up_host(host: &Host, wire: &Namespace) -> io::Result<()> {
         match name {
             "node-1" => {
                 let vip = addresses::loopback_vip(family);
-                writeln!(script, "address add {vip} dev lo\nroute add default via {router}").expect("a string");
+                let nodad = if vip.is_ipv6() { "nodad" } else { "" };
+                writeln!(script, "address add {vip} dev lo {nodad}\nroute add default via {router}").expect("a string");
                 writeln!(script, "route add {} via {node_2}", pods(2)).expect("a string");
             }
             "node-2" => {
@@ -146,7 +155,9 @@ fn sysctls(namespace: &Namespace, forwards: bool) -> io::Result<()> {
         ("net/ipv6/conf/all/forwarding".into(), forwards),
         // Every ICMP error is an answer that some flow expects.
         ("net/ipv4/icmp_ratelimit".into(), "0"),
+        ("net/ipv4/icmp_ratemask".into(), "0"),
         ("net/ipv6/icmp/ratelimit".into(), "0"),
+        ("net/ipv6/icmp/ratemask".into(), "\n"),
     ];
     for scope in ["all", "default"] {
         values.extend([
@@ -159,13 +170,8 @@ fn sysctls(namespace: &Namespace, forwards: bool) -> io::Result<()> {
             (format!("net/ipv6/conf/{scope}/accept_dad"), "0"),
         ]);
     }
-    // Absent where the kernel has no bridge netfilter, or where the limit holds for the whole machine.
-    let optional = [
-        ("net/bridge/bridge-nf-call-iptables", "0"),
-        ("net/bridge/bridge-nf-call-ip6tables", "0"),
-        ("net/ipv4/icmp_msgs_per_sec", "1000000"),
-        ("net/ipv4/icmp_msgs_burst", "1000000"),
-    ];
+    // Absent where the kernel has no bridge netfilter.
+    let optional = [("net/bridge/bridge-nf-call-iptables", "0"), ("net/bridge/bridge-nf-call-ip6tables", "0")];
     namespace.run(|| {
         for (key, value) in values {
             std::fs::write(format!("/proc/sys/{key}"), value)
@@ -173,7 +179,7 @@ fn sysctls(namespace: &Namespace, forwards: bool) -> io::Result<()> {
         }
         for (key, value) in optional {
             if std::fs::exists(format!("/proc/sys/{key}"))? {
-                let _ = std::fs::write(format!("/proc/sys/{key}"), value);
+                std::fs::write(format!("/proc/sys/{key}"), value)?;
             }
         }
         Ok(())

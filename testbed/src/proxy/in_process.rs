@@ -1,0 +1,144 @@
+//! The model and a dataplane without the program around them: what an update costs is what these two cost.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use portway_dataplane::{Dataplane, DataplaneError, Report};
+use portway_model::{Event, Problem};
+
+use super::{Proxy, ProxyOptions};
+use crate::cluster::Cluster;
+use crate::objects::Objects;
+
+type Job = Box<dyn FnOnce(&mut Driver) + Send>;
+
+/// A model and a dataplane on a thread inside node-1.
+#[derive(Debug)]
+pub struct InProcess {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
+    objects: Objects,
+}
+
+impl InProcess {
+    /// Makes the dataplane inside node-1. It has nothing to do until [`Proxy::start`].
+    pub fn new<D: Dataplane + 'static>(
+        cluster: &Cluster,
+        options: &ProxyOptions,
+        dataplane: impl FnOnce() -> Result<D, DataplaneError> + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let (answer, made) = mpsc::channel();
+        let model = portway_model::Cluster::new(options.to_config());
+        let thread = cluster.node().thread(move || {
+            let mut driver = match dataplane() {
+                Ok(dataplane) => Driver { model, dataplane: Box::new(dataplane), problems: Vec::new() },
+                Err(error) => return drop(answer.send(Err(error))),
+            };
+            if answer.send(Ok(())).is_ok() {
+                driver.work(&inbox);
+            }
+        })?;
+        made.recv().context("the dataplane's thread ended")??;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), objects: Objects::default() })
+    }
+
+    /// Runs `work` with the model and the dataplane, on their thread.
+    pub fn with<R: Send + 'static>(&self, work: impl FnOnce(&mut Driver) -> R + Send + 'static) -> anyhow::Result<R> {
+        let (answer, done) = mpsc::channel();
+        let job: Job = Box::new(move |driver| drop(answer.send(work(driver))));
+        let jobs = self.jobs.as_ref().context("taken only by drop")?;
+        jobs.send(job).ok().context("the dataplane's thread ended")?;
+        done.recv().context("the dataplane's thread ended")
+    }
+}
+
+impl Proxy for InProcess {
+    fn start(&mut self, objects: &Objects) -> anyhow::Result<()> {
+        let events = objects.listed();
+        self.objects = objects.clone();
+        self.with(move |driver| driver.start(events))?
+    }
+
+    fn update(&mut self, objects: &Objects) -> anyhow::Result<()> {
+        let events = self.objects.changes(objects);
+        self.objects = objects.clone();
+        self.with(move |driver| driver.update(events))?.map(drop)
+    }
+}
+
+impl Drop for InProcess {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has shown itself as a failed job.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What runs on the thread inside node-1.
+pub struct Driver {
+    /// The model.
+    pub model: portway_model::Cluster,
+    /// The dataplane.
+    pub dataplane: Box<dyn Dataplane>,
+    /// Everything that the model found wrong with its input.
+    pub problems: Vec<Problem>,
+}
+
+impl Driver {
+    fn work(&mut self, inbox: &mpsc::Receiver<Job>) {
+        loop {
+            let until = self.dataplane.settle_at().map(|at| at.saturating_duration_since(Instant::now()));
+            match inbox.recv_timeout(until.unwrap_or(Duration::from_secs(3600))) {
+                Ok(job) => job(self),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if until.is_some() => {
+                    let report = self.dataplane.settle();
+                    if let Err(error) = check(&report) {
+                        panic!("settling failed: {error:#}");
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Takes everything that a source lists, and makes the kernel equal to it.
+    pub fn start(&mut self, events: Vec<Event>) -> anyhow::Result<()> {
+        for event in events {
+            self.problems.extend(self.model.ingest(event));
+        }
+        ensure!(self.model.synced(), "the model has seen everything and is not synced");
+        self.problems.extend(self.model.drain().1);
+        check(&self.dataplane.sync(self.model.plan()))
+    }
+
+    /// Takes news and applies what they change.
+    pub fn update(&mut self, events: Vec<Event>) -> anyhow::Result<Report> {
+        for event in events {
+            self.problems.extend(self.model.ingest(event));
+        }
+        let (change, problems) = self.model.drain();
+        self.problems.extend(problems);
+        let report = self.dataplane.apply(&change);
+        check(&report)?;
+        Ok(report)
+    }
+}
+
+/// A report's failures as an error.
+fn check(report: &Report) -> anyhow::Result<()> {
+    for family in &report.families {
+        if let Some(error) = &family.error {
+            bail!("{}: {error}", family.family);
+        }
+    }
+    match report.refused().next() {
+        Some(refused) => bail!("{} of Service {}: {}", refused.object, refused.service, refused.error),
+        None => Ok(()),
+    }
+}

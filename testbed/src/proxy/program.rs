@@ -1,0 +1,197 @@
+//! The program itself on node-1, fed with manifests or from an API server.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use portway_model::Protocol;
+use tempfile::TempDir;
+
+use super::{Proxy, ProxyOptions};
+use crate::apiserver::{ApiServer, Resource, Store};
+use crate::cluster::{Cluster, Host, Process};
+use crate::objects::{NAMESPACE, Objects, Service};
+use crate::probe::Probe;
+
+/// How long the program may take until what it was told is in force.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where the program gets its objects from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// A folder of manifests.
+    Manifests,
+    /// An API server on node-1's loopback interface.
+    ApiServer,
+}
+
+/// The program on node-1.
+///
+/// Every update carries one Service more, whose cluster IP nothing had before; when it answers, the update is in force.
+pub struct Program<'a> {
+    cluster: &'a Cluster,
+    arguments: Vec<String>,
+    folder: TempDir,
+    server: Option<ApiServer>,
+    process: Option<Process>,
+    objects: Objects,
+    updates: u8,
+}
+
+impl<'a> Program<'a> {
+    /// Prepares to run the program in `mode`.
+    pub fn new(cluster: &'a Cluster, options: &ProxyOptions, mode: &str, feed: Feed) -> anyhow::Result<Self> {
+        let folder = TempDir::with_prefix("portway-testbed-")?;
+        fs::create_dir(folder.path().join("manifests"))?;
+        let mut arguments = vec!["run".to_owned(), format!("--mode={mode}")];
+        let server = match feed {
+            Feed::Manifests => {
+                arguments.push(format!("--manifests={}", folder.path().join("manifests").display()));
+                None
+            }
+            Feed::ApiServer => {
+                let listener = cluster.node().run(|| TcpListener::bind("127.0.0.1:0"))?;
+                let server = ApiServer::spawn(Store::new(), listener)?;
+                arguments.push(format!("--master={}", server.url()));
+                Some(server)
+            }
+        };
+        arguments.extend(options.to_arguments());
+        Ok(Self { cluster, arguments, folder, server, process: None, objects: Objects::default(), updates: 0 })
+    }
+
+    /// The folder of manifests, for tests that write their own.
+    pub fn manifests(&self) -> PathBuf {
+        self.folder.path().join("manifests")
+    }
+
+    /// What the program has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Starts the program, without waiting for anything.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        let node = self.cluster.node();
+        let program = program_path()?;
+        let log = fs::File::options().create(true).append(true).open(self.log_path())?;
+        let mut command = node.command(&program.display().to_string());
+        command.args(&self.arguments).stdout(log.try_clone()?).stderr(log);
+        self.process = Some(node.spawn(command).with_context(|| format!("cannot start {}", program.display()))?);
+        Ok(())
+    }
+
+    /// Kills the program with SIGKILL.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("the program does not run")?.kill().context("cannot kill the program")
+    }
+
+    /// Tells the program without waiting until it has acted. Returns the marker for [`Program::wait_for`].
+    pub fn tell(&mut self, objects: &Objects) -> anyhow::Result<Marker> {
+        self.updates += 1;
+        let marker = Marker::new(self.updates);
+        let mut after = objects.clone();
+        after.services.insert(marker.service.name.clone(), marker.service.clone());
+        match &self.server {
+            None => write_whole(&self.manifests().join("cluster.json"), &after.to_manifest())?,
+            Some(server) => put(server.store(), &self.objects, &after)?,
+        }
+        self.objects = after;
+        Ok(marker)
+    }
+
+    /// Waits until what came with the marker is in force in both families.
+    pub fn wait_for(&mut self, marker: &Marker) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !marker.answers(self.cluster.host("pod-1-b")) {
+            if let Some(status) = self.process.as_mut().map(Process::ended).transpose()?.flatten() {
+                bail!("the program ended with {status}: {}", self.log());
+            }
+            if Instant::now() > deadline {
+                bail!("not in force after {PATIENCE:?}: {}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+impl Proxy for Program<'_> {
+    fn start(&mut self, objects: &Objects) -> anyhow::Result<()> {
+        let marker = self.tell(objects)?;
+        self.launch()?;
+        self.wait_for(&marker)
+    }
+
+    fn update(&mut self, objects: &Objects) -> anyhow::Result<()> {
+        let marker = self.tell(objects)?;
+        self.wait_for(&marker)
+    }
+}
+
+/// A Service that shows that the update which it came with is in force.
+#[derive(Debug)]
+pub struct Marker {
+    service: Service,
+}
+
+impl Marker {
+    fn new(number: u8) -> Self {
+        let ips = [format!("10.96.255.{number}"), format!("fd00:96::ff{number:02x}")];
+        // The name sorts last, so that it comes last in a list.
+        let name = format!("zz-marker-{number}");
+        Self { service: Service::plain(&name, &[&ips[0], &ips[1]], Protocol::Udp, 1, &["pod-1-a"]) }
+    }
+
+    /// Whether the marker answers in both families.
+    pub fn answers(&self, from: &Host) -> bool {
+        let probe =
+            |ip: &IpAddr| Probe { patience: Duration::from_millis(100), ..Probe::new(Protocol::Udp, (*ip, 1).into()) };
+        from.run(|| self.service.cluster_ips.iter().all(|ip| probe(ip).send().backend().is_some()))
+    }
+}
+
+/// Writes a file so that a reader sees either the old or the new one.
+pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, text)?;
+    fs::rename(temporary, path)
+}
+
+/// Brings the API server from `before` to `after`. Within a kind the marker comes last.
+fn put(store: &Store, before: &Objects, after: &Objects) -> anyhow::Result<()> {
+    let old = before.to_json();
+    for (name, service) in &before.services {
+        let kept = after.services.get(name).map(Service::slices).unwrap_or_default();
+        for slice in service.slices().iter().filter(|slice| kept.iter().all(|new| new.name != slice.name)) {
+            store.delete(Resource::EndpointSlice, NAMESPACE, &slice.name)?;
+        }
+        if !after.services.contains_key(name) {
+            store.delete(Resource::Service, NAMESPACE, name)?;
+        }
+    }
+    for object in after.to_json().into_iter().filter(|object| !old.contains(object)) {
+        store.put(object)?;
+    }
+    Ok(())
+}
+
+/// The program: `PORTWAY_BIN`, or what cargo has built beside this executable.
+pub fn program_path() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("PORTWAY_BIN") {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let candidates = own.ancestors().skip(1).take(2).map(|folder| folder.join("portway"));
+    candidates
+        .into_iter()
+        .find(|path| path.is_file())
+        .context("the program is not built: `cargo build -p portway`, or name it in PORTWAY_BIN")
+}
