@@ -13,7 +13,7 @@ mod socket;
 
 pub use attribute::{Attribute, Attributes, Writer};
 pub use message::{Answer, Batch, Message, Messages, flags, genlmsghdr, kind, nfgenmsg};
-pub use socket::{Protocol, Socket};
+pub use socket::{Membership, Protocol, Socket};
 
 use std::fmt;
 use std::io;

@@ -1,6 +1,8 @@
 //! Netlink sockets: requests, batches, dumps, notifications.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -21,11 +23,37 @@ pub enum Protocol {
 
 /// A netlink socket bound to an address of its own. All calls block.
 pub struct Socket {
-    socket: netlink_sys::Socket,
+    socket: Arc<netlink_sys::Socket>,
     port: u32,
     next_sequence: u32,
     send_buffer: usize,
     buffer: Vec<u8>,
+}
+
+/// A socket's place in a multicast group.
+pub struct Membership {
+    socket: Arc<netlink_sys::Socket>,
+    group: u32,
+}
+
+impl Membership {
+    /// Receives the group's notifications from now on.
+    pub fn join(&self) -> Result<(), NetlinkError> {
+        self.socket
+            .add_membership(self.group)
+            .map_err(|source| NetlinkError::System { call: "setsockopt(NETLINK_ADD_MEMBERSHIP)", source })
+    }
+
+    /// Receives no more of them; what has come already can still be read. It cannot fail for a group that there is.
+    pub fn leave(&self) {
+        let _ = self.socket.drop_membership(self.group);
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// What the kernel puts into one datagram is far shorter; longer is noticed.
@@ -53,7 +81,8 @@ impl Socket {
         // Refusals should say why, and need not repeat what they refuse.
         socket.set_ext_ack(true).map_err(system("setsockopt(NETLINK_EXT_ACK)"))?;
         socket.set_cap_ack(true).map_err(system("setsockopt(NETLINK_CAP_ACK)"))?;
-        let mut opened = Self { socket, port, next_sequence: 1, send_buffer: 0, buffer: vec![0; DATAGRAM] };
+        let mut opened =
+            Self { socket: Arc::new(socket), port, next_sequence: 1, send_buffer: 0, buffer: vec![0; DATAGRAM] };
         opened.set_receive_buffer(RECEIVE_BUFFER)?;
         Ok(opened)
     }
@@ -70,25 +99,28 @@ impl Socket {
 
     /// Receives the notifications of a multicast group from now on; read them with [`Socket::notifications`].
     pub fn subscribe(&mut self, group: u32) -> Result<(), NetlinkError> {
-        self.socket
-            .add_membership(group)
-            .map_err(|source| NetlinkError::System { call: "setsockopt(NETLINK_ADD_MEMBERSHIP)", source })
+        self.membership(group).join()
+    }
+
+    /// A handle with which another thread can join and leave a multicast group for this socket.
+    pub fn membership(&self, group: u32) -> Membership {
+        Membership { socket: Arc::clone(&self.socket), group }
     }
 
     /// How much the kernel may hold for this socket, in bytes by its own count; what comes beyond is lost and the next
     /// call says so.
     pub fn set_receive_buffer(&mut self, bytes: usize) -> Result<(), NetlinkError> {
         // More than the system's limit needs CAP_NET_ADMIN; without it reading still works, up to the limit.
-        if sockopt::set_socket_recv_buffer_size_force(&self.socket, bytes).is_ok() {
+        if sockopt::set_socket_recv_buffer_size_force(&*self.socket, bytes).is_ok() {
             return Ok(());
         }
-        sockopt::set_socket_recv_buffer_size(&self.socket, bytes)
+        sockopt::set_socket_recv_buffer_size(&*self.socket, bytes)
             .map_err(|errno| NetlinkError::System { call: "setsockopt(SO_RCVBUF)", source: errno.into() })
     }
 
     /// Receives no notification that this socket filter (classic BPF) does not pass.
     pub fn filter(&mut self, program: &[socket2::SockFilter]) -> Result<(), NetlinkError> {
-        socket2::SockRef::from(&self.socket)
+        socket2::SockRef::from(&*self.socket)
             .attach_filter(program)
             .map_err(|source| NetlinkError::System { call: "setsockopt(SO_ATTACH_FILTER)", source })
     }
@@ -214,15 +246,15 @@ impl Socket {
         let bytes = batch.as_bytes();
         if self.send_buffer < bytes.len() + SEND_OVERHEAD {
             self.send_buffer = (bytes.len() + SEND_OVERHEAD).next_power_of_two();
-            if sockopt::set_socket_send_buffer_size_force(&self.socket, self.send_buffer).is_err() {
-                sockopt::set_socket_send_buffer_size(&self.socket, self.send_buffer)
+            if sockopt::set_socket_send_buffer_size_force(&*self.socket, self.send_buffer).is_err() {
+                sockopt::set_socket_send_buffer_size(&*self.socket, self.send_buffer)
                     .map_err(system("setsockopt(SO_SNDBUF)"))?;
             }
-            sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))
+            sockopt::set_socket_timeout(&*self.socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))
                 .map_err(system("setsockopt(SO_RCVTIMEO)"))?;
         }
         self.next_sequence = batch.next();
-        rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, bytes, SendFlags::empty()))
+        rustix::io::retry_on_intr(|| rustix::net::send(&*self.socket, bytes, SendFlags::empty()))
             .map_err(system("send(AF_NETLINK)"))?;
         Ok(())
     }
@@ -239,7 +271,7 @@ impl Socket {
 
     fn fill(&mut self, flags: RecvFlags) -> Result<usize, NetlinkError> {
         let received =
-            rustix::io::retry_on_intr(|| rustix::net::recv(&self.socket, &mut *self.buffer, flags | RecvFlags::TRUNC));
+            rustix::io::retry_on_intr(|| rustix::net::recv(&*self.socket, &mut *self.buffer, flags | RecvFlags::TRUNC));
         match received {
             Ok((_, length)) if length > self.buffer.len() => Err(NetlinkError::Malformed),
             Ok((_, length)) => Ok(length),

@@ -1,15 +1,17 @@
 //! What others do to portway's tables, as the kernel tells it.
 //!
 //! The kernel notifies of every commit of anybody's, one message for each object and one at the end of each. What this
-//! process committed itself is dropped by a socket filter before it is even queued: 100,000 elements of our own wake
-//! nobody up. Elements that rules learn or that time out are no commits, and the kernel says nothing of them.
+//! process committed itself is dropped by a socket filter before it is even queued, and while it commits much the watch
+//! does not listen at all, because the kernel pays for every notification that anybody listens to: 100,000 elements of
+//! our own wake nobody up. Elements that rules learn or that time out are no commits, and the kernel says nothing of them.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use portway_model::Family;
 
 use super::object::Name;
-use super::wire::{ChangeKind, Commit, Notification, OwnPorts, read_notification};
+use super::wire::{ChangeKind, Commit, Listener, Notification, OwnPorts, read_notification};
 use crate::netlink::{NetlinkError, Protocol, Socket};
 use crate::{DataplaneError, KernelWatch};
 
@@ -26,6 +28,7 @@ pub struct Watch {
     tables: Vec<(Family, Name)>,
     own: OwnPorts,
     pending: Pending,
+    listener: Arc<Listener>,
 }
 
 /// What a commit has changed so far; its last message says that it is whole, and who made it.
@@ -40,15 +43,19 @@ impl Watch {
     pub fn open(tables: impl IntoIterator<Item = (Family, Name)>, own: &OwnPorts) -> Result<Self, NetlinkError> {
         let mut socket = Socket::open(Protocol::Netfilter)?;
         socket.set_receive_buffer(BUFFER)?;
-        socket.filter(&without(&own.read()))?;
-        socket.subscribe(GROUP)?;
+        socket.filter(&without(&own.ports()))?;
+        let listener = Arc::new(Listener::new(socket.membership(GROUP))?);
+        own.listen(&listener)?;
         let tables = tables.into_iter().collect();
-        Ok(Self { socket, tables, own: own.clone(), pending: Pending::default() })
+        Ok(Self { socket, tables, own: own.clone(), pending: Pending::default(), listener })
     }
 
     /// Blocks until somebody else has changed something in the tables, and says what.
     pub fn next(&mut self) -> Result<String, NetlinkError> {
         loop {
+            if self.missed_before_the_next()? {
+                return Ok("others changed nf_tables while portway itself did".to_owned());
+            }
             let messages = match self.socket.notifications() {
                 Ok(messages) => messages,
                 Err(NetlinkError::Overrun) => {
@@ -83,6 +90,17 @@ impl Watch {
                 return Ok(report);
             }
         }
+    }
+}
+
+impl Watch {
+    /// Blocks until there is something to read, and says whether that something is missing.
+    fn missed_before_the_next(&self) -> Result<bool, NetlinkError> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut both = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(self.listener.missed(), PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut both, None))
+            .map_err(|errno| NetlinkError::System { call: "poll", source: errno.into() })?;
+        Ok(!both[1].revents().is_empty() && self.listener.take_missed())
     }
 }
 

@@ -166,6 +166,30 @@ fn a_hundred_thousand_own_elements_wake_nobody_and_lose_nothing() {
 }
 
 #[test]
+fn what_others_did_in_a_quiet_time_is_told_as_missed_and_own_commits_in_it_are_not() {
+    in_namespace(|| {
+        let own = OwnPorts::default();
+        let mut connection = Connection::open(&own).expect("a netlink socket");
+        let reports = watch(&own);
+        let add = |name: &str| table([Op::AddTable, Op::AddChain(Chain { name: name.into(), hook: None })]);
+        connection.quietly(|connection| {
+            connection.commit(&add("one")).expect("all is well");
+            connection.commit(&add("two")).expect("all is well");
+        });
+        expect_nothing_before_a_sign(&reports);
+        connection.quietly(|connection| {
+            connection.commit(&add("three")).expect("all is well");
+            nft(&["-f", "-"], "delete chain ip portway one");
+        });
+        let report = reports.recv_timeout(SOON);
+        assert_eq!(report.as_deref(), Ok("others changed nf_tables while portway itself did"));
+        nft(&["-f", "-"], "delete chain ip portway two");
+        let report = reports.recv_timeout(SOON).expect("it listens again");
+        assert!(report.starts_with("deleted: chain two of table ip portway, by nft"), "{report}");
+    });
+}
+
+#[test]
 fn lost_notifications_are_told_as_such_and_the_next_change_too() {
     in_namespace(|| {
         let own = OwnPorts::default();

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use portway_model::Family;
@@ -10,36 +9,23 @@ use portway_model::Family;
 use super::abi::{chain, elem, generation, msg, nfproto, rule, set, table};
 use super::decode::{self, Listed, ListedRule};
 use super::encode::{self, Encoded, Position};
+use super::own::OwnPorts;
 use crate::netlink::{KernelError, NetlinkError, Protocol, Socket, nfgenmsg};
 use crate::nftables::object::{Chain, Element, Name, Set, Transaction};
 
 /// How often a table that changes while it is listed is listed anew.
 const SNAPSHOT_ATTEMPTS: u32 = 8;
 
+/// Commits of more objects than this are kept from the kernel's notifications: it takes some 4 KiB for each, and more time
+/// than for the object itself.
+const QUIET_ABOVE: usize = 1_000;
+
 /// A socket for nf_tables, in the network namespace of the thread that opened it.
 pub struct Connection {
     socket: Socket,
-}
-
-/// The addresses of all sockets that this process commits with: a [`super::super::watch::Watch`] takes their changes
-/// for its own. Clones share one list.
-#[derive(Clone, Debug, Default)]
-pub struct OwnPorts(Arc<RwLock<Vec<u32>>>);
-
-impl OwnPorts {
-    /// Whether a change that this address caused is our own.
-    pub fn contains(&self, port: u32) -> bool {
-        self.read().contains(&port)
-    }
-
-    /// All of them.
-    pub(in crate::nftables) fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<u32>> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn add(&self, port: u32) {
-        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).push(port);
-    }
+    own: OwnPorts,
+    /// How often it has committed.
+    commits: u32,
 }
 
 /// What a commit did.
@@ -113,7 +99,7 @@ impl Connection {
     pub fn open(own: &OwnPorts) -> Result<Self, NetlinkError> {
         let socket = Socket::open(Protocol::Netfilter)?;
         own.add(socket.port());
-        Ok(Self { socket })
+        Ok(Self { socket, own: own.clone(), commits: 0 })
     }
 
     /// The socket's address, which the kernel's notifications name as the cause of what it commits.
@@ -142,7 +128,11 @@ impl Connection {
             let encoded = encode::encode(transaction, self.socket.next_sequence(), generation, &alone)
                 .map_err(CommitError::NotSent)?;
             let sent = Instant::now();
-            let answers = self.socket.exchange(&encoded.batch, true);
+            let answers = if encoded.objects > QUIET_ABOVE {
+                self.quietly(|connection| connection.send(&encoded))
+            } else {
+                self.send(&encoded)
+            };
             done.objects = encoded.objects;
             done.bytes += encoded.batch.as_bytes().len();
             done.encode += sent.duration_since(start);
@@ -161,6 +151,25 @@ impl Connection {
             }
             alone = unclear;
         }
+    }
+
+    fn send(&mut self, encoded: &Encoded) -> Result<Vec<KernelError>, NetlinkError> {
+        let errors = self.socket.exchange(&encoded.batch, true)?;
+        self.commits += u32::from(errors.is_empty());
+        Ok(errors)
+    }
+
+    /// Does something during which the kernel has nobody of this process to notify; large commits do so by themselves.
+    /// Should others commit meanwhile, the watches are told that they missed it.
+    pub fn quietly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(quiet) = self.own.quiet() else { return work(self) };
+        let (before, commits) = (self.generation(), self.commits);
+        let result = work(self);
+        quiet.end(|| match (before, self.generation()) {
+            (Ok(before), Ok(after)) => after.wrapping_sub(before) != self.commits.wrapping_sub(commits),
+            _ => true,
+        });
+        result
     }
 
     /// The kernel's generation of nf_tables in this network namespace: every commit of anybody's counts it up.

@@ -10,11 +10,15 @@ mod decode;
 mod encode;
 mod expr;
 mod notification;
+mod own;
 mod userdata;
 
-pub use connection::{CommitError, Committed, Connection, OwnPorts, Refusal, Snapshot, encode};
+pub use connection::{CommitError, Committed, Connection, Refusal, Snapshot, encode};
 pub use decode::{Listed, ListedRule};
+pub use own::OwnPorts;
+
 pub(in crate::nftables) use notification::{ChangeKind, Commit, Notification, read_notification};
+pub(in crate::nftables) use own::Listener;
 
 #[cfg(doc)]
 use crate::nftables::object::Transaction;
