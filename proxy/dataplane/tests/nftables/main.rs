@@ -4,6 +4,7 @@ mod cluster;
 mod kernel;
 mod namespace;
 mod nft;
+mod packets;
 mod sample;
 mod text;
 mod watch;

@@ -226,6 +226,7 @@ fn sticky(pick: Pick, timeout: Duration, family: Family) -> Vec<Exprs> {
         .dnat(address)
         .comment("a client with a live entry in @affinity: to its backend");
     // Only a dead entry is deleted: a client's second connection must not throw out what its first has just learned.
+    // (It still can, when both find the same dead entry in the same microsecond: there is no deletion of just this one.)
     let forget = entry()
         .is_not_in(tokens, token)
         .affinity(DynsetOp::Delete, client, backend, None)
