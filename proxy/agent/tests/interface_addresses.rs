@@ -1,5 +1,7 @@
 //! The node's interface addresses as a source, in a network namespace of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The API server as a source, against a server that breaks on demand (contract section 3).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

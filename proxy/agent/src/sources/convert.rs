@@ -167,3 +167,64 @@ pub(super) fn service_cidr(cidr: networking::ServiceCIDR) -> api::ServiceCidr {
         cidrs: cidr.spec.and_then(|spec| spec.cidrs).unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn read<K: Object>(json: &serde_json::Value) -> Event {
+        serde_json::from_value::<K>(json.clone()).unwrap().into_event()
+    }
+
+    #[test]
+    fn ep_9_the_trigger_time_is_read_in_every_form_of_rfc_3339() {
+        let at = |text: &str| {
+            trigger_time(&BTreeMap::from([(TRIGGER_TIME.to_owned(), text.to_owned())]))
+                .map(|time| time.duration_since(UNIX_EPOCH).unwrap())
+        };
+        let second = Duration::from_secs(1_767_323_045);
+        assert_eq!(at("2026-01-02T03:04:05Z"), Some(second));
+        assert_eq!(at("2026-01-02T03:04:05.000000001Z"), Some(second + Duration::from_nanos(1)));
+        assert_eq!(at("2026-01-02T04:04:05.5+01:00"), Some(second + Duration::from_millis(500)));
+        assert_eq!(at("yesterday"), None);
+        assert_eq!(trigger_time(&BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn every_field_that_the_model_knows_is_moved() {
+        let events = [
+            read::<core::Service>(&serde_json::json!({
+                "metadata": {"namespace": "ns", "name": "web", "labels": {"a": "b"}},
+                "spec": {
+                    "type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::1"],
+                    "ipFamilies": ["IPv4", "IPv6"], "externalIPs": ["192.0.2.1"],
+                    "ports": [{"name": "http", "protocol": "UDP", "port": 80, "nodePort": 30080, "targetPort": "web"}],
+                    "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 7}},
+                    "internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local",
+                    "loadBalancerSourceRanges": ["10.0.0.0/8"], "healthCheckNodePort": 30081,
+                },
+                "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.2", "hostname": "lb", "ipMode": "Proxy"}]}},
+            })),
+            read::<discovery::EndpointSlice>(&serde_json::json!({
+                "metadata": {"namespace": "ns", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": "IPv4",
+                "endpoints": [{
+                    "addresses": ["10.0.0.1"], "conditions": {"ready": true, "serving": false, "terminating": true},
+                    "nodeName": "n", "hints": {"forZones": [{"name": "z"}], "forNodes": [{"name": "m"}]},
+                }, {"addresses": ["10.0.0.2"]}],
+                "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
+            })),
+            read::<core::Node>(&serde_json::json!({
+                "metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}},
+                "spec": {"podCIDR": "10.244.0.0/24"},
+                "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.3"}]},
+            })),
+            read::<networking::ServiceCIDR>(&serde_json::json!({
+                "metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]},
+            })),
+        ];
+        insta::assert_debug_snapshot!(events);
+    }
+}

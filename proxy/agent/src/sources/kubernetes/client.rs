@@ -120,3 +120,40 @@ fn address(master: &str) -> Result<http::Uri, ConnectError> {
         _ => Err(ConnectError::Master { master: master.to_owned() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// The kernel's word for a connection to `port` that it probes when it is silent (`tr` is 2 in /proc/net/tcp).
+    fn is_probed(port: u16) -> bool {
+        let connections = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        connections.lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields[2].ends_with(&format!(":{port:04X}")) && fields[3] == "01" && fields[5].starts_with("02:")
+        })
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_is_probed() {
+        let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = server.local_addr().unwrap();
+        let config = KubernetesConfig { master: Some(address.to_string()), ..KubernetesConfig::default() };
+        let client = connect(&config).await.unwrap();
+        let request = tokio::spawn(async move {
+            client.request_text(http::Request::get("/").body(Vec::new()).unwrap()).await.map(|_| ()).unwrap_err()
+        });
+        let (connection, _) = tokio::task::spawn_blocking(move || server.accept()).await.unwrap().unwrap();
+        // The timer is set once the request has been acknowledged.
+        let probed = async {
+            while !is_probed(address.port()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), probed).await.expect("the connection has a keepalive timer");
+        drop(connection);
+        request.await.unwrap();
+    }
+}

@@ -70,10 +70,22 @@ pub(super) fn endpoint_slice(slice: &mut api::EndpointSlice) -> Result<(), Refus
     Ok(())
 }
 
-/// A Service that the API server would have given an address, and that has none.
-pub(super) fn lacks_cluster_ip(service: &api::Service) -> bool {
-    service.service_type.as_deref() != Some("ExternalName")
-        && service.cluster_ip.as_deref().unwrap_or_default().is_empty()
+/// What the API server would have allocated and nothing here does.
+pub(super) fn missing_allocations(service: &api::Service) -> Vec<String> {
+    let service_type = service.service_type.as_deref();
+    if service_type == Some("ExternalName") {
+        return Vec::new();
+    }
+    if service.cluster_ip.as_deref().unwrap_or_default().is_empty() {
+        return vec!["it has no spec.clusterIP and nothing here gives it one, so it is not served".to_owned()];
+    }
+    // A load balancer may do without node ports.
+    let wants_node_ports = service_type == Some("NodePort");
+    let lacking =
+        service.ports.iter().enumerate().filter(|(_, port)| wants_node_ports && port.node_port.unwrap_or(0) == 0);
+    lacking
+        .map(|(i, _)| format!("spec.ports[{i}] has no nodePort and nothing here gives it one, so none is opened"))
+        .collect()
 }
 
 /// Whether the API server would send this Service to a proxy (contract WATCH-1).

@@ -105,24 +105,19 @@ impl Content {
         let key = Key { kind, namespace, name };
         let event = match object {
             Object::Service(object) => {
-                let mut service = convert::service(object);
+                let mut service = convert::service(*object);
                 defaults::service(&mut service)?;
                 if !defaults::service_is_selected(&service) {
                     tracing::debug!(%key, "not for this proxy, ignored");
                     return Ok(());
                 }
-                if defaults::lacks_cluster_ip(&service) {
-                    self.warnings.push(ManifestWarning {
-                        file: file.to_owned(),
-                        object: key.to_string(),
-                        message: "it has no spec.clusterIP and nothing here gives it one, so it is not served"
-                            .to_owned(),
-                    });
+                for message in defaults::missing_allocations(&service) {
+                    self.warnings.push(ManifestWarning { file: file.to_owned(), object: key.to_string(), message });
                 }
                 Event::Service(service)
             }
             Object::EndpointSlice(object) => {
-                let mut slice = convert::endpoint_slice(object);
+                let mut slice = convert::endpoint_slice(*object);
                 defaults::endpoint_slice(&mut slice)?;
                 if !defaults::slice_is_selected(&slice) {
                     tracing::debug!(%key, "of a headless Service, ignored");
@@ -130,8 +125,8 @@ impl Content {
                 }
                 Event::EndpointSlice(slice)
             }
-            Object::Node(object) => Event::Node(convert::node(object)),
-            Object::ServiceCidr(object) => Event::ServiceCidr(convert::service_cidr(object)),
+            Object::Node(object) => Event::Node(convert::node(*object)),
+            Object::ServiceCidr(object) => Event::ServiceCidr(convert::service_cidr(*object)),
         };
         self.objects.push((key, Arc::new(event)));
         Ok(())

@@ -49,10 +49,10 @@ impl ManifestError {
 /// An object of a kind that portway reads.
 #[derive(Debug)]
 pub(super) enum Object {
-    Service(core::Service),
-    EndpointSlice(discovery::EndpointSlice),
-    Node(core::Node),
-    ServiceCidr(networking::ServiceCIDR),
+    Service(Box<core::Service>),
+    EndpointSlice(Box<discovery::EndpointSlice>),
+    Node(Box<core::Node>),
+    ServiceCidr(Box<networking::ServiceCIDR>),
 }
 
 /// A field and what is wrong with it.

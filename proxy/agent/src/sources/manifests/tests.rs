@@ -146,7 +146,8 @@ fn odd_manifests_are_warned_of_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: ";
     std::fs::write(folder.path().join("a.yaml"), format!("{service}{{}}\n")).unwrap();
-    std::fs::write(folder.path().join("b.yaml"), format!("{service}{{clusterIP: 10.96.0.1}}\n")).unwrap();
+    let ported = "{clusterIP: 10.96.0.1, type: NodePort, ports: [{port: 80, nodePort: 30080}, {port: 81, name: b}]}";
+    std::fs::write(folder.path().join("b.yaml"), format!("{service}{ported}\n")).unwrap();
     let loaded = load(&[folder.path()]).unwrap();
     let root = folder.path().display().to_string();
     let warnings: Vec<String> = loaded.warnings.iter().map(|warning| warning.to_string().replace(&root, "")).collect();
@@ -154,6 +155,7 @@ fn odd_manifests_are_warned_of_by_name() {
         warnings,
         [
             "/a.yaml: Service default/web: it has no spec.clusterIP and nothing here gives it one, so it is not served",
+            "/b.yaml: Service default/web: spec.ports[1] has no nodePort and nothing here gives it one, so none is opened",
             "/b.yaml: Service default/web: it is also in /a.yaml, which comes first; this one is ignored",
         ]
     );
