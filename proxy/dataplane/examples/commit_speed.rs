@@ -56,6 +56,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         times.push(start.elapsed());
     }
     times.sort();
+    let changed = connection.elements(Family::V4, "portway", &backends())?;
+    let is_new = |element: &&Element| matches!(&element.data, Data::Value(value) if value[3] == 200);
+    assert_eq!(changed.iter().filter(is_new).count(), times.len(), "every change is in the kernel");
     println!(
         "  one endpoint    {:?} (median of {})",
         times.get(times.len() / 2).unwrap_or(&Duration::ZERO),

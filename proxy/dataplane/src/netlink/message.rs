@@ -19,13 +19,13 @@ pub mod kind {
 
 /// Message flags, `NLM_F_*`.
 pub mod flags {
-    /// It asks for something; [`super::Batch::message`] always sets it.
+    /// It asks for something; [`super::super::Batch::message`] always sets it.
     pub const REQUEST: u16 = 0x1;
-    /// An acknowledgement is wanted; [`super::Batch::acknowledge_last`] sets it.
+    /// An acknowledgement is wanted; [`super::super::Batch::acknowledge_last`] sets it.
     pub const ACK: u16 = 0x4;
     /// What a dump lists has changed under it.
     pub const DUMP_INTERRUPTED: u16 = 0x10;
-    /// List everything (`NLM_F_ROOT | NLM_F_MATCH`); [`super::Socket::dump`] sets it.
+    /// List everything (`NLM_F_ROOT | NLM_F_MATCH`); [`super::super::Socket::dump`] sets it.
     pub const DUMP: u16 = 0x300;
     /// Replace what is there.
     pub const REPLACE: u16 = 0x100;

@@ -389,3 +389,106 @@ pub(super) fn predecessor(key: &[u8]) -> Option<crate::nftables::object::Bytes> 
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::netlink::Messages;
+    use crate::nftables::object::{Bytes, Verdict};
+    use crate::nftables::wire::decode::{join, read_elements, single_ranges};
+    use proptest::prelude::*;
+
+    fn services() -> Arc<Set> {
+        Arc::new(Set::verdict_map("services", [Field::DestinationAddress, Field::Protocol, Field::DestinationPort]))
+    }
+
+    fn adding(set: &Arc<Set>, numbers: Range<u32>) -> Op {
+        let element = |number: u32| {
+            Element::new(Bytes::new().field(&number.to_be_bytes()).field(&[6]).field(&[0, 80]))
+                .with(Data::Verdict(Verdict::Drop))
+        };
+        Op::AddElements { set: Arc::clone(set), elements: numbers.map(element).collect() }
+    }
+
+    fn transaction(ops: impl IntoIterator<Item = Op>) -> Transaction {
+        let mut transaction = Transaction::new(Family::V4, "portway");
+        ops.into_iter().for_each(|op| transaction.push(op));
+        transaction
+    }
+
+    fn spans(encoded: &Encoded) -> Vec<(Range<Position>, usize)> {
+        encoded.spans.iter().map(|span| (span.range.clone(), span.elements)).collect()
+    }
+
+    #[test]
+    fn elements_of_consecutive_operations_share_a_message_and_others_do_not() {
+        let (set, other) = (services(), Arc::new(Set::new("other", [Field::Mark])));
+        let of_other = Op::AddElements { set: other, elements: vec![Element::new([0, 0, 0, 1])] };
+        let delete = Op::DeleteElements { set: Arc::clone(&set), elements: vec![Element::new([0; 12])] };
+        let ops = [
+            adding(&set, 0..2),
+            adding(&set, 0..0),
+            adding(&set, 2..5),
+            of_other,
+            adding(&set, 5..6),
+            delete,
+            Op::FlushChain("c".into()),
+            adding(&set, 0..0),
+        ];
+        let encoded = encode(&transaction(ops), 100, None, &[]).expect("short");
+        let expected =
+            [((0, 0)..(3, 0), 5), ((3, 0)..(4, 0), 1), ((4, 0)..(5, 0), 1), ((5, 0)..(6, 0), 1), ((6, 0)..(7, 0), 0)];
+        assert_eq!(spans(&encoded), expected);
+        assert_eq!(encoded.objects, 9);
+        assert!(encoded.span(100).is_none() && encoded.span(106).is_none(), "the frame is about nothing");
+        assert_eq!(encoded.span(101).map(|span| span.elements), Some(5));
+    }
+
+    #[test]
+    fn elements_asked_for_alone_get_messages_of_their_own() {
+        let set = services();
+        let ops = [adding(&set, 0..3), adding(&set, 3..5), adding(&set, 5..8)];
+        let encoded = encode(&transaction(ops), 1, None, &[(0, 2)..(1, 1)]).expect("short");
+        let counts: Vec<_> = spans(&encoded).into_iter().map(|(range, count)| (range.start, count)).collect();
+        assert_eq!(counts, [((0, 0), 2), ((0, 2), 1), ((1, 0), 1), ((1, 1), 4)]);
+    }
+
+    #[test]
+    fn neighbours_of_keys_carry_and_end() {
+        assert_eq!(successor(&[10, 0, 255, 255]).as_deref(), Some(&[10, 1, 0, 0][..]));
+        assert_eq!(successor(&[255; 4]), None);
+        assert_eq!(predecessor(&[10, 1, 0, 0]).as_deref(), Some(&[10, 0, 255, 255][..]));
+        assert_eq!(predecessor(&[0; 4]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_in_messages_that_fit(
+            sizes in proptest::collection::vec(0u32..1500, 1..8),
+            chain in "[a-z][a-z0-9-]{0,200}",
+        ) {
+            let set = services();
+            let mut next = 0;
+            let ops: Vec<_> = sizes.iter().map(|size| {
+                let Op::AddElements { set, mut elements } = adding(&set, next..next + size) else { unreachable!() };
+                next += size;
+                for element in &mut elements {
+                    element.data = Data::Verdict(Verdict::Goto(chain.as_str().into()));
+                }
+                Op::AddElements { set, elements }
+            }).collect();
+            let wanted: Vec<_> = ops.iter().flat_map(|op| Elements::of(op).expect("elements").elements.to_vec()).collect();
+            let encoded = encode(&transaction(ops), 1, None, &[]).expect("short enough");
+            let mut halves = Vec::new();
+            for message in Messages::new(encoded.batch.as_bytes()) {
+                prop_assert!(message.payload.len() < 1 << 16);
+                if message.kind == msg::NEWSETELEM {
+                    read_elements(&message, &mut halves);
+                }
+            }
+            prop_assert_eq!(join(halves, single_ranges(&set)), wanted);
+        }
+    }
+}
