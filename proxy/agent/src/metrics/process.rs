@@ -4,12 +4,12 @@ use std::fs;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, Result};
+use prometheus::{Counter, Gauge, Result};
 use rustix::process::{Resource, getrlimit};
 
 /// Reads /proc/self whenever the page is asked for. A figure that cannot be read keeps its last value.
 pub(super) struct ProcessMetrics {
-    cpu: Gauge,
+    cpu: Counter,
     open_files: Gauge,
     most_files: Gauge,
     virtual_memory: Gauge,
@@ -21,7 +21,7 @@ pub(super) struct ProcessMetrics {
 impl ProcessMetrics {
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
-            cpu: Gauge::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")?,
+            cpu: Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")?,
             open_files: Gauge::new("process_open_fds", "Number of open file descriptors.")?,
             most_files: Gauge::new("process_max_fds", "Maximum number of open file descriptors.")?,
             virtual_memory: Gauge::new("process_virtual_memory_bytes", "Virtual memory size in bytes.")?,
@@ -34,23 +34,15 @@ impl ProcessMetrics {
         })
     }
 
-    fn all(&self) -> [&Gauge; 7] {
-        [
-            &self.cpu,
-            &self.open_files,
-            &self.most_files,
-            &self.virtual_memory,
-            &self.resident_memory,
-            &self.threads,
-            &self.started,
-        ]
+    fn gauges(&self) -> [&Gauge; 6] {
+        [&self.open_files, &self.most_files, &self.virtual_memory, &self.resident_memory, &self.threads, &self.started]
     }
 
     #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
     fn read(&self) {
         if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse) {
             let ticks_a_second = rustix::param::clock_ticks_per_second() as f64;
-            self.cpu.set(stat.cpu_ticks as f64 / ticks_a_second);
+            self.cpu.inc_by((stat.cpu_ticks as f64 / ticks_a_second - self.cpu.get()).max(0.0));
             self.threads.set(stat.threads as f64);
             self.virtual_memory.set(stat.virtual_bytes as f64);
             self.resident_memory.set((stat.resident_pages * rustix::param::page_size() as u64) as f64);
@@ -68,12 +60,12 @@ impl ProcessMetrics {
 
 impl Collector for ProcessMetrics {
     fn desc(&self) -> Vec<&Desc> {
-        self.all().into_iter().flat_map(Collector::desc).collect()
+        self.cpu.desc().into_iter().chain(self.gauges().into_iter().flat_map(Collector::desc)).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         self.read();
-        self.all().into_iter().flat_map(Collector::collect).collect()
+        self.cpu.collect().into_iter().chain(self.gauges().into_iter().flat_map(Collector::collect)).collect()
     }
 }
 
@@ -127,9 +119,8 @@ mod tests {
     fn this_process_uses_something() {
         let metrics = ProcessMetrics::new().unwrap();
         metrics.read();
-        for gauge in metrics.all() {
-            let name = gauge.desc()[0].fq_name.clone();
-            assert!(gauge.get() > 0.0 || name == "process_cpu_seconds_total", "{name} is {}", gauge.get());
+        for gauge in metrics.gauges() {
+            assert!(gauge.get() > 0.0, "{} is {}", gauge.desc()[0].fq_name, gauge.get());
         }
         assert!(metrics.started.get() > 1.6e9);
     }

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use portway_dataplane::Report;
 use portway_model::{Change, Family};
 
+use crate::metrics::SyncKind;
+
 /// Trigger times kept for each family while it fails. More than these would only repeat how late it already is.
 const MOST_TRIGGERS: usize = 10_000;
 
@@ -41,7 +43,7 @@ impl Outstanding {
 
     /// The dataplane was told of all of it: forgets what got through, and returns how long each trigger of a family
     /// that got through took (contract MET-2). A family of which nothing had to be written has none.
-    pub(super) fn told(&mut self, report: &Report, now: SystemTime) -> Vec<(Family, Duration)> {
+    pub(super) fn told(&mut self, kind: SyncKind, report: &Report, now: SystemTime) -> Vec<(Family, Duration)> {
         let mut latencies = Vec::new();
         for family in Family::ALL {
             let reported = report.families.iter().find(|reported| reported.family == family);
@@ -49,7 +51,7 @@ impl Outstanding {
                 continue;
             }
             let triggers = std::mem::take(&mut self.triggers[index(family)]);
-            if reported.is_some() {
+            if reported.is_some_and(|reported| kind == SyncKind::Full || reported.objects > 0) {
                 let ago = |trigger: SystemTime| now.duration_since(trigger).unwrap_or_default();
                 latencies.extend(triggers.into_iter().map(|trigger| (family, ago(trigger))));
             }

@@ -228,15 +228,15 @@ impl Syncer {
             self.metrics.sync.stats(family, self.cluster.family_stats(family));
         }
         self.metrics.sync.pending(self.cluster.pending());
-        if !self.full && self.outstanding.is_empty() {
+        let kind = if self.full { SyncKind::Full } else { SyncKind::Partial };
+        if kind == SyncKind::Partial && self.outstanding.is_empty() {
             // What happened does not concern the kernel.
             let report = Report::default();
-            self.metrics.sync.reported(SyncKind::Partial, &report, self.clock.wall());
-            self.outstanding.told(&report, self.clock.wall());
+            self.metrics.sync.reported(kind, &report, self.clock.wall());
+            self.outstanding.told(kind, &report, self.clock.wall());
             return;
         }
 
-        let kind = if self.full { SyncKind::Full } else { SyncKind::Partial };
         let _span = self.begin(kind);
         let started = self.now();
         let report = if self.full {
@@ -256,7 +256,7 @@ impl Syncer {
         self.log(&report, took);
         self.metrics.sync.reported(kind, &report, self.clock.wall());
         self.clean(&report);
-        for (family, latency) in self.outstanding.told(&report, self.clock.wall()) {
+        for (family, latency) in self.outstanding.told(kind, &report, self.clock.wall()) {
             self.metrics.sync.programmed(family, latency);
         }
         self.after(report.failed());
@@ -399,7 +399,7 @@ impl Syncer {
     fn warn(&self, problems: &[Problem]) {
         self.metrics.sync.problems(problems.len());
         for problem in problems {
-            tracing::warn!(object = problem.object, field = problem.field, "{}", problem.message);
+            tracing::warn!(object = problem.object, "{problem}");
         }
     }
 
@@ -412,6 +412,8 @@ impl Syncer {
                     %error,
                     "the kernel could not be written; what is in it stays, and it is tried again"
                 ),
+                // The families were looked at together, and this one needed nothing.
+                None if family.objects == 0 && family.refused.is_empty() => {}
                 None => tracing::debug!(
                     family = %family.family,
                     services = self.outstanding.change().services.len(),

@@ -71,7 +71,8 @@ impl Shared {
         let mut world = self.called(call);
         let cost = world.cost;
         world.elapsed += cost;
-        let mut families: Vec<FamilyReport> = Family::ALL.into_iter().map(FamilyReport::new).collect();
+        let done = |family| FamilyReport { objects: 2, ..FamilyReport::new(family) };
+        let mut families: Vec<FamilyReport> = Family::ALL.into_iter().map(done).collect();
         match world.answers.pop_front() {
             Some(Answer::Fails(failing)) => {
                 for report in &mut families {
