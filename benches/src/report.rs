@@ -64,7 +64,7 @@ impl Report {
             ("time", json!(seconds)),
             ("commit", json!(commit)),
             ("kernel", json!(rustix::system::uname().release().to_string_lossy())),
-            ("processor", json!(processor())),
+            ("machine", json!(processor())),
             ("processors", json!(std::thread::available_parallelism().map_or(1, usize::from))),
         ];
         let facts = facts.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
@@ -11,9 +12,10 @@ use crate::{packages, tool, vm};
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// What to measure: `nftables`. `--help` lists its measurements.
+    /// What to measure: `nftables`. Its `--help` lists its measurements; without one it makes them all, the last of them
+    /// in a virtual machine with kernel 6.1.
     dataplane: String,
-    /// Runs in a virtual machine with this kernel, such as 6.1.
+    /// Measures in a virtual machine with this kernel, such as 6.1: `sync` with 1,000 Services, if nothing is named.
     #[arg(long)]
     kernel: Option<String>,
     /// Passed on to the measuring program.
@@ -24,20 +26,49 @@ pub(crate) struct Options {
 /// Seconds that a measurement in a virtual machine may take.
 const VM_SECONDS: u64 = 1800;
 
+/// The kernel on which a layout that suits only newer ones shows.
+const OLD_KERNEL: &str = "6.1";
+
+/// What is measured in a virtual machine, where everything is slow.
+const IN_VM: &[&str] = &["sync", "--sizes", "100x2,1000x2", "--baseline", "1000"];
+
 /// Builds for release, then measures.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure(packages::BENCH)?;
     eprintln!("==> building for release");
     let programs = ["--package", "portway", "--package", "portway-testbed", "--package", "portway-bench"];
     tool::run(tool::cargo(&["build", "--release", "--bins"]).args(programs))?;
-    let program = tool::target().join("release/portway-bench");
     let commit = tool::output(Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(tool::root()));
+    let program = tool::target().join("release/portway-bench");
     let mut command: Vec<OsString> = vec![program.into(), options.dataplane.clone().into()];
     command.extend(["--commit".into(), commit.unwrap_or_default().trim().into()]);
-    command.extend(options.arguments.iter().cloned());
-    if let Some(kernel) = &options.kernel {
-        return vm::Machine { cpus: 2, ..vm::Machine::new(kernel, VM_SECONDS) }.run(&command);
+    match &options.kernel {
+        Some(kernel) => in_vm(kernel, command, &options.arguments),
+        None if options.arguments.is_empty() => {
+            let here = status(&command)?;
+            let there = in_vm(OLD_KERNEL, command, &[])?;
+            Ok(if here == ExitCode::SUCCESS { there } else { here })
+        }
+        None => {
+            command.extend(options.arguments.iter().cloned());
+            status(&command)
+        }
     }
-    let (program, arguments) = (&command[0], &command[1..]);
-    Ok(tool::exit_code(tool::status(Command::new(program).args(arguments))?))
+}
+
+fn status(command: &[OsString]) -> Result<ExitCode> {
+    Ok(tool::exit_code(tool::status(Command::new(&command[0]).args(&command[1..]))?))
+}
+
+/// Measures in a virtual machine. The figures are left in target/bench of this machine.
+fn in_vm(kernel: &str, mut command: Vec<OsString>, arguments: &[OsString]) -> Result<ExitCode> {
+    let results = tool::target().join("bench");
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    command.extend(["--out".into(), results.join(format!("nftables-{kernel}-{seconds}.jsonl")).into()]);
+    match arguments {
+        [] => command.extend(IN_VM.iter().map(OsString::from)),
+        arguments => command.extend(arguments.iter().cloned()),
+    }
+    eprintln!("==> in a virtual machine with kernel {kernel}");
+    vm::Machine { cpus: 2, results: Some(results), ..vm::Machine::new(kernel, VM_SECONDS) }.run(&command)
 }

@@ -59,7 +59,8 @@ pub(crate) fn check() -> Result<bool> {
     let rows: Vec<_> = list.lines().filter_map(row).collect();
     let later = rows.iter().filter(|row| row.proof.starts_with(LATER)).count();
     let verdict = if complaints.is_empty() { "passed" } else { "FAILED" };
-    println!("    {verdict}: {} behaviours, {} proven, {later} later", rows.len(), rows.len() - later);
+    let proven = rows.iter().filter(|row| proofs.contains_key(row.id)).count();
+    println!("    {verdict}: {} behaviours, {proven} proven, {later} later", rows.len());
     Ok(complaints.is_empty())
 }
 

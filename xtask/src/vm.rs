@@ -55,12 +55,14 @@ pub(crate) struct Machine<'a> {
     pub(crate) cpus: u32,
     /// How long it may run.
     pub(crate) limit: Duration,
+    /// A directory of this machine in which the command may leave files behind.
+    pub(crate) results: Option<PathBuf>,
 }
 
 impl<'a> Machine<'a> {
     /// A machine of modest size.
     pub(crate) fn new(kernel: &'a str, seconds: u64) -> Self {
-        Self { kernel, memory: 1024, cpus: 1, limit: Duration::from_secs(seconds) }
+        Self { kernel, memory: 1024, cpus: 1, limit: Duration::from_secs(seconds), results: None }
     }
 
     /// Boots the machine, runs the command in this directory, and returns its status. Its output comes here.
@@ -68,6 +70,10 @@ impl<'a> Machine<'a> {
         packages::ensure(packages::VM)?;
         let kernel = Kernel::fetch(self.kernel)?;
         let control = Control::new(command)?;
+        if let Some(results) = &self.results {
+            fs::create_dir_all(results).with_context(|| format!("cannot make {}", results.display()))?;
+            fs::write(control.0.join("results"), results.as_os_str().as_encoded_bytes())?;
+        }
         let machine = Running(self.command(&kernel, &control.0).spawn().context("cannot run qemu-system-x86_64")?);
         let ended = machine.wait(self.limit)?;
         if let Ok(status) = fs::read_to_string(control.0.join("status")) {
@@ -99,11 +105,12 @@ impl<'a> Machine<'a> {
         command.args(["-serial", "chardev:console", "-chardev", "stdio,id=out,signal=off", "-serial", "chardev:out"]);
         command.args(["-object", "rng-random,id=entropy,filename=/dev/urandom"]);
         command.args(["-device", "virtio-rng-pci,rng=entropy"]);
-        let shares = [
+        let mut shares = vec![
             ("root", Path::new("/"), ",readonly=on,multidevs=remap"),
             ("modules", &kernel.modules, ",readonly=on"),
             ("control", control, ""),
         ];
+        shares.extend(self.results.iter().map(|results| ("results", results.as_path(), "")));
         for (tag, path, options) in shares {
             let path = path.to_string_lossy();
             let share = ["local,path=", &path, ",mount_tag=", tag, ",security_model=none", options];

@@ -20,6 +20,12 @@ $B mount -t tmpfs tmpfs /new/run
 $B mkdir -p /new/run/netns /new/run/control /new/dev/pts /new/dev/shm "/new/usr/lib/modules/$RELEASE"
 $B mount -t 9p -o $SHARE,ro,cache=loose modules "/new/usr/lib/modules/$RELEASE"
 $B mount -t 9p -o $SHARE control /new/run/control
+# Where the command may leave files behind on the host.
+if [ -e /new/run/control/results ]; then
+  RESULTS=$($B cat /new/run/control/results)
+  $B mkdir -p "/new$RESULTS"
+  $B mount -t 9p -o $SHARE results "/new$RESULTS"
+fi
 $B mount -t devpts devpts /new/dev/pts
 $B mount -t tmpfs tmpfs /new/dev/shm
 $B mount -t bpf bpf /new/sys/fs/bpf
