@@ -34,7 +34,6 @@ fn tuning() -> Tuning {
     Tuning {
         watch_timeout: Duration::from_secs(60),
         answer_timeout: Duration::from_secs(5),
-        streaming_silence: Duration::from_millis(700),
         backoff_first: Duration::from_millis(50),
         backoff_limit: Duration::from_secs(1),
         missing_kind_retry: Duration::from_secs(600),
@@ -271,7 +270,9 @@ fn a_server_that_refuses_streaming_lists_is_asked_for_pages() {
 #[test]
 fn a_server_that_ignores_streaming_lists_is_asked_for_pages() {
     let server = faulty(&MANY, Faults { streaming_lists: StreamingLists::Ignored, ..Faults::default() });
-    let mut running = Running::synced(config(&server));
+    let mut config = config(&server);
+    config.tuning.streaming_silence = Duration::from_millis(700);
+    let mut running = Running::synced(config);
     running.until_services(&MANY);
     server.store().put(service("late")).unwrap();
     while !running.known.contains("default/late") {

@@ -67,7 +67,7 @@ impl Default for Tuning {
             streaming_silence: Duration::from_secs(5),
             streaming_limit: Duration::from_secs(60),
             backoff_first: Duration::from_millis(200),
-            backoff_limit: Duration::from_secs(3),
+            backoff_limit: Duration::from_secs(2),
             missing_kind_retry: Duration::from_secs(300),
             page_size: 500,
         }
