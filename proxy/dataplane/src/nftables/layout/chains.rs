@@ -241,7 +241,8 @@ fn sticky(pick: Pick, timeout: Duration, family: Family) -> Vec<Exprs> {
         .protocol()
         .dnat(address)
         .comment("a new client: to a random backend of the slots, and remember");
-    // When the map is full, or the slot went away meanwhile: a backend, but no memory of it.
+    // When the map is full, the slot went away meanwhile, or the client has lost more than a dozen backends within a
+    // second (the kernel clears away deleted entries only so often): a backend, but no memory of it.
     let anyway = choices(pick.count)
         .map(|count| picked(count).dnat(address).comment("no room to remember: to a random backend of the slots"));
     [stay, forget, learn].into_iter().chain(anyway).collect()
