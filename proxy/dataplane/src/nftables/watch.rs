@@ -20,7 +20,7 @@ const GROUP: u32 = 7;
 
 /// Room for notifications that nobody has read yet: thousands of them. More are told as lost, which costs an audit and
 /// not the kernel's memory.
-const BUFFER: usize = 2 << 20;
+const BUFFER: usize = 512 << 10;
 
 /// Listens for commits of others that touch some tables, in the network namespace of the thread that opened it.
 pub struct Watch {

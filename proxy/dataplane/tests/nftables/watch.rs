@@ -199,7 +199,7 @@ fn lost_notifications_are_told_as_such_and_the_next_change_too() {
         // Nobody reads while another program adds more than the socket can hold.
         let mut foreign = Connection::open(&OwnPorts::default()).expect("a netlink socket");
         let big = Arc::new(Set::new("big", [Field::Mark]));
-        let elements = (0..200_000u32).map(|number| Element::new(number.to_ne_bytes())).collect();
+        let elements = (0..20_000u32).map(|number| Element::new(number.to_ne_bytes())).collect();
         let ops = [Op::AddTable, Op::AddSet(Arc::clone(&big)), Op::AddElements { set: Arc::clone(&big), elements }];
         foreign.commit(&table(ops)).expect("all is well");
         let (sender, reports) = channel();
