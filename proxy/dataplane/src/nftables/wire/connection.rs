@@ -46,7 +46,7 @@ pub struct Committed {
 pub enum CommitError {
     /// The kernel refused operations: all that it would refuse as things stand, in their order. An operation that needs
     /// one before it is refused with it.
-    #[error("the kernel refused {} operations, first operation {}: {}", .0.len(), .0[0].op, .0[0].source)]
+    #[error("the kernel refused {} operations{}", .0.len(), first_of(.0))]
     Refused(Vec<Refusal>),
     /// The kernel refused the transaction as a whole.
     #[error("the kernel refused the transaction: {0}")]
@@ -75,6 +75,10 @@ pub struct Refusal {
     pub source: io::Error,
     /// What the kernel said besides.
     pub message: Option<String>,
+}
+
+fn first_of(refused: &[Refusal]) -> String {
+    refused.first().map(|first| format!(", first operation {}: {}", first.op, first.source)).unwrap_or_default()
 }
 
 /// A table as the kernel has it at one moment.
