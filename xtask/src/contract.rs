@@ -1,6 +1,7 @@
 //! Which test proves which behaviour: docs/behaviours.md lists the behaviours, test names bear their IDs.
 //!
-//! `svc_7_proxy_mode_ingress_gets_no_rule` proves SVC-7; a name may bear several (`rej_1_np_7_…`).
+//! `svc_7_proxy_mode_ingress_gets_no_rule` proves SVC-7; a name may bear several (`rej_1_np_7_…`). So does each flow of
+//! the flow table that names IDs at its end (`[MASQ-4 TOPO-7]`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -144,14 +145,22 @@ fn collect(directory: &Path, proofs: &mut Proofs) -> Result<()> {
         let path = directory.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             collect(&path, proofs)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(entry.path()).with_context(|| format!("cannot read {path:?}"))?;
-            for name in test_names(&text) {
-                for id in ids(name) {
-                    let test = Test { name: name.to_owned(), file: path.clone() };
-                    proofs.entry(id).or_default().push(test);
-                }
+            continue;
+        }
+        let read = || fs::read_to_string(entry.path()).with_context(|| format!("cannot read {path:?}"));
+        let borne: Vec<(String, String)> = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("rs") => {
+                let text = read()?;
+                test_names(&text).flat_map(|name| ids(name).into_iter().map(|id| (id, name.to_owned()))).collect()
             }
+            Some("flow") => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                flow_ids(&read()?).into_iter().map(|id| (id, name.clone())).collect()
+            }
+            _ => Vec::new(),
+        };
+        for (id, name) in borne {
+            proofs.entry(id).or_default().push(Test { name, file: path.clone() });
         }
     }
     Ok(())
@@ -186,6 +195,16 @@ fn ids(name: &str) -> Vec<String> {
     ids
 }
 
+/// The IDs at the end of a scenario's flows.
+fn flow_ids(text: &str) -> Vec<String> {
+    let lists = text.lines().filter_map(|line| line.trim_end().strip_suffix(']')?.rsplit_once('[').map(|(_, ids)| ids));
+    let is_id = |word: &&str| {
+        let Some((section, number)) = word.split_once('-') else { return false };
+        SECTIONS.contains(&section.to_lowercase().as_str()) && number.parse::<u16>().is_ok()
+    };
+    lists.flat_map(|ids| ids.split_whitespace().filter(is_id)).map(str::to_owned).collect()
+}
+
 /// The first parts of the IDs that there are.
 const SECTIONS: &[&str] =
     &["svc", "ep", "watch", "topo", "rej", "masq", "np", "aff", "ipt", "nft", "ipvs", "hc", "hz", "ct", "met", "cfg"];
@@ -201,6 +220,12 @@ mod tests {
         assert_eq!(ids("ct_3"), ["CT-3"]);
         assert!(ids("services_7_are_there").is_empty());
         assert!(ids("svc_seven").is_empty());
+    }
+
+    #[test]
+    fn flows_bear_the_ids_that_they_end_with() {
+        let text = "pod-1-a -> x : pod-1-b   [MASQ-4 TOPO-7]\nclient -> y : dropped\n# [SVC-x]\n";
+        assert_eq!(flow_ids(text), ["MASQ-4", "TOPO-7"]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     let command = AgentCommand::new(
         &arguments.portway,
         NODE,
-        &["--cluster-cidr", "10.1.0.0/16,fd00:1::/48", "--manifests", &manifests.path().to_string_lossy()],
+        &["--cluster-cidr", "10.1.0.0/16,fd00:1::/32", "--manifests", &manifests.path().to_string_lossy()],
     );
     println!("On {NODE}: portway run {}", command.arguments.join(" "));
     let agent = command.start(cluster.node()).context("portway cannot be started")?;
