@@ -1,13 +1,13 @@
 //! What is still to be deleted, and when: a first pass right after the kernel follows, a second a moment later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use portway_model::{Change, Family, NodePortAddresses};
+use portway_model::{Change, Family, NodePortAddresses, NodeSettings};
 
 use super::flow::Flow;
-use super::stale::{self, Answering, NodePorts, Place};
+use super::stale::{self, Answering, Doubt, NodePorts, Place};
 use super::table::{Kernel, Query, Table};
 use crate::DataplaneError;
 
@@ -18,9 +18,9 @@ use crate::DataplaneError;
 /// still short for a client that was so unlucky.
 pub const SECOND_PASS: Duration = Duration::from_millis(100);
 
-/// Up to so many places the kernel is asked for each one alone, and walks its table each time; for more, all UDP flows
-/// are read once. One walk costs about a thirtieth of reading all when all are UDP.
-const ASKED_ALONE: usize = 16;
+/// Up to so many questions are asked one by one, for each of which the kernel walks its table; for more, all UDP flows
+/// are read once, which costs about as much as nine walks where the whole table is UDP.
+const QUESTIONS: usize = 8;
 
 /// Deletes the conntrack entries of UDP flows that Changes have left behind (contract CT-3 to CT-6).
 ///
@@ -52,6 +52,7 @@ pub struct Cleaned {
 #[derive(Debug)]
 struct Work {
     answering: Answering,
+    doubt: Doubt,
     pass: Pass,
 }
 
@@ -62,33 +63,32 @@ enum Pass {
 }
 
 impl Conntrack {
-    /// On the kernel's table of the calling thread's network namespace.
-    pub fn open() -> Result<Self, DataplaneError> {
-        Ok(Self::on(Kernel::open()?))
+    /// On the kernel's table of the calling thread's network namespace. `settings` are those of the Plan that the first
+    /// Change starts from.
+    pub fn open(settings: &NodeSettings) -> Result<Self, DataplaneError> {
+        Ok(Self::on(Kernel::open()?, settings))
     }
 }
 
 impl<T: Table> Conntrack<T> {
     /// On this table.
-    pub fn on(table: T) -> Self {
-        Self { table, node_ports: NodePorts::default(), work: BTreeMap::new() }
+    pub fn on(table: T, settings: &NodeSettings) -> Self {
+        Self { table, node_ports: NodePorts::new(settings), work: BTreeMap::new() }
     }
 
     /// The kernel now follows this Change: remembers where flows may have become stale. The same Change may come again,
     /// also as part of a later one.
     pub fn note(&mut self, change: &Change) {
-        let news = self.node_ports.read(change);
-        for (place, answering) in news.places {
+        for (place, (answering, doubt)) in self.node_ports.read(change) {
             // Who answers now counts also for what is still to be done from earlier.
-            if let Some(work) = self.work.get_mut(&place) {
-                work.answering = answering;
-            } else if news.stale.contains(&place) {
-                self.work.insert(place, Work { answering, pass: Pass::First });
-            }
-        }
-        for place in news.stale {
-            if let Some(work) = self.work.get_mut(&place) {
-                work.pass = Pass::First;
+            let (earlier, pass) = match self.work.remove(&place) {
+                Some(work) if doubt.is_none() => (Some(work.doubt), work.pass),
+                Some(work) => (Some(work.doubt), Pass::First),
+                None => (None, Pass::First),
+            };
+            let doubt = earlier.into_iter().chain(doubt).reduce(Doubt::and).and_then(|doubt| doubt.unless(&answering));
+            if let Some(doubt) = doubt {
+                self.work.insert(place, Work { answering, doubt, pass });
             }
         }
     }
@@ -133,9 +133,7 @@ impl<T: Table> Conntrack<T> {
         let local = self.local(family, due)?;
         let is_local = |address: IpAddr| local.contains(&address);
         let looked_at = |place: Place| due.binary_search(&place).is_ok();
-        let alone = due.len() <= ASKED_ALONE;
-        let queries = if alone { due.iter().map(|place| place.query()).collect() } else { vec![Query::Family(family)] };
-        for query in queries {
+        for query in self.queries(family, due) {
             let (flows, examined) = self.table.list(&query)?;
             let is_stale = |flow: &Flow| {
                 stale::place(flow, &looked_at, is_local)
@@ -149,6 +147,29 @@ impl<T: Table> Conntrack<T> {
             }
         }
         Ok(())
+    }
+
+    /// What to ask for, in as few walks of the kernel's table as will do.
+    fn queries(&self, family: Family, due: &[Place]) -> Vec<Query> {
+        let mut questions = Vec::new();
+        let mut places = Vec::new();
+        let mut endpoints = BTreeSet::new();
+        for (place, work) in due.iter().filter_map(|place| Some((place, self.work.get(place)?))) {
+            match &work.doubt {
+                Doubt::All => questions.push(place.query()),
+                Doubt::AnsweredBy(lost) => {
+                    places.push(place.query());
+                    endpoints.extend(lost.iter().copied());
+                }
+            }
+        }
+        // An endpoint that is gone is one question, whatever the number of addresses it was reached by.
+        if endpoints.len() < places.len() {
+            questions.extend(endpoints.into_iter().map(Query::ReplySource));
+        } else {
+            questions.extend(places);
+        }
+        if questions.len() <= QUESTIONS { questions } else { vec![Query::Family(family)] }
     }
 
     /// The addresses at which NodePorts answer, if a NodePort is among these places.

@@ -32,8 +32,10 @@ mod tuple {
 mod filter {
     pub(super) const ORIG_FLAGS: u16 = 1;
     pub(super) const REPLY_FLAGS: u16 = 2;
+    pub(super) const IP_SRC: u32 = 1;
     pub(super) const IP_DST: u32 = 1 << 1;
     pub(super) const PROTO_NUM: u32 = 1 << 3;
+    pub(super) const SRC_PORT: u32 = 1 << 4;
     pub(super) const DST_PORT: u32 = 1 << 5;
 }
 
@@ -84,34 +86,49 @@ impl Flow {
         w.nest(cta::TUPLE_ORIG, |w| write_tuple(w, self.source, self.destination));
         w.be32(cta::ID, self.id);
     }
-
-    /// Writes both directions, as the making of an entry wants them.
-    pub fn write_tuples(&self, w: &mut Writer<'_>) {
-        w.nest(cta::TUPLE_ORIG, |w| write_tuple(w, self.source, self.destination));
-        w.nest(cta::TUPLE_REPLY, |w| write_tuple(w, self.reply_source, self.reply_destination));
-    }
 }
 
-/// Writes a filter for UDP entries to this address and port, as far as they are given.
-pub(super) fn write_filter(w: &mut Writer<'_>, address: Option<IpAddr>, port: Option<u16>) {
-    let mut flags = filter::PROTO_NUM;
-    w.nest(cta::TUPLE_ORIG, |w| {
-        if let Some(address) = address {
-            flags |= filter::IP_DST;
-            w.nest(tuple::IP, |w| write_address(w, address, tuple::V4_DST, tuple::V6_DST));
-        }
-        w.nest(tuple::PROTO, |w| {
-            w.u8(tuple::PROTO_NUM, Protocol::Udp.number());
-            if let Some(port) = port {
-                flags |= filter::DST_PORT;
-                w.be16(tuple::DST_PORT, port);
+/// What the kernel compares before it hands out an entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Filter {
+    /// UDP alone.
+    Udp,
+    /// And this port, at this address if it is given, as the original destination.
+    Destination(Option<IpAddr>, u16),
+    /// And this address and port as the source of replies.
+    ReplySource(IpAddr, u16),
+}
+
+impl Filter {
+    pub(super) fn write(self, w: &mut Writer<'_>) {
+        let (address, port, reply) = match self {
+            Filter::Udp => (None, None, false),
+            Filter::Destination(address, port) => (address, Some(port), false),
+            Filter::ReplySource(address, port) => (Some(address), Some(port), true),
+        };
+        // Of IPv6 the kernel compares ports only: it takes equal addresses for different ones (5.8 to this day).
+        let address = address.filter(IpAddr::is_ipv4);
+        let mut flags = filter::PROTO_NUM;
+        w.nest(if reply { cta::TUPLE_REPLY } else { cta::TUPLE_ORIG }, |w| {
+            if let Some(address) = address {
+                flags |= if reply { filter::IP_SRC } else { filter::IP_DST };
+                let kinds = if reply { (tuple::V4_SRC, tuple::V6_SRC) } else { (tuple::V4_DST, tuple::V6_DST) };
+                w.nest(tuple::IP, |w| write_address(w, address, kinds.0, kinds.1));
             }
+            w.nest(tuple::PROTO, |w| {
+                w.u8(tuple::PROTO_NUM, Protocol::Udp.number());
+                if let Some(port) = port {
+                    flags |= if reply { filter::SRC_PORT } else { filter::DST_PORT };
+                    w.be16(if reply { tuple::SRC_PORT } else { tuple::DST_PORT }, port);
+                }
+            });
         });
-    });
-    w.nest(cta::FILTER, |w| {
-        w.ne32(filter::ORIG_FLAGS, flags);
-        w.ne32(filter::REPLY_FLAGS, 0);
-    });
+        let (original, reply) = if reply { (0, flags) } else { (flags, 0) };
+        w.nest(cta::FILTER, |w| {
+            w.ne32(filter::ORIG_FLAGS, original);
+            w.ne32(filter::REPLY_FLAGS, reply);
+        });
+    }
 }
 
 fn write_tuple(w: &mut Writer<'_>, source: SocketAddr, destination: SocketAddr) {

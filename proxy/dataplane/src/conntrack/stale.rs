@@ -48,27 +48,55 @@ impl Answering {
     /// Whether a flow to this place is stale.
     pub(super) fn is_stale(&self, flow: &Flow) -> bool {
         match self {
-            Answering::Endpoints(endpoints) => !endpoints.iter().any(|backend| at(backend) == flow.reply_source),
+            Answering::Endpoints(_) => !self.serves(&flow.reply_source),
             Answering::Nobody => flow.is_translated(),
         }
     }
 
-    fn serves(&self, backend: &Backend) -> bool {
-        matches!(self, Answering::Endpoints(endpoints) if endpoints.iter().any(|other| at(other) == at(backend)))
+    fn serves(&self, endpoint: &SocketAddr) -> bool {
+        matches!(self, Answering::Endpoints(endpoints) if endpoints.iter().any(|backend| at(backend) == *endpoint))
     }
 }
 
-/// What one Change means to flows.
-#[derive(Debug, Default)]
-pub(super) struct News {
-    /// Everything that changed, with who answers now.
-    pub(super) places: BTreeMap<Place, Answering>,
-    /// Those of them where flows may have become stale.
-    pub(super) stale: BTreeSet<Place>,
+/// Which flows to a place can have become stale.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Any: those too that were never translated.
+    All,
+    /// Those that one of these endpoints answers, which did until now.
+    AnsweredBy(BTreeSet<SocketAddr>),
 }
 
+impl Doubt {
+    /// Both.
+    pub(super) fn and(self, other: Doubt) -> Doubt {
+        match (self, other) {
+            (Doubt::AnsweredBy(mut these), Doubt::AnsweredBy(those)) => {
+                these.extend(those);
+                Doubt::AnsweredBy(these)
+            }
+            _ => Doubt::All,
+        }
+    }
+
+    /// What is left of it where these answer: what answers is not in doubt.
+    pub(super) fn unless(self, answering: &Answering) -> Option<Doubt> {
+        match self {
+            Doubt::All => Some(Doubt::All),
+            Doubt::AnsweredBy(mut endpoints) => {
+                endpoints.retain(|endpoint| !answering.serves(endpoint));
+                (!endpoints.is_empty()).then_some(Doubt::AnsweredBy(endpoints))
+            }
+        }
+    }
+}
+
+/// What one Change means to flows: each place that it concerns, who answers there now, and which flows can have become
+/// stale, if any.
+pub(super) type News = BTreeMap<Place, (Answering, Option<Doubt>)>;
+
 /// The UDP NodePorts of the node and who answers there: kept, because new NodePort addresses concern them all.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NodePorts {
     ports: HashMap<Place, Answering>,
     v4: NodePortAddresses,
@@ -76,6 +104,12 @@ pub(super) struct NodePorts {
 }
 
 impl NodePorts {
+    /// None yet.
+    pub(super) fn new(settings: &NodeSettings) -> Self {
+        let at = |family| settings.family(family).node_port_addresses.clone();
+        Self { ports: HashMap::new(), v4: at(Family::V4), v6: at(Family::V6) }
+    }
+
     /// Where NodePorts answer in a family.
     pub(super) fn addresses(&self, family: Family) -> &NodePortAddresses {
         match family {
@@ -93,20 +127,18 @@ impl NodePorts {
             after.extend(places(service.after.as_deref()));
         }
         // A place may pass from one Service to another in one Change: it is gone only if nobody has it now.
-        let gone = before.keys().filter(|place| !after.contains_key(place)).map(|place| (*place, Answering::Nobody));
-        let gone: Vec<_> = gone.collect();
-        let mut news = News::default();
-        for (place, now) in after.into_iter().chain(gone) {
-            if became_stale(before.get(&place), &now) {
-                news.stale.insert(place);
-            }
+        let gone = before.keys().filter(|place| !after.contains_key(place)).copied().collect::<Vec<_>>();
+        after.extend(gone.into_iter().map(|place| (place, Answering::Nobody)));
+        let mut news = News::new();
+        for (place, now) in after {
             if let Place::NodePort(..) = place {
                 match &now {
                     Answering::Endpoints(_) => self.ports.insert(place, now.clone()),
                     Answering::Nobody => self.ports.remove(&place),
                 };
             }
-            news.places.insert(place, now);
+            let doubt = doubt(before.get(&place), &now);
+            news.insert(place, (now, doubt));
         }
         if let Some(settings) = &change.settings {
             self.take_settings(&settings.after, &mut news);
@@ -126,19 +158,22 @@ impl NodePorts {
                 Family::V6 => self.v6 = now.clone(),
             }
             for (place, answering) in self.ports.iter().filter(|(place, _)| place.family() == family) {
-                news.stale.insert(*place);
-                news.places.insert(*place, answering.clone());
+                news.insert(*place, (answering.clone(), Some(Doubt::All)));
             }
         }
     }
 }
 
-/// Whether flows to a place can be stale that were not before: an endpoint that answered does so no more, or nobody
-/// was there to translate them.
-fn became_stale(before: Option<&Answering>, now: &Answering) -> bool {
+/// Which flows to a place can be stale that were not before: those of an endpoint that answers no more, or all where
+/// nobody was there to translate them.
+fn doubt(before: Option<&Answering>, now: &Answering) -> Option<Doubt> {
     match before {
-        Some(Answering::Endpoints(before)) if !before.is_empty() => before.iter().any(|backend| !now.serves(backend)),
-        _ => true,
+        Some(Answering::Endpoints(before)) if !before.is_empty() => {
+            let lost: BTreeSet<_> = before.iter().map(at).filter(|endpoint| !now.serves(endpoint)).collect();
+            (!lost.is_empty()).then_some(Doubt::AnsweredBy(lost))
+        }
+        Some(_) if *now == Answering::Nobody => None,
+        _ => Some(Doubt::All),
     }
 }
 

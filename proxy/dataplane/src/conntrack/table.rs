@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use portway_model::Family;
 
-use super::flow::{self, Flow};
+use super::flow::{Filter, Flow};
 use super::local;
 use crate::DataplaneError;
 use crate::netlink::{Batch, NetlinkError, Protocol, Socket, nfgenmsg};
@@ -25,6 +25,8 @@ pub enum Query {
     Destination(SocketAddr),
     /// Those to this port, whatever the address.
     Port(Family, u16),
+    /// Those whose replies come from this address and port.
+    ReplySource(SocketAddr),
     /// All.
     Family(Family),
 }
@@ -33,7 +35,7 @@ impl Query {
     /// The family of what it matches.
     pub fn family(&self) -> Family {
         match self {
-            Query::Destination(address) => Family::of(address.ip()),
+            Query::Destination(address) | Query::ReplySource(address) => Family::of(address.ip()),
             Query::Port(family, _) | Query::Family(family) => *family,
         }
     }
@@ -43,7 +45,17 @@ impl Query {
         match self {
             Query::Destination(address) => flow.destination == *address,
             Query::Port(family, port) => flow.family() == *family && flow.destination.port() == *port,
+            Query::ReplySource(address) => flow.reply_source == *address,
             Query::Family(family) => flow.family() == *family,
+        }
+    }
+
+    fn filter(&self) -> Filter {
+        match self {
+            Query::Destination(address) => Filter::Destination(Some(address.ip()), address.port()),
+            Query::Port(_, port) => Filter::Destination(None, *port),
+            Query::ReplySource(address) => Filter::ReplySource(address.ip(), address.port()),
+            Query::Family(_) => Filter::Udp,
         }
     }
 }
@@ -88,15 +100,14 @@ impl Kernel {
         let flows = self.socket.dump(
             GET,
             header(query.family()),
-            |w| match query {
-                _ if !filters => {}
-                Query::Destination(address) => flow::write_filter(w, Some(address.ip()), Some(address.port())),
-                Query::Port(_, port) => flow::write_filter(w, None, Some(*port)),
-                Query::Family(_) => flow::write_filter(w, None, None),
+            |w| {
+                if filters {
+                    query.filter().write(w);
+                }
             },
             |message| {
                 examined += 1;
-                // A kernel that does not know the filter sends everything.
+                // A kernel that does not know the filter sends everything, and one that does more than is wanted of IPv6.
                 Flow::read(message).filter(|flow| query.matches(flow))
             },
         )?;
