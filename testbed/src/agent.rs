@@ -56,6 +56,11 @@ impl Agent {
         self.process.id()
     }
 
+    /// The status with which it has ended, if it has.
+    pub fn ended(&mut self) -> io::Result<Option<std::process::ExitStatus>> {
+        self.process.ended()
+    }
+
     /// Kills it with SIGKILL.
     pub fn kill(&mut self) -> io::Result<()> {
         self.process.kill()

@@ -7,6 +7,7 @@
 //! * [`probe`]: requests from a host, and what became of them;
 //! * [`objects`]: Services and their endpoints in such a cluster;
 //! * [`proxy`]: what stands under test on its first node;
+//! * [`stream`]: connections without pause, and connections that stay;
 //! * [`flows`]: the flow table, who reaches what from where.
 //!
 //! Everything that sends packets stays in namespaces that end with this process.
@@ -19,6 +20,7 @@ pub mod flows;
 pub mod objects;
 pub mod probe;
 pub mod proxy;
+pub mod stream;
 
 /// What this machine lacks for clusters of network namespaces, if it lacks anything: root, or a program.
 pub fn missing() -> Option<String> {

@@ -33,7 +33,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Reads a server's line.
-    fn parse(line: &str) -> Self {
+    pub(crate) fn parse(line: &str) -> Self {
         let mut words = line.split_whitespace();
         let parsed = (|| {
             let backend = words.next()?.to_owned();

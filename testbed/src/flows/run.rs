@@ -49,7 +49,8 @@ pub fn run(scenario: &Scenario, cluster: &Cluster, proxy: &mut dyn Proxy) -> Vec
             results.push(FlowResult { scenario: scenario.name.clone(), flow: flow.clone(), verdict });
         };
         if let Err(error) = told {
-            step.flows.iter().for_each(|flow| push(flow, Verdict::Wrong(format!("{error:#}"))));
+            println!("{}, state {}: {error:#}", scenario.name, index + 1);
+            step.flows.iter().for_each(|flow| push(flow, Verdict::Wrong("the proxy did not get there".to_owned())));
             continue;
         }
         thread::sleep(step.wait);

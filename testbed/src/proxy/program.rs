@@ -11,8 +11,9 @@ use portway_model::Protocol;
 use tempfile::TempDir;
 
 use super::{Proxy, ProxyOptions};
+use crate::agent::{Agent, AgentCommand};
 use crate::apiserver::{ApiServer, Resource, Store};
-use crate::cluster::{Cluster, Host, Process};
+use crate::cluster::{Cluster, Host};
 use crate::objects::{NAMESPACE, Objects, Service};
 use crate::probe::Probe;
 
@@ -36,8 +37,8 @@ pub struct Program<'a> {
     arguments: Vec<String>,
     folder: TempDir,
     server: Option<ApiServer>,
-    process: Option<Process>,
-    objects: Objects,
+    agent: Option<Agent>,
+    told: Option<Objects>,
     updates: u8,
 }
 
@@ -46,7 +47,7 @@ impl<'a> Program<'a> {
     pub fn new(cluster: &'a Cluster, options: &ProxyOptions, mode: &str, feed: Feed) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("portway-testbed-")?;
         fs::create_dir(folder.path().join("manifests"))?;
-        let mut arguments = vec!["run".to_owned(), format!("--mode={mode}")];
+        let mut arguments = vec![format!("--mode={mode}")];
         let server = match feed {
             Feed::Manifests => {
                 arguments.push(format!("--manifests={}", folder.path().join("manifests").display()));
@@ -60,7 +61,7 @@ impl<'a> Program<'a> {
             }
         };
         arguments.extend(options.to_arguments());
-        Ok(Self { cluster, arguments, folder, server, process: None, objects: Objects::default(), updates: 0 })
+        Ok(Self { cluster, arguments, folder, server, agent: None, told: None, updates: 0 })
     }
 
     /// The folder of manifests, for tests that write their own.
@@ -68,29 +69,31 @@ impl<'a> Program<'a> {
         self.folder.path().join("manifests")
     }
 
-    /// What the program has logged.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
+    /// The API server that feeds the program, if one does.
+    pub fn server(&self) -> Option<&ApiServer> {
+        self.server.as_ref()
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.folder.path().join("log")
+    /// The running program.
+    pub fn agent(&self) -> anyhow::Result<&Agent> {
+        self.agent.as_ref().context("the program does not run")
+    }
+
+    /// What the program has logged since it was last started.
+    pub fn log(&self) -> String {
+        self.agent().and_then(|agent| Ok(agent.log()?)).unwrap_or_else(|error| error.to_string())
     }
 
     /// Starts the program, without waiting for anything.
     pub fn launch(&mut self) -> anyhow::Result<()> {
-        let node = self.cluster.node();
-        let program = program_path()?;
-        let log = fs::File::options().create(true).append(true).open(self.log_path())?;
-        let mut command = node.command(&program.display().to_string());
-        command.args(&self.arguments).stdout(log.try_clone()?).stderr(log);
-        self.process = Some(node.spawn(command).with_context(|| format!("cannot start {}", program.display()))?);
+        let command = AgentCommand { program: program_path()?, arguments: self.arguments.clone() };
+        self.agent = Some(command.start(self.cluster.node())?);
         Ok(())
     }
 
     /// Kills the program with SIGKILL.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.process.take().context("the program does not run")?.kill().context("cannot kill the program")
+        self.agent.take().context("the program does not run")?.kill().context("cannot kill the program")
     }
 
     /// Tells the program without waiting until it has acted. Returns the marker for [`Program::wait_for`].
@@ -101,9 +104,9 @@ impl<'a> Program<'a> {
         after.services.insert(marker.service.name.clone(), marker.service.clone());
         match &self.server {
             None => write_whole(&self.manifests().join("cluster.json"), &after.to_manifest())?,
-            Some(server) => put(server.store(), &self.objects, &after)?,
+            Some(server) => put(server.store(), self.told.as_ref(), &after)?,
         }
-        self.objects = after;
+        self.told = Some(after);
         Ok(marker)
     }
 
@@ -111,7 +114,7 @@ impl<'a> Program<'a> {
     pub fn wait_for(&mut self, marker: &Marker) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !marker.answers(self.cluster.host("pod-1-b")) {
-            if let Some(status) = self.process.as_mut().map(Process::ended).transpose()?.flatten() {
+            if let Some(status) = self.agent.as_mut().map(Agent::ended).transpose()?.flatten() {
                 bail!("the program ended with {status}: {}", self.log());
             }
             if Instant::now() > deadline {
@@ -166,9 +169,9 @@ pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Brings the API server from `before` to `after`. Within a kind the marker comes last.
-fn put(store: &Store, before: &Objects, after: &Objects) -> anyhow::Result<()> {
-    let old = before.to_json();
-    for (name, service) in &before.services {
+fn put(store: &Store, before: Option<&Objects>, after: &Objects) -> anyhow::Result<()> {
+    let old = before.map(Objects::to_json).unwrap_or_default();
+    for (name, service) in before.iter().flat_map(|before| &before.services) {
         let kept = after.services.get(name).map(Service::slices).unwrap_or_default();
         for slice in service.slices().iter().filter(|slice| kept.iter().all(|new| new.name != slice.name)) {
             store.delete(Resource::EndpointSlice, NAMESPACE, &slice.name)?;
