@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use portway_dataplane::conntrack::Conntrack;
 use portway_model::{Cluster, Config, DetectLocal};
 use rustix::thread::{CapabilitySet, capabilities};
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,6 +52,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     require_net_admin()?;
 
     let dataplane = dataplanes::open(mode).map_err(|error| Failure::runtime("cannot start", &error))?;
+    let conntrack = Conntrack::open().map_err(|error| Failure::runtime("cannot start", &error))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %mode,
@@ -76,7 +78,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
         cluster: Cluster::new(config),
         node: node.clone(),
         dataplane,
-        conntrack: None,
+        conntrack: Some(Box::new(conntrack)),
         clock: Box::new(SystemClock),
         metrics: Arc::clone(&metrics),
         pacing,

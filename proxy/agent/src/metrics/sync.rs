@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use portway_dataplane::conntrack::Cleaned;
 use portway_dataplane::{Drift, FamilyReport, Mode, Report};
 use portway_model::{Family, Pending, Stats};
 use prometheus::{CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Result};
 
 use super::register::{FAMILY, Registrar, family_label};
-use crate::sync::CleanReport;
 
 /// What was asked of the dataplane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,11 +359,11 @@ impl SyncMetrics {
     }
 
     /// Conntrack was cleaned.
-    pub fn cleaned(&self, report: &CleanReport) {
-        for family in &report.families {
+    pub fn cleaned(&self, cleaned: &[Cleaned]) {
+        for family in cleaned {
             let label = [family_label(family.family)];
-            self.clean_duration.with_label_values(&label).observe(family.took.as_secs_f64());
-            self.clean_deleted.with_label_values(&label).inc_by(family.deleted);
+            self.clean_duration.with_label_values(&label).observe(family.duration.as_secs_f64());
+            self.clean_deleted.with_label_values(&label).inc_by(family.deleted as u64);
         }
     }
 }

@@ -19,7 +19,7 @@ mod watch;
 use std::time::Duration;
 
 pub use clock::{Clock, SystemClock};
-pub use conntrack::{CleanReport, ConntrackCleaner, FamilyClean};
+pub use conntrack::ConntrackCleaner;
 pub use gate::{Fatal, NodeWait};
 pub use syncer::{Pacing, Parts, Syncer};
 pub use watch::listen;

@@ -10,7 +10,7 @@ use portway_model::{Cluster, Event, Family, Problem};
 use super::audit::{self, Schedule, millis};
 use super::backoff::Backoff;
 use super::clock::Clock;
-use super::conntrack::{CleanReport, ConntrackCleaner};
+use super::conntrack::ConntrackCleaner;
 use super::gate::{Fatal, Gate, NodeWait, Opening};
 use super::outstanding::Outstanding;
 use super::refusals::Refusals;
@@ -84,7 +84,8 @@ pub struct Syncer {
     refused_backoff: Backoff,
     settle_not_before: Option<Instant>,
     settle_backoff: Backoff,
-    clean_not_before: Option<Instant>,
+    /// When a clean-up of conntrack that failed is tried again.
+    clean_retry: Option<Instant>,
     clean_backoff: Backoff,
     audits: Schedule,
 }
@@ -116,7 +117,7 @@ impl Syncer {
             refused_backoff: backoff(),
             settle_not_before: None,
             settle_backoff: backoff(),
-            clean_not_before: None,
+            clean_retry: None,
             clean_backoff: backoff(),
             audits: Schedule::new(parts.pacing.sync_period, now),
             cluster: parts.cluster,
@@ -196,7 +197,7 @@ impl Syncer {
             self.settle();
         }
         if self.is_due(self.clean_due()) {
-            self.clean_again();
+            self.clean_now();
         }
         Ok(())
     }
@@ -302,41 +303,37 @@ impl Syncer {
         let Some(conntrack) = &mut self.conntrack else { return };
         let written = report.families.iter().any(|family| family.error.is_none());
         if written && !self.outstanding.is_empty() {
-            let cleaned = conntrack.applied(self.outstanding.change());
-            self.cleaned(&cleaned);
+            conntrack.note(self.outstanding.change());
+            self.clean_now();
         }
     }
 
     fn clean_due(&self) -> Option<Instant> {
-        let wanted = self.conntrack.as_ref()?.second_pass_at()?;
-        Some(self.clean_not_before.map_or(wanted, |not_before| wanted.max(not_before)))
+        self.clean_retry.or_else(|| self.conntrack.as_ref()?.second_pass_at())
     }
 
-    fn clean_again(&mut self) {
-        if let Some(conntrack) = &mut self.conntrack {
-            let cleaned = conntrack.second_pass();
-            self.cleaned(&cleaned);
-        }
-    }
-
-    fn cleaned(&mut self, report: &CleanReport) {
-        self.metrics.sync.cleaned(report);
-        let mut failed = false;
-        for family in &report.families {
-            if let Some(error) = &family.error {
-                failed = true;
-                tracing::warn!(family = %family.family, %error, "stale conntrack entries could not all be deleted");
-            } else {
-                tracing::debug!(
+    fn clean_now(&mut self) {
+        let Some(conntrack) = &mut self.conntrack else { return };
+        let cleaned = conntrack.run();
+        self.metrics.sync.cleaned(&cleaned);
+        for family in &cleaned {
+            match &family.error {
+                Some(error) => {
+                    tracing::warn!(family = %family.family, %error, "stale conntrack entries could not all be deleted");
+                }
+                None => tracing::debug!(
                     family = %family.family,
                     deleted = family.deleted,
-                    took_ms = millis(family.took),
+                    examined = family.examined,
+                    took_ms = millis(family.duration),
                     "stale conntrack entries deleted"
-                );
+                ),
             }
         }
-        self.clean_not_before = failed.then(|| self.clock.now() + self.clean_backoff.failed());
-        if !failed {
+        if cleaned.iter().any(|family| family.error.is_some()) {
+            self.clean_retry = Some(self.clock.now() + self.clean_backoff.failed());
+        } else {
+            self.clean_retry = None;
             self.clean_backoff.succeeded();
         }
     }

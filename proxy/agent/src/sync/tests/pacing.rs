@@ -95,7 +95,6 @@ fn nft_14_a_settling_that_fails_is_counted_and_tried_again_with_backoff() {
 #[test]
 fn ct_3_conntrack_is_cleaned_after_the_write_and_a_second_time_a_moment_later() {
     let mut rig = Rig::running_with(true);
-    rig.calls();
     let start = rig.elapsed();
     rig.hear(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
@@ -104,11 +103,31 @@ fn ct_3_conntrack_is_cleaned_after_the_write_and_a_second_time_a_moment_later() 
         rig.timed_calls(),
         [
             (start, applied("a")),
-            (start, Call::Clean(vec!["a".to_owned()])),
-            (start + Duration::from_millis(500), Call::SecondPass)
+            (start, Call::Note(vec!["a".to_owned()])),
+            (start, Call::Clean),
+            (start + Duration::from_millis(500), Call::Clean)
         ]
     );
-    assert!(rig.metric("kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"}") >= 3.0);
+    assert!(rig.metric("kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"}") >= 6.0);
+}
+
+#[test]
+fn ct_3_the_first_sync_cleans_what_was_left_from_before_a_restart() {
+    let mut rig = Rig::known(true);
+    rig.step().unwrap();
+    let names = vec!["a".to_owned(), "b".to_owned()];
+    assert_eq!(rig.calls(), [Call::Sync(names.clone()), Call::Note(names), Call::Clean]);
+}
+
+#[test]
+fn ct_3_a_clean_up_that_fails_is_tried_again_with_backoff_and_then_a_second_time() {
+    let mut rig = Rig::running_with(true);
+    rig.world.lock().clean_failures = 3;
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(3));
+    let calls = rig.calls();
+    assert_eq!(calls.iter().filter(|call| **call == Call::Clean).count(), 5, "{calls:?}");
 }
 
 #[test]

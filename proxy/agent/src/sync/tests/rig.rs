@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use portway_dataplane::conntrack::Cleaned;
 use portway_dataplane::{Dataplane, DataplaneError, Drift, FamilyReport, KernelWatch, Mode, Refused, Report};
 use portway_model::{Change, Cluster, Config, Event, Family, Kind, Plan, ServiceName, api};
 
 use crate::inbox::Message;
 use crate::metrics::Metrics;
 use crate::sync::gate::Opening;
-use crate::sync::{CleanReport, Clock, ConntrackCleaner, FamilyClean, Fatal, NodeWait, Pacing, Parts, Syncer};
+use crate::sync::{Clock, ConntrackCleaner, Fatal, NodeWait, Pacing, Parts, Syncer};
 
 pub(super) const NODE: &str = "node-1";
 pub(super) const SYNC_PERIOD: Duration = Duration::from_secs(30);
@@ -26,8 +27,8 @@ pub(super) enum Call {
     Settle,
     Audit,
     Repair(usize),
-    Clean(Vec<String>),
-    SecondPass,
+    Note(Vec<String>),
+    Clean,
 }
 
 /// What the next call of the dataplane answers; without one it succeeds.
@@ -49,7 +50,9 @@ pub(super) struct World {
     pub(super) settle_at: Option<Duration>,
     pub(super) settle_fails: bool,
     pub(super) drift: VecDeque<Result<Vec<Drift>, DataplaneError>>,
-    pub(super) second_pass_at: Option<Duration>,
+    pub(super) clean_failures: usize,
+    noted: bool,
+    second_pass_at: Option<Duration>,
 }
 
 #[derive(Clone)]
@@ -160,11 +163,8 @@ impl Dataplane for Shared {
 }
 
 impl ConntrackCleaner for Shared {
-    fn applied(&mut self, change: &Change) -> CleanReport {
-        let mut world = self.called(Call::Clean(names(change.services.iter().map(|service| &service.name))));
-        world.second_pass_at = Some(world.elapsed + Duration::from_millis(500));
-        let family = FamilyClean { family: Family::V4, deleted: 3, took: Duration::from_millis(2), error: None };
-        CleanReport { families: vec![family] }
+    fn note(&mut self, change: &Change) {
+        self.called(Call::Note(names(change.services.iter().map(|service| &service.name)))).noted = true;
     }
 
     fn second_pass_at(&self) -> Option<Instant> {
@@ -172,9 +172,18 @@ impl ConntrackCleaner for Shared {
         world.second_pass_at.map(|at| world.base + at)
     }
 
-    fn second_pass(&mut self) -> CleanReport {
-        self.called(Call::SecondPass).second_pass_at = None;
-        CleanReport::default()
+    fn run(&mut self) -> Vec<Cleaned> {
+        let mut world = self.called(Call::Clean);
+        let mut cleaned =
+            Cleaned { family: Family::V4, deleted: 3, examined: 5, duration: Duration::from_millis(2), error: None };
+        if world.clean_failures > 0 {
+            world.clean_failures -= 1;
+            cleaned.error = Some(error());
+        } else {
+            let again = world.elapsed + Duration::from_millis(500);
+            world.second_pass_at = std::mem::take(&mut world.noted).then_some(again);
+        }
+        vec![cleaned]
     }
 }
 
@@ -201,6 +210,8 @@ impl Rig {
             settle_at: None,
             settle_fails: false,
             drift: VecDeque::new(),
+            clean_failures: 0,
+            noted: false,
             second_pass_at: None,
         })));
         let metrics = Arc::new(Metrics::new(Mode::Nftables).unwrap());
@@ -224,6 +235,16 @@ impl Rig {
 
     /// Such a loop, with conntrack.
     pub(super) fn running_with(conntrack: bool) -> Self {
+        let mut rig = Self::known(conntrack);
+        rig.step().unwrap();
+        rig.pass(Duration::from_secs(5));
+        let calls = rig.calls();
+        assert_eq!(calls.first(), Some(&Call::Sync(vec!["a".to_owned(), "b".to_owned()])), "{calls:?}");
+        rig
+    }
+
+    /// A loop that has heard all it needs and has written nothing.
+    pub(super) fn known(conntrack: bool) -> Self {
         let mut rig = Self::silent(Config::default(), NODE_WAIT, conntrack);
         rig.hear(Event::InterfaceAddresses(Vec::new()));
         rig.hear(node());
@@ -232,10 +253,6 @@ impl Rig {
         }
         rig.hear(Event::ListDone(Kind::Service));
         rig.hear(Event::ListDone(Kind::EndpointSlice));
-        rig.step().unwrap();
-        rig.pass(Duration::from_secs(5));
-        let calls = rig.calls();
-        assert_eq!(calls.first(), Some(&Call::Sync(vec!["a".to_owned(), "b".to_owned()])), "{calls:?}");
         rig
     }
 

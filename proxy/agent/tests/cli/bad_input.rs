@@ -1,0 +1,149 @@
+//! Bad input ends with status 2 and one sentence that names the flag (contract CFG-8).
+
+use std::fs;
+
+use crate::program::portway;
+
+/// Runs with words that are wrong, and checks the sentence.
+#[track_caller]
+fn refused(words: &[&str], sentence: &str) {
+    let done = portway(words);
+    assert_eq!(done.err, format!("portway: {sentence}\n"), "{words:?}");
+    assert_eq!((done.status, done.out.as_str()), (2, ""), "{words:?}");
+}
+
+#[test]
+fn cfg_8_each_bad_flag_is_refused_in_one_sentence() {
+    for (words, sentence) in [
+        (&["--mode", "iptables"][..], "--mode iptables: this version has no iptables dataplane yet; use nftables"),
+        (&["--proxy-mode=userspace"], "--mode \"userspace\" is not known; use nftables"),
+        (
+            &["--cluster-cidr", "10.0.0.0/8,10.1.0.0/16"],
+            "--cluster-cidr \"10.0.0.0/8,10.1.0.0/16\": both ranges are IPv4; give one range, or one of each",
+        ),
+        (
+            &["--cluster-cidr", "fd00::/48,fd01::/48"],
+            "--cluster-cidr \"fd00::/48,fd01::/48\": both ranges are IPv6; give one range, or one of each",
+        ),
+        (
+            &["--cluster-cidr", "10.0.0.0/8,fd00::/48,fd01::/48"],
+            "--cluster-cidr \"10.0.0.0/8,fd00::/48,fd01::/48\": more than two ranges; give one, or one of each family",
+        ),
+        (
+            &["--cluster-cidr", "10.0.0.0/33"],
+            "--cluster-cidr \"10.0.0.0/33\": not an address range like 10.244.0.0/16 or fd00:244::/48",
+        ),
+        (
+            &["--cluster-cidr", "10.0.0.0/8,"],
+            "--cluster-cidr \"\": not an address range like 10.244.0.0/16 or fd00:244::/48",
+        ),
+        (
+            &["--detect-local-mode", "clustercidr"],
+            "--detect-local-mode \"clustercidr\" is not known; use ClusterCIDR, NodeCIDR, BridgeInterface or \
+             InterfaceNamePrefix",
+        ),
+        (
+            &["--detect-local-mode", "BridgeInterface"],
+            "--detect-local-mode BridgeInterface: --pod-bridge-interface is needed with it",
+        ),
+        (
+            &["--detect-local-mode", "InterfaceNamePrefix"],
+            "--detect-local-mode InterfaceNamePrefix: --pod-interface-name-prefix is needed with it",
+        ),
+        (
+            &["--detect-local-mode", "BridgeInterface", "--pod-bridge-interface", "a-bridge-named-long"],
+            "--pod-bridge-interface \"a-bridge-named-long\": longer than an interface name can be (15 bytes)",
+        ),
+        (&["--masquerade-bit", "32"], "--masquerade-bit \"32\": not a number from 0 to 31"),
+        (&["--iptables-masquerade-bit=-1"], "--masquerade-bit \"-1\": not a number from 0 to 31"),
+        (&["--nodeport-addresses", "node"], "--nodeport-addresses \"node\": not an address range, primary or all"),
+        (
+            &["--nodeport-addresses", "10.0.0.0/8,10.0.0.300/32"],
+            "--nodeport-addresses \"10.0.0.300/32\": not an address range like 10.244.0.0/16 or fd00:244::/48",
+        ),
+        (
+            &["--nodeport-addresses", "primary,localhost"],
+            "--nodeport-addresses localhost: NodePorts are not served on loopback in this mode; use ranges, primary \
+             or all",
+        ),
+        (&["--sync-period", "0s"], "--sync-period must be longer than 0"),
+        (&["--sync-period", "30"], "--sync-period \"30\": not a duration; write it like 30s, 1m30s or 100ms"),
+        (&["--iptables-sync-period=-5s"], "--sync-period \"-5s\": a duration must not be negative"),
+        (&["--min-sync-period=-1ms"], "--min-sync-period \"-1ms\": a duration must not be negative"),
+        (
+            &["--sync-period", "10s", "--iptables-min-sync-period", "11s"],
+            "--min-sync-period 11s must not be longer than --sync-period 10s",
+        ),
+        (
+            &["--metrics-bind-address", "localhost:http"],
+            "--metrics-bind-address \"localhost:http\": not an address like 127.0.0.1:10249",
+        ),
+        (&["--logging-format", "xml"], "--logging-format \"xml\" is not known; use text or json"),
+        (&["-v", "11"], "-v \"11\": not a number from 0 to 10"),
+        (&["--v=x"], "-v \"x\": not a number from 0 to 10"),
+        (&["--bind-address", "node-1"], "--bind-address \"node-1\": not an IP address"),
+        (&["--master", "api:6443"], "--master \"api:6443\": not an address like https://host:6443"),
+        (&["--kubeconfig", "/does/not/exist"], "--kubeconfig /does/not/exist: No such file or directory (os error 2)"),
+        (&["--manifests", "/does/not/exist"], "--manifests /does/not/exist: No such file or directory (os error 2)"),
+        (&["--manifests", "/etc/passwd"], "--manifests /etc/passwd: not a folder"),
+        (
+            &["--manifests", "/tmp", "--master", "http://127.0.0.1:1"],
+            "the argument '--manifests <DIR>' cannot be used with '--master <URL>'",
+        ),
+        (&["--no-such-flag"], "unexpected argument '--no-such-flag' found"),
+        (
+            &["--masquerade-all=perhaps"],
+            "invalid value 'perhaps' for '--masquerade-all[=<BOOL>]' [possible values: true, false]",
+        ),
+    ] {
+        refused(&[&["run"], words].concat(), sentence);
+    }
+}
+
+#[test]
+fn cfg_5_a_blank_hostname_override_is_refused() {
+    for blank in ["", "  "] {
+        let sentence = "empty hostname-override is invalid: --hostname-override needs the name of a Node";
+        refused(&["run", "--hostname-override", blank], sentence);
+        refused(&["render", "-f", "-", "--node", blank], sentence);
+    }
+}
+
+#[test]
+fn render_needs_files_that_can_be_read() {
+    let done = portway(&["render"]);
+    assert_eq!(done.status, 2);
+    assert_eq!(done.err, "portway: the following required arguments were not provided: --file <FILE>...\n");
+
+    let done = portway(&["render", "-f", "/does/not/exist.yaml"]);
+    assert_eq!((done.status, done.out.as_str()), (2, ""));
+    assert!(done.err.starts_with("portway: /does/not/exist.yaml"), "{}", done.err);
+    assert_eq!(done.err.lines().count(), 1, "{}", done.err);
+}
+
+#[test]
+fn a_manifest_that_does_not_parse_is_named_with_line_and_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bad.yaml");
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\n  - port: eighty\n";
+    fs::write(&file, text).unwrap();
+    let done = portway(&["render", "-f", &file.display().to_string()]);
+    assert_eq!((done.status, done.out.as_str()), (2, ""));
+    assert_eq!(done.err.lines().count(), 1, "{}", done.err);
+    for part in ["bad.yaml", "6", "spec.ports[0].port"] {
+        assert!(done.err.contains(part), "{part:?} is not in: {}", done.err);
+    }
+}
+
+#[test]
+fn a_kubeconfig_that_does_not_parse_is_bad_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config");
+    fs::write(&file, "kind: [").unwrap();
+    let file = file.display().to_string();
+    let words = ["run", "--kubeconfig", &file, "--metrics-bind-address", "", "--hostname-override", "node-1"];
+    let done = portway(&words);
+    assert_eq!(done.status, 2, "{}", done.err);
+    let last = done.err.lines().last().unwrap_or_default();
+    assert!(last.starts_with(&format!("portway: kubeconfig {file}: ")), "{}", done.err);
+}

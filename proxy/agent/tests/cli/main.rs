@@ -1,0 +1,6 @@
+//! The built program's command line: help, bad input, and rendering of the example manifests.
+
+mod bad_input;
+mod help;
+mod program;
+mod render;
