@@ -52,7 +52,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     require_net_admin()?;
 
     let dataplane = dataplanes::open(mode).map_err(|error| Failure::runtime("cannot start", &error))?;
-    let conntrack = Conntrack::open().map_err(|error| Failure::runtime("cannot start", &error))?;
+    let cluster = Cluster::new(config.clone());
+    let settings = &cluster.plan().settings;
+    let conntrack = Conntrack::open(settings).map_err(|error| Failure::runtime("cannot start", &error))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %mode,
@@ -75,7 +77,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let watch = dataplane.watch();
     let syncer = Syncer::new(Parts {
         node_wait: node_wait(&source, &config),
-        cluster: Cluster::new(config),
+        cluster,
         node: node.clone(),
         dataplane,
         conntrack: Some(Box::new(conntrack)),
