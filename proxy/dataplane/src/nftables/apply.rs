@@ -7,6 +7,8 @@
 pub(crate) mod audit;
 pub(crate) mod diff;
 pub(crate) mod draft;
+#[cfg(test)]
+pub(crate) mod fake;
 pub(crate) mod found;
 pub(crate) mod kernel;
 pub(crate) mod record;
@@ -14,3 +16,8 @@ pub(crate) mod refusal;
 pub(crate) mod settle;
 pub(crate) mod table;
 pub(crate) mod writes;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The nftables dataplane against a real kernel, in network namespaces of its own.
 
 mod cluster;
+mod golden;
 mod kernel;
 mod namespace;
 mod nft;

@@ -1,0 +1,329 @@
+//! The applier against the fake kernel: refusals, restarts, splits, drift.
+
+use std::time::{Duration, Instant};
+
+use portway_model::testing::{cluster, node, service, slice};
+use portway_model::{Change, Cluster, Event, Family, Plan, ServiceName};
+
+use super::fake::Fake;
+use super::table::Table;
+use super::writes::{Batches, Write};
+use crate::dataplane::Dataplane;
+use crate::nftables::Nftables;
+use crate::nftables::layout::entry::{At, Class, Key, Value};
+use crate::nftables::layout::sets::{Ports, SetId, encode};
+use crate::nftables::object::Op;
+
+const V4: Family = Family::V4;
+
+fn vip(number: usize) -> String {
+    format!("10.96.{}.{}", number / 250, 1 + number % 250)
+}
+
+/// A Service with endpoints, by their last numbers.
+fn objects(number: usize, pods: &[u8]) -> [Event; 2] {
+    let pods: Vec<String> = pods.iter().map(|pod| format!("10.1.0.{pod}")).collect();
+    let name = format!("s{number:04}");
+    [
+        service(&format!("ns/{name}")).cluster_ip(&vip(number)).port("", 80).event(),
+        slice(&format!("ns/{name}-1"), &name).port("", 8080).endpoints(pods.iter().map(String::as_str)).event(),
+    ]
+}
+
+/// A cluster on its way: what `events` change.
+fn change(cluster: &mut Cluster, events: impl IntoIterator<Item = Event>) -> Change {
+    for event in events {
+        cluster.ingest(event);
+    }
+    cluster.drain().0
+}
+
+fn small() -> Cluster {
+    cluster("here", (0..3).flat_map(|number| objects(number, &[1, 2, 3])).chain([node("here").event()]))
+}
+
+fn verdicts(fake: &Fake) -> Vec<String> {
+    let table = fake.table(V4);
+    let mut all: Vec<String> = table.elements["services"].values().map(|element| format!("{element:?}")).collect();
+    all.sort();
+    all
+}
+
+fn slots(fake: &Fake) -> usize {
+    fake.table(V4).elements["backends"].len()
+}
+
+#[test]
+fn one_refused_object_among_1000_is_left_as_it_was_and_the_rest_applied() {
+    let fake = Fake::default();
+    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    let mut cluster =
+        cluster("here", (0..1000).flat_map(|number| objects(number, &[1, 2])).chain([node("here").event()]));
+    assert!(!dataplane.sync(cluster.plan()).failed());
+    let before = fake.table(V4);
+
+    // All 1,000 get a third endpoint; the kernel has no room for one of them.
+    let bad = encode(Key::Slot(Class::Cluster, place(500), 2), &Value::None);
+    let key = bad.key.clone();
+    fake.state().veto = Some(Box::new(move |_, element| element.is_some_and(|element| element.key == key)));
+    let all = change(&mut cluster, (0..1000).flat_map(|number| objects(number, &[1, 2, 3])));
+    let report = dataplane.apply(&all);
+    assert!(!report.failed(), "{report:?}");
+    let refused: Vec<_> = report.refused().collect();
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].service, ServiceName::new("ns", "s0500"));
+    assert_eq!(refused[0].object, format!("element {} . tcp . 80 . 2 of map backends", vip(500)));
+
+    let after = fake.table(V4);
+    let frontend = |number| encode(Key::Service(place(number)), &Value::None).key;
+    let changed =
+        |number| before.elements["services"][&frontend(number)] != after.elements["services"][&frontend(number)];
+    assert!((0..1000).all(|number| changed(number) == (number != 500)));
+    assert_eq!(after.elements["backends"].len(), 2999);
+    assert_eq!(dataplane.audit().expect("listed"), [], "what is left alone is no drift");
+
+    // The next Change of another Service does not stumble over it, and once there is room a sync brings it.
+    assert_eq!(dataplane.apply(&change(&mut cluster, objects(7, &[1]))).refused().count(), 0);
+    assert_eq!(dataplane.sync(cluster.plan()).refused().count(), 1, "still no room");
+    fake.state().veto = None;
+    assert_eq!(dataplane.sync(cluster.plan()).refused().count(), 0);
+    let verdict = |number| fake.table(V4).elements["services"][&frontend(number)].data.clone();
+    assert_eq!(verdict(500), verdict(501));
+}
+
+fn place(number: usize) -> At {
+    let address = vip(number).parse().expect("an address");
+    At { address: Some(address), protocol: portway_model::Protocol::Tcp, port: 80 }
+}
+
+#[test]
+fn a_service_that_is_refused_at_the_start_keeps_what_an_earlier_process_wrote() {
+    let fake = Fake::default();
+    let old = small();
+    assert!(!Nftables::with(Box::new(fake.clone())).sync(old.plan()).failed());
+    let before = fake.table(V4);
+    let mut new = small();
+    change(&mut new, objects(1, &[1, 2, 3, 4]));
+    let key = encode(Key::Slot(Class::Cluster, place(1), 3), &Value::None).key;
+    fake.state().veto = Some(Box::new(move |_, element| element.is_some_and(|element| element.key == key)));
+    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    let report = dataplane.sync(new.plan());
+    assert!(!report.failed());
+    assert_eq!(report.refused().count(), 1);
+    let after = fake.table(V4);
+    assert_eq!(after.elements, before.elements);
+    assert_eq!(dataplane.audit().expect("listed"), []);
+    // The Service goes: so does all that was held for it.
+    fake.state().veto = None;
+    let gone = change(&mut new, [Event::ServiceGone(ServiceName::new("ns", "s0001"))]);
+    assert!(!dataplane.apply(&gone).failed());
+    assert_eq!(verdicts(&fake).len(), 2);
+}
+
+#[test]
+fn nft_15_after_a_failure_the_next_sync_writes_only_what_is_missing() {
+    let fake = Fake::default();
+    let mut cluster = small();
+    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    dataplane.sync(cluster.plan());
+    fake.take_log();
+    fake.state().dead.push(V4);
+    let lost = change(&mut cluster, objects(0, &[1, 2, 9]));
+    let report = dataplane.apply(&lost);
+    assert!(report.failed());
+    assert!(report.families[0].error.is_some());
+    assert!(dataplane.audit().is_err(), "nothing is known now");
+    fake.state().dead.clear();
+    let report = dataplane.sync(cluster.plan());
+    assert!(!report.failed());
+    assert_eq!(report.families[0].objects, 2, "one element out, one in");
+    assert_eq!(report.families[1].objects, 0);
+}
+
+#[test]
+fn one_familys_failure_leaves_the_other_alone() {
+    let fake = Fake::default();
+    fake.state().dead.push(Family::V6);
+    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    let report = dataplane.sync(small().plan());
+    assert!(report.failed());
+    assert!(report.families[0].error.is_none() && report.families[1].error.is_some());
+    assert_eq!(verdicts(&fake).len(), 3);
+}
+
+#[test]
+fn a_kernel_that_changes_under_the_comparison_is_listed_anew() {
+    let fake = Fake::default();
+    fake.state().meddling = 2;
+    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    assert!(!dataplane.sync(small().plan()).failed());
+    fake.state().meddling = 100;
+    let mut cluster = small();
+    change(&mut cluster, objects(0, &[4]));
+    assert!(!dataplane.sync(cluster.plan()).failed(), "in the end it is taken as it is");
+}
+
+#[test]
+fn nft_13_a_restart_adopts_slots_and_changes_only_what_differs() {
+    let fake = Fake::default();
+    let mut cluster = small();
+    let mut first = Nftables::with(Box::new(fake.clone()));
+    first.sync(cluster.plan());
+    // Slots are no longer in their order.
+    first.apply(&change(&mut cluster, objects(0, &[2, 3])));
+    first.apply(&change(&mut cluster, objects(0, &[1, 2, 3])));
+    fake.take_log();
+    let mut second = Nftables::with(Box::new(fake.clone()));
+    let report = second.sync(cluster.plan());
+    assert!(report.families.iter().all(|family| family.objects == 0), "{report:?}");
+    assert!(fake.take_log().is_empty());
+    // What was left to linger by the first process is taken up.
+    first.apply(&change(&mut cluster, objects(0, &[1])));
+    let mut third = Nftables::with(Box::new(fake.clone()));
+    third.sync(cluster.plan());
+    assert_eq!(slots(&fake), 9, "two slots linger");
+    assert!(third.settle_at().is_some());
+}
+
+#[test]
+fn nft_12_a_change_writes_only_its_own() {
+    let fake = Fake::default();
+    let mut cluster = small();
+    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    dataplane.sync(cluster.plan());
+    fake.take_log();
+    let replaced = change(&mut cluster, objects(0, &[1, 2, 9]));
+    let report = dataplane.apply(&replaced);
+    assert_eq!(report.families.len(), 1, "IPv6 has nothing to do");
+    let log = fake.take_log();
+    assert_eq!(log.len(), 1);
+    let ops: Vec<&Op> = log[0].items.iter().map(|item| &item.op).collect();
+    assert!(matches!(ops[..], [Op::DeleteElements { .. }, Op::AddElements { .. }]), "{ops:?}");
+    // One endpoint more or less carries no new chain: it was made ahead of need.
+    dataplane.apply(&change(&mut cluster, objects(0, &[1, 2])));
+    let log = fake.take_log();
+    let chains = |log: &[crate::nftables::object::Transaction]| {
+        log[0].items.iter().filter(|item| matches!(item.op, Op::AddChain(_))).count()
+    };
+    let verdicts =
+        log[0].items.iter().filter(|item| matches!(&item.op, Op::AddElements { set, .. } if *set.name == *"services"));
+    assert_eq!(verdicts.count(), 1);
+    // The chains that the step after this one would need are made now: c1.
+    assert_eq!(chains(&log), 1, "{log:#?}");
+    dataplane.apply(&change(&mut cluster, objects(1, &[1, 2])));
+    assert_eq!(chains(&fake.take_log()), 0);
+}
+
+#[test]
+fn nft_14_idle_chains_and_slots_go_a_second_later() {
+    let fake = Fake::default();
+    let mut kernel = fake.clone();
+    let mut cluster = small();
+    let mut table = Table::new(V4);
+    let start = Instant::now();
+    table.sync(&mut kernel, cluster.plan(), start);
+    let before = fake.table(V4).chains.len();
+    for number in 0..3 {
+        let fewer = change(&mut cluster, objects(number, &[]));
+        table.apply(&mut kernel, &fewer, start).expect("something to do");
+    }
+    assert_eq!((slots(&fake), fake.table(V4).chains.len()), (9, before));
+    assert!(table.settle(&mut kernel, start + Duration::from_millis(900)).is_none(), "too early");
+    let due = table.settle_at().expect("wanted");
+    assert!(due >= start + Duration::from_secs(1));
+    let report = table.settle(&mut kernel, due).expect("something to do");
+    assert!(report.error.is_none());
+    assert_eq!(slots(&fake), 0);
+    assert!(fake.table(V4).chains.len() < before);
+    assert_eq!(table.settle_at(), None);
+    assert_eq!(table.audit(&mut kernel).expect("listed"), []);
+}
+
+#[test]
+fn a_chain_that_somebody_uses_is_not_forced_away() {
+    let fake = Fake::default();
+    let mut kernel = fake.clone();
+    let mut cluster = small();
+    let mut table = Table::new(V4);
+    let start = Instant::now();
+    table.sync(&mut kernel, cluster.plan(), start);
+    for number in 0..3 {
+        table.apply(&mut kernel, &change(&mut cluster, objects(number, &[])), start);
+    }
+    fake.state().veto = Some(Box::new(|op, _| matches!(op, Op::DeleteChain(name) if **name == *"c3")));
+    let later = start + Duration::from_secs(2);
+    assert!(table.settle(&mut kernel, later).expect("something to do").error.is_none());
+    assert!(fake.table(V4).chains.contains_key("c3") && !fake.table(V4).chains.contains_key("c2"));
+    assert!(table.settle_at().is_some_and(|at| at > later), "it is tried again");
+}
+
+#[test]
+fn the_same_plan_on_the_same_kernel_gives_the_same_transactions() {
+    let plan = |services: &[usize]| {
+        let all = services.iter().flat_map(|number| objects(*number, &[3, 1, 2])).chain([node("here").event()]);
+        cluster("here", all).plan().clone()
+    };
+    let written = |plan: &Plan| {
+        let fake = Fake::default();
+        Nftables::with(Box::new(fake.clone())).sync(plan);
+        fake.take_log()
+    };
+    assert_eq!(written(&plan(&[0, 1, 2, 3, 4])), written(&plan(&[4, 2, 0, 3, 1])));
+}
+
+#[test]
+fn a_split_adds_targets_first_and_removes_them_last() {
+    let write = |key, before: Option<&str>, after: Option<&str>| {
+        let value = |name: &str| if matches!(key, Key::Service(_)) { Value::Goto(name.into()) } else { Value::None };
+        Write { key, before: before.map(value), after: after.map(value), owner: None }
+    };
+    let ip = |number: usize| vip(number).parse().expect("an address");
+    let mut writes = Vec::new();
+    for number in 0..4 {
+        writes.push(write(Key::ClusterIp(ip(number)), None, Some("")));
+        writes.push(write(Key::ClusterIp(ip(number + 10)), Some(""), None));
+        writes.push(write(Key::Service(place(number)), Some("c1"), Some("c2")));
+        writes.push(write(Key::Service(place(number + 10)), Some("c1"), None));
+    }
+    writes.sort_by_key(|write| write.key);
+    let mut batches = Batches::new(V4, 3);
+    batches.write(&writes);
+    let order: Vec<String> = batches
+        .finish()
+        .iter()
+        .map(|transaction| {
+            let op = |op: &Op| match op {
+                Op::AddElements { set, elements } => format!("+{} {}", elements.len(), set.name),
+                Op::DeleteElements { set, elements } => format!("-{} {}", elements.len(), set.name),
+                other => format!("{other:?}"),
+            };
+            transaction.items.iter().map(|item| op(&item.op)).collect::<Vec<_>>().join(", ")
+        })
+        .collect();
+    assert_eq!(
+        order,
+        [
+            "+3 cluster-ips",
+            "+1 cluster-ips",
+            "-3 services, +3 services",
+            "-1 services, +1 services",
+            "-3 services",
+            "-1 services",
+            "-3 cluster-ips",
+            "-1 cluster-ips",
+        ]
+    );
+    assert!(SetId::Services(Ports::Address) > SetId::ClusterIps);
+}
+
+#[test]
+fn cleanup_forgets_and_a_sync_writes_anew() {
+    let fake = Fake::default();
+    let cluster = small();
+    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    dataplane.sync(cluster.plan());
+    assert_eq!(dataplane.cleanup().expect("removed").len(), 2);
+    assert!(fake.state().tables.is_empty());
+    assert!(!dataplane.sync(cluster.plan()).failed());
+    assert_eq!(verdicts(&fake).len(), 3);
+}

@@ -1,0 +1,10 @@
+//! The complete rule set of the example cluster. Read it: it is what an administrator sees.
+
+use portway_dataplane::nftables::render;
+
+use crate::cluster::{by_cidr, cluster};
+
+#[test]
+fn the_example_clusters_rule_set() {
+    insta::assert_snapshot!(render(cluster(by_cidr()).plan()).expect("text"));
+}
