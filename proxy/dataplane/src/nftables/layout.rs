@@ -31,3 +31,6 @@ pub(crate) mod slots;
 
 /// The name of portway's table, in both families.
 pub const TABLE: &str = "portway";
+
+#[cfg(test)]
+mod tests;
