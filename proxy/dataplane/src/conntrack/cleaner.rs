@@ -19,7 +19,7 @@ use crate::DataplaneError;
 pub const SECOND_PASS: Duration = Duration::from_millis(100);
 
 /// Up to so many questions are asked one by one, for each of which the kernel walks its table; for more, all UDP flows
-/// are read once, which costs about as much as nine walks where the whole table is UDP.
+/// are read once, which costs about as much as seven walks where the whole table is UDP.
 const QUESTIONS: usize = 8;
 
 /// Deletes the conntrack entries of UDP flows that Changes have left behind (contract CT-3 to CT-6).
@@ -52,14 +52,22 @@ pub struct Cleaned {
 #[derive(Debug)]
 struct Work {
     answering: Answering,
-    doubt: Doubt,
-    pass: Pass,
+    /// What became stale since the last pass.
+    first: Option<Doubt>,
+    /// What earlier passes have seen to and is to be looked at again. Kept apart from what is new, which would wait for
+    /// more questions otherwise.
+    second: Vec<(Instant, Doubt)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pass {
-    First,
-    Second(Instant),
+impl Work {
+    fn is_done(&self) -> bool {
+        self.first.is_none() && self.second.is_empty()
+    }
+
+    /// What is to be looked at again by now.
+    fn due_again(&self, now: Instant) -> Option<Doubt> {
+        self.second.iter().filter(|(at, _)| *at <= now).map(|(_, doubt)| doubt.clone()).reduce(Doubt::and)
+    }
 }
 
 impl Conntrack {
@@ -80,29 +88,25 @@ impl<T: Table> Conntrack<T> {
     /// also as part of a later one.
     pub fn note(&mut self, change: &Change) {
         for (place, (answering, doubt)) in self.node_ports.read(change) {
+            let earlier = self.work.remove(&place);
+            let (first, mut second) = earlier.map_or((None, Vec::new()), |work| (work.first, work.second));
+            let first = first.into_iter().chain(doubt).reduce(Doubt::and);
             // Who answers now counts also for what is still to be done from earlier.
-            let (earlier, pass) = match self.work.remove(&place) {
-                Some(work) if doubt.is_none() => (Some(work.doubt), work.pass),
-                Some(work) => (Some(work.doubt), Pass::First),
-                None => (None, Pass::First),
-            };
-            let doubt = earlier.into_iter().chain(doubt).reduce(Doubt::and).and_then(|doubt| doubt.unless(&answering));
-            if let Some(doubt) = doubt {
-                self.work.insert(place, Work { answering, doubt, pass });
+            let first = first.and_then(|doubt| doubt.unless(&answering));
+            second = second.into_iter().filter_map(|(at, doubt)| Some((at, doubt.unless(&answering)?))).collect();
+            let work = Work { answering, first, second };
+            if !work.is_done() {
+                self.work.insert(place, work);
             }
         }
     }
 
     /// When [`Conntrack::run`] is next wanted, if it is.
     pub fn second_pass_at(&self) -> Option<Instant> {
-        let at = |work: &Work| match work.pass {
-            Pass::First => None,
-            Pass::Second(at) => Some(at),
-        };
-        self.work.values().filter_map(at).min()
+        self.work.values().flat_map(|work| work.second.iter().map(|(at, _)| *at)).min()
     }
 
-    /// Deletes what is stale now: all first passes, and the second ones that are due. A family that has nothing to do
+    /// Deletes what is stale now: all first passes, then the second ones that are due. A family that has nothing to do
     /// has no entry.
     pub fn run(&mut self) -> Vec<Cleaned> {
         Family::ALL.into_iter().filter_map(|family| self.run_family(family)).collect()
@@ -110,30 +114,46 @@ impl<T: Table> Conntrack<T> {
 
     fn run_family(&mut self, family: Family) -> Option<Cleaned> {
         let started = Instant::now();
-        let is_due = |work: &Work| match work.pass {
-            Pass::First => true,
-            Pass::Second(at) => at <= started,
+        let due = |wanted: &dyn Fn(&Work) -> Option<Doubt>| -> Vec<(Place, Doubt)> {
+            let here = self.work.iter().filter(|(place, _)| place.family() == family);
+            here.filter_map(|(place, work)| Some((*place, wanted(work)?))).collect()
         };
-        let due = self.work.iter().filter(|(place, work)| place.family() == family && is_due(work));
-        let due: Vec<Place> = due.map(|(place, _)| *place).collect();
-        if due.is_empty() {
+        let (first, second) = (due(&|work| work.first.clone()), due(&|work| work.due_again(started)));
+        if first.is_empty() && second.is_empty() {
             return None;
         }
         let mut cleaned = Cleaned { family, deleted: 0, examined: 0, duration: Duration::ZERO, error: None };
-        let done = self.pass(family, &due, &mut cleaned);
-        cleaned.duration = started.elapsed();
+        let done = self.pass(family, &first, &mut cleaned).and_then(|()| {
+            let again = Instant::now() + SECOND_PASS;
+            for (place, doubt) in first {
+                if let Some(work) = self.work.get_mut(&place) {
+                    work.first = None;
+                    work.second.push((again, doubt));
+                }
+            }
+            self.pass(family, &second, &mut cleaned)
+        });
         match done {
             Err(error) => cleaned.error = Some(error),
-            Ok(()) => self.passed(&due),
+            Ok(()) => {
+                for (place, _) in second {
+                    if let Some(work) = self.work.get_mut(&place) {
+                        work.second.retain(|(at, _)| *at > started);
+                    }
+                }
+                self.work.retain(|_, work| !work.is_done());
+            }
         }
+        cleaned.duration = started.elapsed();
         Some(cleaned)
     }
 
-    fn pass(&mut self, family: Family, due: &[Place], cleaned: &mut Cleaned) -> Result<(), DataplaneError> {
+    /// Looks at these places once; they are in order.
+    fn pass(&mut self, family: Family, due: &[(Place, Doubt)], cleaned: &mut Cleaned) -> Result<(), DataplaneError> {
         let local = self.local(family, due)?;
         let is_local = |address: IpAddr| local.contains(&address);
-        let looked_at = |place: Place| due.binary_search(&place).is_ok();
-        for query in self.queries(family, due) {
+        let looked_at = |place: Place| due.binary_search_by_key(&place, |(place, _)| *place).is_ok();
+        for query in queries(family, due) {
             let (flows, examined) = self.table.list(&query)?;
             let is_stale = |flow: &Flow| {
                 stale::place(flow, &looked_at, is_local)
@@ -149,32 +169,9 @@ impl<T: Table> Conntrack<T> {
         Ok(())
     }
 
-    /// What to ask for, in as few walks of the kernel's table as will do.
-    fn queries(&self, family: Family, due: &[Place]) -> Vec<Query> {
-        let mut questions = Vec::new();
-        let mut places = Vec::new();
-        let mut endpoints = BTreeSet::new();
-        for (place, work) in due.iter().filter_map(|place| Some((place, self.work.get(place)?))) {
-            match &work.doubt {
-                Doubt::All => questions.push(place.query()),
-                Doubt::AnsweredBy(lost) => {
-                    places.push(place.query());
-                    endpoints.extend(lost.iter().copied());
-                }
-            }
-        }
-        // An endpoint that is gone is one question, whatever the number of addresses it was reached by.
-        if endpoints.len() < places.len() {
-            questions.extend(endpoints.into_iter().map(Query::ReplySource));
-        } else {
-            questions.extend(places);
-        }
-        if questions.len() <= QUESTIONS { questions } else { vec![Query::Family(family)] }
-    }
-
     /// The addresses at which NodePorts answer, if a NodePort is among these places.
-    fn local(&mut self, family: Family, due: &[Place]) -> Result<Vec<IpAddr>, DataplaneError> {
-        if !due.iter().any(|place| matches!(place, Place::NodePort(..))) {
+    fn local(&mut self, family: Family, due: &[(Place, Doubt)]) -> Result<Vec<IpAddr>, DataplaneError> {
+        if !due.iter().any(|(place, _)| matches!(place, Place::NodePort(..))) {
             return Ok(Vec::new());
         }
         match self.node_ports.addresses(family) {
@@ -182,15 +179,27 @@ impl<T: Table> Conntrack<T> {
             NodePortAddresses::AllLocal => self.table.local_addresses(family),
         }
     }
+}
 
-    /// A first pass calls for a second; a second ends the matter.
-    fn passed(&mut self, due: &[Place]) {
-        let again = Instant::now() + SECOND_PASS;
-        for place in due {
-            match self.work.get_mut(place) {
-                Some(work) if work.pass == Pass::First => work.pass = Pass::Second(again),
-                _ => drop(self.work.remove(place)),
+/// What to ask for, in as few walks of the kernel's table as will do.
+fn queries(family: Family, due: &[(Place, Doubt)]) -> Vec<Query> {
+    let mut questions = Vec::new();
+    let mut places = Vec::new();
+    let mut endpoints = BTreeSet::new();
+    for (place, doubt) in due {
+        match doubt {
+            Doubt::All => questions.push(place.query()),
+            Doubt::AnsweredBy(lost) => {
+                places.push(place.query());
+                endpoints.extend(lost.iter().copied());
             }
         }
     }
+    // An endpoint that is gone is one question, whatever the number of addresses it was reached by.
+    if endpoints.len() < places.len() {
+        questions.extend(endpoints.into_iter().map(Query::ReplySource));
+    } else {
+        questions.extend(places);
+    }
+    if questions.len() <= QUESTIONS { questions } else { vec![Query::Family(family)] }
 }

@@ -290,3 +290,19 @@ fn ct_3_what_fails_stays_to_be_done() {
     assert_eq!(world.run(), 1);
     assert!(world.conntrack.second_pass_at().is_some());
 }
+
+#[test]
+fn ct_3_what_is_new_does_not_wait_for_the_questions_of_second_passes() {
+    let memory = Memory::default();
+    let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
+    world.run();
+    memory.queries();
+    world.tell([endpoints(["10.0.0.2"]).event()]);
+    world.run();
+    let lost = |address: &str| Query::ReplySource(format!("{address}:5353").parse().expect("an address"));
+    assert_eq!(memory.queries(), [lost("10.0.0.1")], "the start's second pass asks for more, in its time");
+    world.tell([endpoints(["10.0.0.1"]).event()]);
+    world.run();
+    assert_eq!(memory.queries(), [lost("10.0.0.2")], "the first serves again");
+    world.settle();
+}
