@@ -94,14 +94,15 @@ fn ct_3_thousands_of_stale_flows_go_and_the_crowd_stays() {
         let table = Kernel::open().expect("conntrack");
         let mut world = World::new(table, [dns().event(), endpoints(["10.0.0.1", "10.0.0.2"]).event()]);
         world.settle();
-        insert(crowd(5_000));
+        // All together below the smallest table that a small machine has.
+        insert(crowd(3_000));
         let client = |i: u32| format!("10.0.{}.{}:40000", 8 + i / 250, 1 + i % 250);
-        insert((0..3_000).map(|i| udp(&client(i), &format!("10.96.0.10:53 < 10.0.0.{}:5353", 1 + i % 2))));
+        insert((0..2_000).map(|i| udp(&client(i), &format!("10.96.0.10:53 < 10.0.0.{}:5353", 1 + i % 2))));
         insert((0..10).map(|i| udp(&client(i), "10.96.0.10:53 < 10.0.0.2:5353").tcp()));
         world.tell([endpoints(["10.0.0.1"]).event()]);
-        assert_eq!(world.run(), 1_500);
+        assert_eq!(world.run(), 1_000);
         let mut table = Kernel::open().expect("conntrack");
-        assert_eq!(found(&mut table, Query::Family(Family::V4)).len(), 5_000 + 1_500);
+        assert_eq!(found(&mut table, Query::Family(Family::V4)).len(), 3_000 + 1_000);
     });
 }
 
