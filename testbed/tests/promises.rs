@@ -138,7 +138,7 @@ fn no_connection_is_lost_while_backends_come_and_go_without_pause() {
 }
 
 #[test]
-fn ct_3_a_udp_client_that_keeps_its_socket_follows_its_service() {
+fn ct_3_aff_7_a_udp_client_that_keeps_its_socket_follows_its_service() {
     let Some(cluster) = common::cluster() else { return };
     let mut program = Program::new(&cluster, &options(), "nftables", Feed::Manifests).expect("a program");
     program.start(&objects(&[dns(&["pod-1-a"]), cart(&["pod-1-a"])])).expect("it starts");
@@ -284,7 +284,7 @@ fn a_manifest_that_cannot_be_read_leaves_the_last_good_state() {
 }
 
 #[test]
-fn watch_7_rules_stay_while_the_api_server_is_away_and_follow_when_it_is_back() {
+fn rules_stay_while_the_api_server_is_away_and_follow_when_it_is_back() {
     let Some(cluster) = common::cluster() else { return };
     let mut program = Program::new(&cluster, &options(), "nftables", Feed::ApiServer).expect("a program");
     program.start(&objects(&[cart(&["pod-1-a"])])).expect("it starts");

@@ -20,6 +20,9 @@ use crate::probe::Probe;
 /// How long the program may take until what it was told is in force.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// What the names of folders begin with; the id of the process follows.
+const PREFIX: &str = "portway-testbed-";
+
 /// Where the program gets its objects from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feed {
@@ -45,7 +48,8 @@ pub struct Program<'a> {
 impl<'a> Program<'a> {
     /// Prepares to run the program in `mode`.
     pub fn new(cluster: &'a Cluster, options: &ProxyOptions, mode: &str, feed: Feed) -> anyhow::Result<Self> {
-        let folder = TempDir::with_prefix("portway-testbed-")?;
+        sweep()?;
+        let folder = TempDir::with_prefix(format!("{PREFIX}{}-", std::process::id()))?;
         fs::create_dir(folder.path().join("manifests"))?;
         let mut arguments = vec![format!("--mode={mode}")];
         let server = match feed {
@@ -159,6 +163,19 @@ impl Marker {
             |ip: &IpAddr| Probe { patience: Duration::from_millis(100), ..Probe::new(Protocol::Udp, (*ip, 1).into()) };
         from.run(|| self.service.cluster_ips.iter().all(|ip| probe(ip).send().backend().is_some()))
     }
+}
+
+/// Removes the folders of processes that were killed before they could.
+fn sweep() -> io::Result<()> {
+    for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')?.0.parse::<u32>().ok());
+        if owner.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            // Another process may sweep as well.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file so that a reader sees either the old or the new one.
