@@ -1,6 +1,5 @@
 //! Waiting longer after each failure, and never in step with others.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// Exponential backoff with jitter: doubles with each failure up to a cap, and shortens each wait by up to a quarter
@@ -10,13 +9,12 @@ pub(super) struct Backoff {
     first: Duration,
     cap: Duration,
     failures: u32,
-    random: u64,
 }
 
 impl Backoff {
     /// Waits about `first` after the first failure and at most `cap` after any.
     pub(super) fn new(first: Duration, cap: Duration) -> Self {
-        Self { first: first.min(cap), cap, failures: 0, random: RandomState::new().hash_one(0) }
+        Self { first: first.min(cap), cap, failures: 0 }
     }
 
     /// How long to wait after one more failure.
@@ -24,22 +22,12 @@ impl Backoff {
         let doubled = self.first.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
         self.failures = self.failures.saturating_add(1);
         let longest = doubled.min(self.cap);
-        longest - longest.mul_f64(self.fraction() / 4.0)
+        longest - longest.mul_f64(fastrand::f64() / 4.0)
     }
 
     /// The next failure is a first one again.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
-    }
-
-    /// A number from 0 to below 1: splitmix64, which is random enough for spreading retries.
-    fn fraction(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        f64::from(u32::try_from(mixed >> 32).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
     }
 }
 
