@@ -1,0 +1,146 @@
+//! `portway run` from start to end, in a network namespace of its own.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::program::project;
+
+/// Starts the program in the background, says its process id, waits for it, says its status, and cleans up.
+const SCRIPT: &str = r#""$PORTWAY" run "$@" & echo $!; wait $!; echo status $?; exec "$PORTWAY" cleanup"#;
+
+/// A program that runs. Its namespace goes when it is dropped.
+struct Running {
+    shell: Child,
+    pid: Pid,
+    out: BufReader<ChildStdout>,
+    log: BufReader<ChildStderr>,
+}
+
+impl Running {
+    fn start(words: &[&str]) -> Self {
+        let mut shell = Command::new("unshare")
+            .args(["--net", "sh", "-c", SCRIPT, "sh", "--metrics-bind-address="])
+            .args(words)
+            .env("PORTWAY", env!("CARGO_BIN_EXE_portway"))
+            .env_remove("NODE_NAME")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(shell.stdout.take().unwrap());
+        let log = BufReader::new(shell.stderr.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let pid = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+        Self { shell, pid, out, log }
+    }
+
+    /// Reads the log up to the line with this text, and returns what was read.
+    fn log_until(&mut self, text: &str) -> String {
+        let mut read = String::new();
+        while !read.lines().last().is_some_and(|line| line.contains(text)) {
+            assert!(self.log.read_line(&mut read).unwrap() > 0, "{text:?} is not in the log:\n{read}");
+        }
+        read
+    }
+
+    fn send(&self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap();
+    }
+
+    /// Waits for the end: what the script wrote, and the rest of the log.
+    fn end(mut self) -> (String, String) {
+        let (mut out, mut log) = (String::new(), String::new());
+        self.out.read_to_string(&mut out).unwrap();
+        self.log.read_to_string(&mut log).unwrap();
+        self.shell.wait().unwrap();
+        (out, log)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.shell.try_wait(), Ok(None)) {
+            let _ = kill_process(self.pid, Signal::KILL);
+            let _ = self.shell.wait();
+        }
+    }
+}
+
+fn copy_of_the_demo() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(project("examples/demo")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    folder
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn a_signal_ends_it_well_and_what_is_in_the_kernel_stays() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut running = Running::start(&["--manifests", &project("examples/demo"), "--hostname-override=node-1"]);
+        let log = running.log_until("first sync done");
+        assert!(log.contains("portway starts"), "{log}");
+        running.send(signal);
+        let (out, log) = running.end();
+        assert_eq!(out, "status 0\nremoved table ip portway\nremoved table ip6 portway\n", "{log}");
+        assert!(log.contains("ending; what is in the kernel stays"), "{log}");
+    }
+}
+
+#[test]
+fn cfg_12_changed_pod_cidrs_end_it_with_status_1_and_what_is_in_the_kernel_stays() {
+    let folder = copy_of_the_demo();
+    let words = ["--manifests", &text(folder.path()), "--hostname-override=node-1", "--detect-local-mode=NodeCIDR"];
+    let mut running = Running::start(&words);
+    running.log_until("first sync done");
+    let node = folder.path().join("node.yaml");
+    let changed = std::fs::read_to_string(&node).unwrap().replace("10.1.1.0/24", "10.1.7.0/24");
+    std::fs::write(&node, changed).unwrap();
+    let (out, log) = running.end();
+    assert_eq!(out, "status 1\nremoved table ip portway\nremoved table ip6 portway\n", "{log}");
+    assert!(log.contains("portway: spec.podCIDRs of Node node-1 changed from 10.1.1.0/24"), "{log}");
+}
+
+#[test]
+fn cfg_20_a_json_log_is_json_with_mode_and_generation() {
+    let words =
+        ["--manifests", &project("examples/demo"), "--hostname-override=node-1", "--logging-format=json", "-v2"];
+    let mut running = Running::start(&words);
+    let log = running.log_until("first sync done");
+    running.send(Signal::TERM);
+    running.end();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let written = lines.iter().find(|line| line["message"] == "written").unwrap();
+    assert_eq!(written["span"]["mode"], "nftables", "{written}");
+    assert_eq!(written["span"]["generation"], 1, "{written}");
+    assert_eq!(written["family"], "IPv4", "{written}");
+    assert!(written["objects"].as_u64().unwrap() > 0, "{written}");
+}
+
+#[test]
+fn without_the_right_to_write_the_kernel_it_says_so_in_one_sentence() {
+    for words in [&["run", "--manifests", "/tmp"][..], &["cleanup"]] {
+        let done = Command::new("setpriv")
+            .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", env!("CARGO_BIN_EXE_portway")])
+            .args(words)
+            .output()
+            .unwrap();
+        let error = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(
+            error,
+            "portway: writing the kernel's tables needs the capability CAP_NET_ADMIN: run as root, or in a pod with \
+             securityContext.capabilities.add: [NET_ADMIN]\n"
+        );
+        assert_eq!(done.status.code(), Some(1));
+    }
+}
