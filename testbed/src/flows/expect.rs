@@ -27,7 +27,7 @@ pub(super) fn requests(flow: &Flow) -> usize {
             0 | 1 => 6,
             n => 24 + 16 * (n - 2),
         },
-        (Expected::Backends { memory: Some(_), .. }, Source::Crowd) => 3,
+        (Expected::Backends { memory: Some(_), .. }, Source::Crowd) => 2,
         (Expected::Backends { memory: Some(_), .. }, _) => 10,
         (_, Source::Crowd) => 1,
         _ => 2,
