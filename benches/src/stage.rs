@@ -112,6 +112,8 @@ impl Stage {
         if let Err(error) = served {
             bail!("{error:#}; portway said:\n{}", agent.log().unwrap_or_default());
         }
+        // What was sent before there were rules is tracked as going nowhere, and would hold its source port to that.
+        self.cluster.node().output("conntrack", &["-F"], "").context("conntrack -F")?;
         Ok(agent)
     }
 

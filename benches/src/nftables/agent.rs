@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use portway_model::Protocol;
@@ -68,17 +68,21 @@ pub(crate) fn memory(portway: &Path, services: usize, report: &mut Report, progr
 }
 
 /// What became of the requests of one stream.
-#[derive(Default)]
 struct Stream {
+    start: Instant,
     requests: u64,
     failures: Vec<String>,
 }
 
 impl Stream {
+    fn new(start: Instant) -> Self {
+        Self { start, requests: 0, failures: Vec::new() }
+    }
+
     fn count(&mut self, outcome: &Outcome) {
         self.requests += 1;
         if outcome.backend().is_none() {
-            self.failures.push(outcome.to_string());
+            self.failures.push(format!("{outcome} at {:.3} s", self.start.elapsed().as_secs_f64()));
         }
     }
 }
@@ -91,13 +95,17 @@ pub(crate) fn restart(portway: &Path, services: usize, report: &mut Report, prog
     let stage = Stage::new(portway, services, ENDPOINTS, &["pod-1-b", "pod-2-a", "pod-2-b"])?;
     let mut agent = stage.start_synced_agent()?;
     let stop = AtomicBool::new(false);
+    let start = Instant::now();
+    let mut killed_at = Vec::new();
     let probe = Probe { patience: Duration::from_secs(1), ..Probe::new(Protocol::Tcp, Stage::service(Protocol::Tcp)) };
     let (fresh, old) = std::thread::scope(|scope| {
-        let fresh = scope.spawn(|| stage.cluster.host("pod-1-a").run(|| fresh_connections(&probe, &stop)));
-        let old = scope.spawn(|| stage.cluster.host("pod-1-c").run(|| old_connections(&probe, LONG_LIVED, &stop)));
+        let fresh = scope.spawn(|| stage.cluster.host("pod-1-a").run(|| fresh_connections(&probe, start, &stop)));
+        let old =
+            scope.spawn(|| stage.cluster.host("pod-1-c").run(|| old_connections(&probe, LONG_LIVED, start, &stop)));
         let restarted = (|| -> Result<()> {
             for _ in 0..RESTARTS {
                 std::thread::sleep(Duration::from_millis(500));
+                killed_at.push(start.elapsed().as_secs_f64());
                 agent.kill().context("the agent cannot be killed")?;
                 std::thread::sleep(Duration::from_millis(200));
                 agent = stage.start_agent()?;
@@ -120,28 +128,29 @@ pub(crate) fn restart(portway: &Path, services: usize, report: &mut Report, prog
     let figures = json!({
         "services": services, "restarts": RESTARTS, "new_connections": fresh.requests,
         "long_lived": LONG_LIVED, "long_lived_requests": old.requests, "failures": failures,
-        "first_failures": fresh.failures.iter().chain(&old.failures).take(5).collect::<Vec<_>>(),
+        "killed_at_seconds": killed_at,
+        "first_failures": fresh.failures.iter().chain(&old.failures).take(20).collect::<Vec<_>>(),
     });
     report.record("restart", figures)?;
     let name = "kill -9 and restart: connections that fail, new and old";
     report.bar(name, failures as f64, Limit::AtMost(0.0), "connections")
 }
 
-fn fresh_connections(probe: &Probe, stop: &AtomicBool) -> Stream {
-    let mut stream = Stream::default();
+fn fresh_connections(probe: &Probe, start: Instant, stop: &AtomicBool) -> Stream {
+    let mut stream = Stream::new(start);
     while !stop.load(Ordering::Relaxed) {
         stream.count(&probe.send());
     }
     stream
 }
 
-fn old_connections(probe: &Probe, count: usize, stop: &AtomicBool) -> Result<Stream> {
+fn old_connections(probe: &Probe, count: usize, start: Instant, stop: &AtomicBool) -> Result<Stream> {
     let mut connections: Vec<_> = (0..count).map(|_| probe::connect(probe)).collect::<Result<_, _>>()?;
     for connection in &mut connections {
         connection.set_read_timeout(Some(probe.patience))?;
         probe::read_line(connection)?;
     }
-    let mut stream = Stream::default();
+    let mut stream = Stream::new(start);
     while !stop.load(Ordering::Relaxed) {
         for connection in &mut connections {
             let outcome = probe::converse(connection, probe.patience);
