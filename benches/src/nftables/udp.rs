@@ -1,7 +1,7 @@
 //! `udp`: after how long a UDP client that keeps its socket follows its Service to a new endpoint.
 //!
-//! Connection tracking holds such a client to its first backend until its entry is deleted. A second client with a new
-//! socket for each request tells when the rules changed.
+//! Connection tracking holds such a client to its first backend until its entry is deleted. A second client, which opens
+//! TCP connections to the same Service, tells when the rules changed: both ports change in one transaction.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -25,7 +25,7 @@ pub(crate) fn measure(portway: &Path, report: &mut Report, progress: &Progress) 
         let stage = Stage::new(portway, 100, 2, &["pod-2-a"])?;
         let agent = stage.start_synced_agent()?;
         fill(&stage, others)?;
-        let (kept, fresh) = (Asker::with_kept_socket(), Asker::new(Protocol::Udp));
+        let (kept, fresh) = (Asker::with_kept_socket(), Asker::new(Protocol::Tcp));
         let follow = stage.with_asker(&kept, || {
             stage.with_asker(&fresh, || {
                 kept.wait_for("pod-2-a")?;

@@ -91,10 +91,15 @@ fn wait_until_served(cluster: &Cluster) -> Result<()> {
 /// The lines of the metrics page that speak of what was just seen.
 fn metrics(cluster: &Cluster, agent: &Agent) -> Result<String> {
     let page = agent.metrics(cluster.node()).context("the metrics page cannot be read")?;
-    let telling = ["_sync_proxy_rules_duration_seconds_count", "_sync_proxy_rules_duration_seconds_sum", "portway_"];
-    let lines = page.lines().filter(|line| {
-        !line.starts_with('#') && !line.contains("_bucket") && telling.iter().any(|part| line.contains(part))
-    });
+    let telling = [
+        "kubeproxy_sync_proxy_rules_duration_seconds",
+        "kubeproxy_conntrack_reconciler_deleted_entries_total",
+        "portway_commit_seconds",
+        "portway_applied_objects_total",
+        "portway_source_events_total",
+    ];
+    let lines =
+        page.lines().filter(|line| !line.contains("_bucket") && telling.iter().any(|name| line.starts_with(name)));
     Ok(lines.map(|line| format!("  {line}\n")).collect())
 }
 
