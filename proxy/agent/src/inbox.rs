@@ -17,6 +17,7 @@ pub const EVENT_ROOM: usize = 1024;
 
 /// What the sync loop hears.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all messages are events: boxing them would only cost")]
 pub enum Message {
     /// News from a source.
     Event(Event),

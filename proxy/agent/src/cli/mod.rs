@@ -36,7 +36,7 @@ enum Command {
     /// Watch Services and EndpointSlices, and keep this node's kernel equal to them.
     Run(Box<RunArgs>),
     /// Print what would be in the kernel for some manifests, touching neither kernel nor cluster.
-    Render(RenderArgs),
+    Render(Box<RenderArgs>),
     /// Remove everything from the kernel that portway ever put there.
     Cleanup(CleanupArgs),
     /// Print the version.

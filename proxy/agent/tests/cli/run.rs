@@ -30,12 +30,12 @@ impl Running {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
-        let mut out = BufReader::new(shell.stdout.take().unwrap());
-        let log = BufReader::new(shell.stderr.take().unwrap());
+            .expect("unshare is there");
+        let mut out = BufReader::new(shell.stdout.take().expect("its output is piped"));
+        let log = BufReader::new(shell.stderr.take().expect("its log is piped"));
         let mut line = String::new();
-        out.read_line(&mut line).unwrap();
-        let pid = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+        out.read_line(&mut line).expect("the script writes text");
+        let pid = line.trim().parse().ok().and_then(Pid::from_raw).expect("the script says the process id");
         Self { shell, pid, out, log }
     }
 
@@ -43,21 +43,22 @@ impl Running {
     fn log_until(&mut self, text: &str) -> String {
         let mut read = String::new();
         while !read.lines().last().is_some_and(|line| line.contains(text)) {
-            assert!(self.log.read_line(&mut read).unwrap() > 0, "{text:?} is not in the log:\n{read}");
+            let more = self.log.read_line(&mut read).expect("the log is text");
+            assert!(more > 0, "{text:?} is not in the log:\n{read}");
         }
         read
     }
 
     fn send(&self, signal: Signal) {
-        kill_process(self.pid, signal).unwrap();
+        kill_process(self.pid, signal).expect("the program runs");
     }
 
     /// Waits for the end: what the script wrote, and the rest of the log.
     fn end(mut self) -> (String, String) {
         let (mut out, mut log) = (String::new(), String::new());
-        self.out.read_to_string(&mut out).unwrap();
-        self.log.read_to_string(&mut log).unwrap();
-        self.shell.wait().unwrap();
+        self.out.read_to_string(&mut out).expect("the script writes text");
+        self.log.read_to_string(&mut log).expect("the log is text");
+        self.shell.wait().expect("the script ends");
         (out, log)
     }
 }
@@ -72,10 +73,10 @@ impl Drop for Running {
 }
 
 fn copy_of_the_demo() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(project("examples/demo")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    for entry in std::fs::read_dir(project("examples/demo")).expect("the examples are there") {
+        let entry = entry.expect("the examples can be listed");
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("an example can be copied");
     }
     folder
 }
