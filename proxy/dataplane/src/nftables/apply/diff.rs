@@ -1,14 +1,14 @@
 //! What differs between a listing of the kernel and the record.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::found::Found;
-use super::record::{Names, Record};
+use super::record::{Names, Record, Wanted};
 use super::writes::Write;
 use crate::nftables::layout::chains::Filled;
-use crate::nftables::layout::entry::Key;
+use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::sets::SetId;
 use crate::nftables::object::{Element, Name, Set};
 
@@ -23,7 +23,7 @@ pub(crate) struct Differences {
     pub(crate) chains: Vec<(Filled, ChainDifference)>,
     /// Chains that are none of ours, or that no shape in use needs.
     pub(crate) foreign_chains: Vec<Name>,
-    /// Elements that are missing, foreign or changed, sorted by key.
+    /// Elements that are missing, foreign or changed, by set in the order of [`SetId`].
     pub(crate) elements: Vec<Write>,
     /// Elements in our sets that portway would not write.
     pub(crate) strange: Vec<(Arc<Set>, Vec<Element>)>,
@@ -73,16 +73,28 @@ pub(crate) fn compare(record: &mut Record, found: &Found, names: &mut Names) -> 
     differences
 }
 
-type Wanted = (Key, crate::nftables::layout::entry::Value, Option<u32>);
-
-/// Walks both sorted lists side by side.
-fn compare_elements(record: &Record, found: &Found, wanted: Vec<Wanted>) -> Vec<Write> {
+/// Walks through what is there and what is wanted, set by set and side by side.
+fn compare_elements(record: &Record, found: &Found, mut wanted: BTreeMap<SetId, Vec<Wanted>>) -> Vec<Write> {
     let mut writes = Vec::new();
-    let mut there = found.entries.iter().peekable();
+    let sets: BTreeSet<SetId> = wanted.keys().chain(found.entries.keys()).copied().collect();
+    for set in sets {
+        let wanted = wanted.remove(&set).unwrap_or_default();
+        match found.entries.get(&set) {
+            Some(there) => compare_set(record, there, wanted, &mut writes),
+            // All of it is new. No need to sort.
+            None => writes.extend(wanted.into_iter().map(|(key, value, owner)| write(key, None, Some(value), owner))),
+        }
+    }
+    writes
+}
+
+fn compare_set(record: &Record, there: &[(Key, Value)], mut wanted: Vec<Wanted>, writes: &mut Vec<Write>) {
+    wanted.sort_by_key(|(key, ..)| *key);
+    let mut there = there.iter().peekable();
     let mut wanted = wanted.into_iter().peekable();
     loop {
         let order = match (there.peek(), wanted.peek()) {
-            (None, None) => return writes,
+            (None, None) => return,
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some((found, _)), Some((wanted, ..))) => found.cmp(wanted),
@@ -92,17 +104,19 @@ fn compare_elements(record: &Record, found: &Found, wanted: Vec<Wanted>) -> Vec<
         match (before, after) {
             (Some((_, value)), Some((_, after, _))) if *value == after => {}
             (before, Some((key, after, owner))) => {
-                // What a refused Service holds stays, though another now wants the same element.
-                let before = before.map(|(_, value)| value.clone());
-                writes.push(Write { key, before, after: Some(after), owner });
+                writes.push(write(key, before.map(|(_, value)| value.clone()), Some(after), owner));
             }
             (Some((key, value)), None) => {
                 let left = record.lingering.contains_key(key) || record.held.contains_key(key);
                 if !left {
-                    writes.push(Write { key: *key, before: Some(value.clone()), after: None, owner: None });
+                    writes.push(write(*key, Some(value.clone()), None, None));
                 }
             }
             (None, None) => {}
         }
     }
+}
+
+fn write(key: Key, before: Option<Value>, after: Option<Value>, owner: Option<u32>) -> Write {
+    Write { key, before, after, owner }
 }

@@ -1,7 +1,7 @@
 //! A Change on top of the record, worked out without touching it: what to write, and what the record becomes when the
 //! kernel has taken it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -194,7 +194,10 @@ impl Draft {
             record.settings = after;
         }
         for (key, counted) in self.shared {
-            change(&mut record.shared, key, counted.by);
+            match changed(record.shared.get(&key), counted.by) {
+                Some(count) => record.shared.insert(key, count),
+                None => record.shared.remove(&key),
+            };
         }
         for (shape, counted) in self.shapes {
             change(&mut record.shapes, shape, counted.by);
@@ -299,12 +302,16 @@ fn count<K: Ord>(counts: &mut BTreeMap<K, Counted>, key: K, by: i64, owner: u32)
     }
 }
 
-fn change<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: K, by: i64) {
-    let after = i64::from(counts.get(&key).copied().unwrap_or(0)) + by;
-    match u32::try_from(after) {
-        Ok(count) if count > 0 => counts.insert(key, count),
-        _ => counts.remove(&key),
+fn change<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K, by: i64) {
+    match changed(counts.get(&key), by) {
+        Some(count) => counts.insert(key, count),
+        None => counts.remove(&key),
     };
+}
+
+fn changed(count: Option<&u32>, by: i64) -> Option<u32> {
+    let after = i64::from(count.copied().unwrap_or(0)) + by;
+    u32::try_from(after).ok().filter(|count| *count > 0)
 }
 
 /// Brings together what one Service gives up and another takes over.

@@ -24,8 +24,8 @@ pub(crate) struct Found {
     pub(crate) chains: BTreeMap<Name, (Option<crate::nftables::object::Chain>, Vec<Rule>)>,
     /// Sets by name; `None`: one that portway would not write.
     pub(crate) sets: BTreeMap<Name, Option<Set>>,
-    /// Elements of portway's sets, sorted by key.
-    pub(crate) entries: Vec<(Key, Value)>,
+    /// Elements of portway's sets, sorted by key; a set without any has no entry.
+    pub(crate) entries: BTreeMap<SetId, Vec<(Key, Value)>>,
     /// Elements in portway's sets that portway would not write.
     pub(crate) strange: Vec<(Arc<Set>, Vec<Element>)>,
     /// The highest number that affinity uses.
@@ -46,7 +46,7 @@ impl Found {
             exists: snapshot.exists,
             chains: snapshot.chains.into_iter().map(|chain| (chain.name, (chain.object, Vec::new()))).collect(),
             sets: snapshot.sets.into_iter().map(|set| (set.name, set.object)).collect(),
-            entries: Vec::new(),
+            entries: BTreeMap::new(),
             strange: Vec::new(),
             highest: 0,
         };
@@ -58,7 +58,6 @@ impl Found {
         for (name, elements) in snapshot.elements {
             found.read_set(&name, elements);
         }
-        found.entries.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         found
     }
 
@@ -74,7 +73,7 @@ impl Found {
             return;
         }
         let mut strange = Vec::new();
-        self.entries.reserve(elements.len());
+        let mut entries = Vec::with_capacity(elements.len());
         for element in elements {
             let Some((key, value)) = sets::decode(id, self.family, &element) else {
                 strange.push(element);
@@ -86,7 +85,11 @@ impl Found {
                 _ => 0,
             };
             self.highest = self.highest.max(numbers);
-            self.entries.push((key, value));
+            entries.push((key, value));
+        }
+        if !entries.is_empty() {
+            entries.sort_unstable_by_key(|(key, _)| *key);
+            self.entries.insert(id, entries);
         }
         if !strange.is_empty() {
             self.strange.push((Arc::clone(definition), strange));
@@ -95,8 +98,9 @@ impl Found {
 
     /// What the kernel holds for a key.
     pub(crate) fn get(&self, key: Key) -> Option<&Value> {
-        let at = self.entries.binary_search_by(|(known, _)| known.cmp(&key)).ok()?;
-        self.entries.get(at).map(|(_, value)| value)
+        let entries = self.entries.get(&SetId::of(key))?;
+        let at = entries.binary_search_by_key(&key, |(known, _)| *known).ok()?;
+        entries.get(at).map(|(_, value)| value)
     }
 
     /// Whether what is there cannot be brought to what is wanted by adding and taking away: then the table is replaced
@@ -115,7 +119,8 @@ impl Found {
         chain_differs || self.sets.iter().any(set_differs)
     }
 
-    /// Gives every Service its slots and numbers, keeping those that are in the kernel.
+    /// Gives every Service its slots and numbers, keeping those that are in the kernel. In the order of their names, for
+    /// the same numbers each time.
     pub(crate) fn adopt<'a>(
         &self,
         services: impl Iterator<Item = (&'a ServiceName, &'a Arc<ServiceShare>)>,
@@ -125,9 +130,11 @@ impl Found {
         let numbers = numbers.get_or_insert_with(|| Numbers::after(self.highest));
         // An id that two ports claim would mix their clients.
         let taken = std::cell::RefCell::new(HashSet::new());
-        let sorted: BTreeMap<_, _> = services.collect();
         let place = |(name, share): (&ServiceName, &Arc<ServiceShare>)| {
             let known = |port: &PortShare| {
+                if self.entries.is_empty() {
+                    return None;
+                }
                 let mut known = self.known(port);
                 if known.id != 0 && !taken.borrow_mut().insert(known.id) {
                     known.id = 0;
@@ -136,7 +143,7 @@ impl Found {
             };
             Some((name.clone(), Applied::place_with(share, self.family, numbers, known)?))
         };
-        sorted.into_iter().filter_map(place).collect()
+        services.filter_map(place).collect()
     }
 
     fn known(&self, port: &PortShare) -> Known {
@@ -156,9 +163,10 @@ impl Found {
 
     /// The slots of one list; missing ones and such that make no sense are holes.
     fn slots(&self, key: impl Fn(u32) -> Key, class: Class) -> Vec<Option<Slot>> {
-        let start = self.entries.partition_point(|(known, _)| *known < key(0));
+        let Some(entries) = self.entries.get(&SetId::of(key(0))) else { return Vec::new() };
+        let start = entries.partition_point(|(known, _)| *known < key(0));
         let mut slots = Vec::new();
-        for (known, value) in self.entries.iter().skip(start) {
+        for (known, value) in entries.iter().skip(start) {
             let (Key::Slot(_, _, number) | Key::StickySlot(_, _, number)) = *known else { break };
             if key(number) != *known {
                 break;

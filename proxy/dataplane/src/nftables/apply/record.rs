@@ -1,6 +1,6 @@
 //! The record: what portway has in one family's table, as far as it knows.
 
-use std::collections::hash_map::Entry;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,11 +8,15 @@ use std::time::Instant;
 use portway_model::{Family, NodePortAddresses, NodeSettings, ServiceName};
 
 use crate::nftables::layout::chains::{self, Filled};
-use crate::nftables::layout::entry::{Key, Value};
+use crate::nftables::layout::entry::{Class, Key, Value};
+use crate::nftables::layout::sets::SetId;
 use crate::nftables::layout::shape::{ChainId, Shape};
 use crate::nftables::layout::share::Applied;
 use crate::nftables::layout::slots::Numbers;
 use crate::nftables::object::Name;
+
+/// An element that should be there, and the number of the Service that it belongs to.
+pub(crate) type Wanted = (Key, Value, Option<u32>);
 
 /// What is in the kernel.
 #[derive(Clone, Debug)]
@@ -26,9 +30,9 @@ pub(crate) struct Record {
     /// How many Services want each shared element.
     pub(crate) shared: HashMap<Key, u32>,
     /// How many frontends have each shape.
-    pub(crate) shapes: HashMap<Shape, u32>,
+    pub(crate) shapes: BTreeMap<Shape, u32>,
     /// How many shapes in use need each chain, be it for themselves or ahead of need.
-    pub(crate) chains: HashMap<ChainId, u32>,
+    pub(crate) chains: BTreeMap<ChainId, u32>,
     /// Prefix lengths for which there is a set of allowed sources. They stay until the table is listed anew.
     pub(crate) prefixes: BTreeSet<u8>,
     /// The next numbers for affinity.
@@ -47,7 +51,7 @@ pub(crate) struct Record {
 
 /// Chains' names, each made once.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Names(HashMap<ChainId, Name>);
+pub(crate) struct Names(BTreeMap<ChainId, Name>);
 
 impl Names {
     /// The name of a chain.
@@ -69,8 +73,8 @@ impl Record {
             settings,
             services,
             shared: HashMap::new(),
-            shapes: HashMap::new(),
-            chains: HashMap::new(),
+            shapes: BTreeMap::new(),
+            chains: BTreeMap::new(),
             prefixes: BTreeSet::new(),
             numbers,
             lingering: HashMap::new(),
@@ -95,32 +99,44 @@ impl Record {
         record
     }
 
-    /// Every element that should be there, sorted by key, each once; with the number of the Service that it belongs to,
-    /// counted in the order of [`Record::services`]. Fills in who shares what, and the prefix lengths.
-    pub(crate) fn wanted(&mut self, names: &mut Names) -> Vec<(Key, Value, Option<u32>)> {
-        let mut all = self.node_port_ips(&self.settings).map(|key| (key, Value::None, None)).collect::<Vec<_>>();
+    /// Every element that should be there, by set, each once, in the order of [`Record::services`]; with the number of
+    /// the Service that it belongs to, counted in that order. Fills in who shares what, and the prefix lengths.
+    pub(crate) fn wanted(&mut self, names: &mut Names) -> BTreeMap<SetId, Vec<Wanted>> {
+        let mut all: BTreeMap<SetId, Vec<Wanted>> = BTreeMap::new();
+        let ips = self.node_port_ips(&self.settings).map(|key| (key, Value::None, None));
+        all.insert(SetId::NodePortIps, ips.collect());
         self.shared.clear();
-        let mut own = Vec::new();
+        self.shared.reserve(self.services.len());
+        let (family, shared, prefixes) = (self.family, &mut self.shared, &mut self.prefixes);
+        let mut own_shared = Vec::new();
         for (number, applied) in (0..).zip(self.services.values()) {
-            own.clear();
-            entries(applied, self.family, names, &mut own);
-            for (key, value) in own.drain(..) {
-                if let Key::Allowed(prefix, ..) = key {
-                    self.prefixes.insert(prefix);
-                }
+            applied.entries(family, &mut |id| names.of(id), &mut |key, value| {
                 if key.is_shared() {
-                    let count = self.shared.entry(key).or_default();
-                    *count += 1;
-                    if *count > 1 {
-                        continue;
-                    }
+                    own_shared.push(key);
+                    return;
                 }
-                all.push((key, value, Some(number)));
+                if let Key::Allowed(prefix, ..) = key {
+                    prefixes.insert(prefix);
+                }
+                all.entry(SetId::of(key)).or_default().push((key, value, Some(number)));
+            });
+            own_shared.sort_unstable();
+            own_shared.dedup();
+            for key in own_shared.drain(..) {
+                let count = shared.entry(key).or_default();
+                *count += 1;
+                if *count == 1 {
+                    all.entry(SetId::of(key)).or_default().push((key, Value::None, Some(number)));
+                }
             }
         }
-        all.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        // Only a Plan that breaks its promise of unique frontends has two of one key; the first Service wins.
-        all.dedup_by(|later, earlier| later.0 == earlier.0);
+        for tokens in Class::ALL.map(SetId::AffinityTokens) {
+            // A token of both classes is named twice.
+            if let Some(all) = all.get_mut(&tokens) {
+                all.sort_unstable_by_key(|(key, ..)| *key);
+                all.dedup_by_key(|(key, ..)| *key);
+            }
+        }
         all
     }
 
@@ -138,9 +154,7 @@ impl Record {
 
     /// Every chain that should be there, each after those that it leads to.
     pub(crate) fn wanted_chains(&self, names: &mut Names) -> Vec<Filled> {
-        let mut shaped: Vec<ChainId> = self.chains.keys().copied().collect();
-        shaped.sort_unstable();
-        let shaped = shaped.into_iter().map(|id| self.shaped(id, &self.settings, names)).collect::<Vec<_>>();
+        let shaped = self.chains.keys().map(|id| self.shaped(*id, &self.settings, names)).collect::<Vec<_>>();
         let fixed = chains::fixed(&self.settings, self.family, self.prefixes.iter().copied());
         shaped.into_iter().chain(fixed).collect()
     }

@@ -49,7 +49,7 @@ pub(crate) fn failures(
     family: Family,
     transaction: &Transaction,
     refusals: Vec<Refusal>,
-    owners: &[ServiceName],
+    owners: &[&ServiceName],
 ) -> Result<Vec<Failure>, DataplaneError> {
     let mut failures = Vec::with_capacity(refusals.len());
     for refusal in refusals {
@@ -63,7 +63,7 @@ pub(crate) fn failures(
         let error = DataplaneError::Kernel { operation, source };
         let owner = refusal.owner.and_then(|owner| owners.get(usize::try_from(owner).ok()?));
         match owner {
-            Some(service) => failures.push(Failure { service: service.clone(), object, error }),
+            Some(service) => failures.push(Failure { service: ServiceName::clone(service), object, error }),
             None => return Err(error),
         }
     }

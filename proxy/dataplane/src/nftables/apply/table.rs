@@ -40,6 +40,7 @@ pub(crate) struct Table {
 /// What the table shall hold.
 struct Target {
     settings: Arc<NodeSettings>,
+    /// By name, so that numbers are given out in the same order each time.
     services: BTreeMap<ServiceName, Arc<ServiceShare>>,
     /// What a Service had before, if that is known.
     earlier: HashMap<ServiceName, Arc<ServiceShare>>,
@@ -222,16 +223,14 @@ impl Table {
         report: &mut FamilyReport,
     ) -> Outcome {
         let start = Instant::now();
-        let share = |(name, share): (&ServiceName, &Arc<ServiceShare>)| match fallen.get(name) {
-            None => Some((name.clone(), Arc::clone(share))),
-            Some(Fall::Earlier) => target.earlier.get(name).map(|share| (name.clone(), Arc::clone(share))),
+        let share = |(name, share)| match fallen.get(name) {
+            None => Some((name, share)),
+            Some(Fall::Earlier) => Some((name, target.earlier.get(name)?)),
             Some(Fall::Held) => None,
         };
-        let shares: BTreeMap<ServiceName, Arc<ServiceShare>> = target.services.iter().filter_map(share).collect();
         let mut numbers = self.numbers.clone();
-        let services = found.adopt(shares.iter(), &mut numbers);
+        let services = found.adopt(target.services.iter().filter_map(share), &mut numbers);
         let numbers = numbers.unwrap_or_else(|| Numbers::after(0));
-        let owners: Vec<ServiceName> = services.keys().cloned().collect();
         let mut record = Record::of(self.family, Arc::clone(&target.settings), services, numbers);
         let nothing = Found::nothing(self.family);
         let replace = found.exists && found.is_incompatible(&target.settings);
@@ -247,6 +246,7 @@ impl Table {
                 Ok(()) => {}
                 Err(CommitError::Stale) => return Outcome::Again,
                 Err(CommitError::Refused(refusals)) => {
+                    let owners: Vec<&ServiceName> = record.services.keys().collect();
                     return match refusal::failures(self.family, transaction, refusals, &owners) {
                         Ok(failures) if number == 0 => Outcome::Without(failures, Listing::Same),
                         Ok(failures) => Outcome::Without(failures, Listing::New),

@@ -1,6 +1,7 @@
 //! From differences to transactions.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use portway_model::Family;
@@ -31,7 +32,7 @@ pub(crate) struct Write {
 /// Writes down who lingers.
 pub(crate) fn spare(writes: &mut Vec<Write>, lingering: &mut HashMap<Key, (Value, Instant)>, now: Instant) {
     writes.retain_mut(|write| {
-        if write.after.is_some() && write.before.is_none() {
+        if write.after.is_some() && write.before.is_none() && !lingering.is_empty() {
             write.before = lingering.remove(&write.key).map(|(value, _)| value);
         }
         match (&write.before, &write.after) {
@@ -67,24 +68,26 @@ impl Batches {
         }
     }
 
-    /// Adds element writes, sorted by key: what is pointed to before what points there, and what goes last, in the
+    /// Adds element writes, ordered by set: what is pointed to before what points there, and what goes last, in the
     /// reverse order. A value changes by deletion and addition in one transaction.
     pub(crate) fn write(&mut self, writes: &[Write]) {
-        let same_set = |one: &Write, other: &Write| SetId::of(one.key) == SetId::of(other.key);
+        let same_set = |one: &&Write, other: &&Write| SetId::of(one.key) == SetId::of(other.key);
         let (kept, gone): (Vec<&Write>, Vec<&Write>) = writes.iter().partition(|write| write.after.is_some());
-        for set in kept.chunk_by(|one, other| same_set(one, other)) {
-            for part in set.chunks(self.limit) {
+        for writes in kept.chunk_by(same_set) {
+            let set = SetId::of(writes[0].key).definition(self.family);
+            for part in writes.chunks(self.limit) {
                 self.make_room(part.len());
-                self.run(part.iter().filter(|write| write.before.is_some()), delete, true);
-                self.run(part.iter(), add, false);
+                let before = part.iter().filter(|write| write.before.is_some());
+                self.run(before, delete, |elements| Op::DeleteElements { set: Arc::clone(set), elements });
+                self.run(part.iter(), add, |elements| Op::AddElements { set: Arc::clone(set), elements });
             }
         }
-        let mut sets: Vec<&[&Write]> = gone.chunk_by(|one, other| same_set(one, other)).collect();
-        sets.reverse();
-        for set in sets {
-            for part in set.chunks(self.limit) {
+        let sets: Vec<&[&Write]> = gone.chunk_by(same_set).collect();
+        for writes in sets.into_iter().rev() {
+            let set = SetId::of(writes[0].key).definition(self.family);
+            for part in writes.chunks(self.limit) {
                 self.make_room(part.len());
-                self.run(part.iter(), delete, true);
+                self.run(part.iter(), delete, |elements| Op::DeleteElements { set: Arc::clone(set), elements });
             }
         }
     }
@@ -99,16 +102,19 @@ impl Batches {
     }
 
     /// Writes of one set, as one operation for each run of one owner's.
-    fn run<'a>(&mut self, writes: impl Iterator<Item = &'a &'a Write>, element: fn(&Write) -> Element, deletes: bool) {
+    fn run<'a>(
+        &mut self,
+        writes: impl Iterator<Item = &'a &'a Write>,
+        element: fn(&Write) -> Element,
+        op: impl Fn(Vec<Element>) -> Op,
+    ) {
         let mut writes = writes.peekable();
         while let Some(first) = writes.next() {
             let mut elements = vec![element(first)];
             while let Some(more) = writes.next_if(|next| next.owner == first.owner) {
                 elements.push(element(more));
             }
-            let set = SetId::of(first.key).definition(self.family).clone();
-            let op = if deletes { Op::DeleteElements { set, elements } } else { Op::AddElements { set, elements } };
-            self.push(first.owner, op);
+            self.push(first.owner, op(elements));
         }
     }
 
