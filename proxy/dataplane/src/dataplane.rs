@@ -114,8 +114,23 @@ pub struct FamilyReport {
     pub commit: Duration,
     /// Objects that the kernel refused and that were left as they were, while the rest was applied.
     pub refused: Vec<Refused>,
+    /// Writes that failed, also where a later one of the same call got through.
+    pub failures: usize,
+    /// Rules by table, in dataplanes whose rules stand in tables of the kernel's own (contract IPT-14).
+    pub tables: Vec<TableRules>,
     /// Why the family as a whole failed; nothing of it was applied then.
     pub error: Option<DataplaneError>,
+}
+
+/// Rules in one table (contract IPT-14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableRules {
+    /// The table.
+    pub table: &'static str,
+    /// Rules of this dataplane that now stand in it.
+    pub total: usize,
+    /// Rules that this call wrote.
+    pub written: usize,
 }
 
 impl FamilyReport {
@@ -128,6 +143,8 @@ impl FamilyReport {
             render: Duration::ZERO,
             commit: Duration::ZERO,
             refused: Vec::new(),
+            failures: 0,
+            tables: Vec::new(),
             error: None,
         }
     }

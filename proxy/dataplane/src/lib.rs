@@ -10,4 +10,4 @@ pub mod iptables;
 pub mod netlink;
 pub mod nftables;
 
-pub use dataplane::{Dataplane, DataplaneError, Drift, FamilyReport, KernelWatch, Mode, Refused, Report};
+pub use dataplane::{Dataplane, DataplaneError, Drift, FamilyReport, KernelWatch, Mode, Refused, Report, TableRules};

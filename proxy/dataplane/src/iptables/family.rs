@@ -6,21 +6,22 @@ use std::time::Instant;
 
 use portway_model::{Change, Family, Plan, ServiceName, ServiceShare};
 
+use super::Config;
+use super::compare::{self, Missing, SHARED};
+use super::render::MARK_UNLESS_POD;
 use super::restore::{self, Script};
-use super::rule::normalise;
-use super::ruleset::{self, ChainChange, Delta, JUMPS, Ruleset, SHARED_JUMPS, Table, Tables};
+use super::ruleset::{Ruleset, Table};
 use super::tool::Tool;
-use super::{Config, dispatch, names, render};
-use crate::{DataplaneError, Drift, FamilyReport, Refused};
+use crate::{DataplaneError, Drift, FamilyReport, Refused, TableRules};
 
 /// Services set aside in one call, before the family as a whole counts as failed.
 const MOST_REFUSED: usize = 16;
 
-/// Chains that kubelet or others may use too: never deleted, and left as they are at clean-up (contract IPT-15).
-const SHARED: [&str; 2] = ["KUBE-FIREWALL", "KUBE-MARK-MASQ"];
-
 /// Lets packets to 127.0.0.0/8 be routed, which NodePorts there need (contract NP-2).
 const ROUTE_LOCALNET: &str = "/proc/sys/net/ipv4/conf/all/route_localnet";
+
+/// Shares to which Services go back whose rules are refused.
+type Shares = BTreeMap<ServiceName, Arc<ServiceShare>>;
 
 /// One family's tables.
 pub(super) struct FamilyTables {
@@ -28,12 +29,14 @@ pub(super) struct FamilyTables {
     wanted: Ruleset,
     /// Whether the kernel is known to hold what was last wanted.
     sure: bool,
+    /// Rules wanted in each table.
+    totals: BTreeMap<Table, usize>,
 }
 
 impl FamilyTables {
     pub(super) fn new(tool: Tool, config: &Config) -> Self {
         let wanted = Ruleset::new(tool.family(), config.options.clone(), config.tree_above);
-        Self { tool, wanted, sure: false }
+        Self { tool, wanted, sure: false, totals: BTreeMap::new() }
     }
 
     pub(super) fn family(&self) -> Family {
@@ -50,79 +53,109 @@ impl FamilyTables {
 
     /// Reads the tables, takes over the Plan, and writes what differs.
     pub(super) fn sync(&mut self, plan: &Plan) -> Option<FamilyReport> {
-        self.wanted.load(plan);
-        if self.wanted.needs_route_localnet()
-            && let Err(error) = std::fs::write(ROUTE_LOCALNET, "1")
-        {
-            tracing::warn!(%error, file = ROUTE_LOCALNET, "NodePorts do not answer at 127.0.0.0/8");
-        }
-        self.converge(&BTreeMap::new())
+        let previous = self.wanted.load(plan);
+        self.converge(&previous, FamilyReport::new(self.family()))
     }
 
     /// Writes what a Change alters, on top of what was last written.
     pub(super) fn apply(&mut self, change: &Change) -> Option<FamilyReport> {
         let began = Instant::now();
-        let previous: BTreeMap<ServiceName, Option<Arc<ServiceShare>>> =
-            change.services.iter().map(|service| (service.name.clone(), service.before.clone())).collect();
+        let share = |name: &ServiceName| Some((name.clone(), self.wanted.share(name)?.clone()));
+        let previous: Shares = change.services.iter().filter_map(|service| share(&service.name)).collect();
         let delta = self.wanted.apply(change);
+        let mut report = FamilyReport::new(self.family());
         if !self.sure {
-            return self.converge(&previous);
+            return self.converge(&previous, report);
         }
         if delta.is_empty() {
             return None;
         }
         let script = restore::script(&delta, &[], &shared());
-        let mut report = FamilyReport::new(self.family());
         report.render = began.elapsed();
-        match self.write(&script, &mut report) {
-            Ok(()) => Some(report),
+        if self.write(&script, &mut report).is_err() {
             // Which tables were written before the failure is not known: the kernel is read before it is written again.
-            Err(_) => self.converge(&previous),
+            return self.converge(&previous, report);
         }
+        for (table, chains) in &delta {
+            let total = self.totals.entry(*table).or_default();
+            for change in chains.values() {
+                let rules = |side: &Option<Vec<String>>| side.as_ref().map_or(0, Vec::len);
+                *total = (*total + rules(&change.after)).saturating_sub(rules(&change.before));
+            }
+        }
+        Some(self.written(report))
     }
 
     /// Writes again what an audit found different.
     pub(super) fn repair(&mut self) -> Option<FamilyReport> {
-        self.converge(&BTreeMap::new())
+        self.converge(&Shares::new(), FamilyReport::new(self.family()))
     }
 
     /// Makes the kernel equal to what is wanted, from whatever is there. A Service whose rules are refused goes back to
     /// its share in `previous`, or is left out, and the rest is written.
-    fn converge(&mut self, previous: &BTreeMap<ServiceName, Option<Arc<ServiceShare>>>) -> Option<FamilyReport> {
-        let mut report = FamilyReport::new(self.family());
+    fn converge(&mut self, previous: &Shares, mut report: FamilyReport) -> Option<FamilyReport> {
         self.sure = false;
         loop {
             let began = Instant::now();
-            let kernel = match self.tool.save() {
-                Ok(text) => restore::parse_save(&text),
+            let missing = match self.missing() {
+                Ok(missing) => missing,
                 Err(error) => {
                     report.error = Some(error);
                     return Some(report);
                 }
             };
-            let (delta, jumps) = self.missing(&kernel);
-            if delta.is_empty() && jumps.is_empty() {
+            if missing.is_empty() {
                 self.sure = true;
-                return (report.objects > 0 || !report.refused.is_empty()).then_some(report);
+                let quiet = report.objects == 0 && report.refused.is_empty() && report.failures == 0;
+                return (!quiet).then(|| self.written(report));
             }
-            let script = restore::script(&delta, &jumps, &shared());
+            let script = restore::script(&missing.delta, &missing.jumps, &shared());
             report.render += began.elapsed();
-            match self.write(&script, &mut report) {
-                Ok(()) => {
-                    self.sure = true;
+            let Err(error) = self.write(&script, &mut report) else {
+                self.sure = true;
+                return Some(self.written(report));
+            };
+            match self.blame(&missing, &script, &error, &mut report) {
+                Some((service, object)) if report.refused.len() < MOST_REFUSED => {
+                    let before = previous.get(&service).filter(|before| self.wanted.share(&service) != Some(before));
+                    self.wanted.put_back(&service, before.cloned());
+                    report.refused.push(Refused { service, object, error });
+                }
+                _ => {
+                    report.error = Some(error);
                     return Some(report);
                 }
-                Err(error) => match self.set_aside(&script, &error, previous) {
-                    Some((service, object)) if report.refused.len() < MOST_REFUSED => {
-                        report.refused.push(Refused { service, object, error });
-                    }
-                    _ => {
-                        report.error = Some(error);
-                        return Some(report);
-                    }
-                },
             }
         }
+    }
+
+    /// Reads the kernel and compares.
+    fn missing(&mut self) -> Result<Missing, DataplaneError> {
+        let kernel = restore::parse_save(&self.tool.save()?);
+        let wanted = self.wanted.tables();
+        let rules = |table: &Table| wanted.get(table).map_or(0, |chains| chains.values().map(Vec::len).sum());
+        self.totals = Table::ALL.iter().map(|table| (*table, rules(table))).collect();
+        Ok(compare::missing(&kernel, &wanted))
+    }
+
+    /// Ends a write that got through.
+    fn written(&self, mut report: FamilyReport) -> FamilyReport {
+        if self.wanted.needs_route_localnet()
+            // Only once the martian rule stands, without which this would open 127.0.0.0/8 to the network.
+            && let Err(error) = std::fs::write(ROUTE_LOCALNET, "1")
+        {
+            tracing::warn!(%error, file = ROUTE_LOCALNET, "NodePorts do not answer at 127.0.0.0/8");
+        }
+        let mut tables = std::mem::take(&mut report.tables);
+        for (table, total) in &self.totals {
+            let name = table.as_str();
+            match tables.iter_mut().find(|rules| rules.table == name) {
+                Some(rules) => rules.total = *total,
+                None => tables.push(TableRules { table: name, total: *total, written: 0 }),
+            }
+        }
+        report.tables = tables;
+        report
     }
 
     fn write(&mut self, script: &Script, report: &mut FamilyReport) -> Result<(), DataplaneError> {
@@ -131,153 +164,111 @@ impl FamilyTables {
         report.commit += began.elapsed();
         report.bytes += script.text.len();
         match written {
-            Ok(()) => report.objects += script.rules + script.chains,
-            Err(_) => self.sure = false,
+            Ok(()) => {
+                report.objects += script.rules() + script.chains;
+                report.tables = script.tables.iter().map(|(table, written)| table_rules(*table, *written)).collect();
+            }
+            Err(_) => {
+                self.sure = false;
+                report.failures += 1;
+            }
         }
         written
     }
 
-    /// Finds the Service that a failed restore was about, and takes it back to what it was.
-    fn set_aside(
-        &mut self,
+    /// The Service that a refused restore was about, and the rule that was refused.
+    fn blame(
+        &self,
+        missing: &Missing,
         script: &Script,
         error: &DataplaneError,
-        previous: &BTreeMap<ServiceName, Option<Arc<ServiceShare>>>,
+        report: &mut FamilyReport,
     ) -> Option<(ServiceName, String)> {
+        // Without a line, it was not the rules: a lock, or the tool's death.
         let line = restore::failed_line(&error.to_string())?;
-        let object = script.text.lines().nth(line.checked_sub(1)?)?.to_owned();
-        let service = self.wanted.owner(script.chain_at(line)?, &object)?.clone();
-        let before = previous.get(&service).cloned().flatten();
-        self.wanted.put_back(&service, before);
-        Some((service, object))
+        let object = script.text.lines().nth(line.checked_sub(1)?)?;
+        if let Some(chain) = script.chain_at(line)
+            && let Some(service) = self.wanted.owner(chain, object)
+        {
+            return Some((service.clone(), object.to_owned()));
+        }
+        self.search(missing, report)
     }
 
-    /// What has to be written, and which jumps are missing, if the kernel holds `kernel`.
-    fn missing(&self, kernel: &Tables) -> (Delta, Vec<String>) {
-        let wanted = self.wanted.tables();
-        let mut delta = Delta::new();
-        for table in Table::ALL {
-            let empty = BTreeMap::new();
-            let (there, here) = (kernel.get(&table).unwrap_or(&empty), wanted.get(&table).unwrap_or(&empty));
-            let mut chains = BTreeMap::new();
-            for (name, rules) in here {
-                let same = there.get(name).is_some_and(|there| self.equal(name, there, rules));
-                if !same {
-                    let mut after = rules.clone();
-                    if SHARED.contains(&name.as_str()) {
-                        let others = there.get(name).into_iter().flatten().filter(|rule| !rules.contains(rule));
-                        after.splice(0..0, others.cloned());
-                    }
-                    let change = ChainChange { before: there.get(name).cloned(), after: Some(after) };
-                    chains.insert(name.clone(), change);
-                }
-            }
-            for (name, rules) in there.iter().filter(|(name, _)| !here.contains_key(*name) && is_removable(name)) {
-                chains.insert(name.clone(), ChainChange { before: Some(rules.clone()), after: None });
-            }
-            if !chains.is_empty() {
-                delta.insert(table, chains);
+    /// The legacy kernel does not say which rule it refuses, only that it does. Chains that nothing leads to yet can be
+    /// tried by halves without a packet meeting a half-written Service: each is written whole, as it will be anyway.
+    fn search(&self, missing: &Missing, report: &mut FamilyReport) -> Option<(ServiceName, String)> {
+        let owners = self.wanted.owners();
+        let mut changed: BTreeMap<&ServiceName, Vec<&String>> = BTreeMap::new();
+        let chains = missing.delta.get(&Table::Nat)?;
+        for (chain, _) in chains.iter().filter(|(_, change)| change.after.is_some()) {
+            if let Some(service) = owners.get(chain) {
+                changed.entry(service).or_default().push(chain);
             }
         }
-        // Each is put at the top, so the last written stands first: the order of the list is kept from below.
-        let jumps = self.missing_jumps(kernel);
-        (delta, jumps)
-    }
-
-    fn missing_jumps(&self, kernel: &Tables) -> Vec<String> {
-        let has = |table: Table, chain: &str, line: &str| {
-            kernel.get(&table).and_then(|chains| chains.get(chain)).is_some_and(|rules| rules.iter().any(|r| r == line))
+        let mut suspects: Vec<(&ServiceName, Vec<&String>)> = changed.into_iter().collect();
+        let refuses = |suspects: &[(&ServiceName, Vec<&String>)], report: &mut FamilyReport| {
+            // What the chains of Services lead to themselves comes along.
+            let marks = ["KUBE-MARK-MASQ", MARK_UNLESS_POD].into_iter().filter_map(|chain| chains.get_key_value(chain));
+            let chosen = suspects.iter().flat_map(|(_, names)| names).filter_map(|chain| chains.get_key_value(*chain));
+            let part = marks.chain(chosen).map(|(chain, change)| (chain.clone(), change.clone())).collect();
+            let script = restore::script(&[(Table::Nat, part)].into(), &[], &shared());
+            let began = Instant::now();
+            let refused = self.tool.restore(&script.text).is_err();
+            report.commit += began.elapsed();
+            refused
         };
-        let mut jumps: Vec<String> = SHARED_JUMPS
-            .iter()
-            .map(|(from, to)| (*from, format!("-A {from} -j {to}")))
-            .filter(|(from, line)| !has(Table::Filter, from, line))
-            .map(|(_, line)| format!("{} {}", Table::Filter.as_str(), line.replacen("-A ", "-I ", 1)))
-            .collect();
-        let own = JUMPS.iter().rev().filter(|jump| !has(jump.table, jump.from, &jump.line()));
-        jumps.extend(own.map(restore::insert_jump));
-        jumps
-    }
-
-    /// Whether a chain holds what it should. Chains shared with kubelet only have to contain our rules.
-    fn equal(&self, chain: &str, there: &[String], wanted: &[String]) -> bool {
-        if SHARED.contains(&chain) {
-            return wanted.iter().all(|rule| there.contains(rule));
+        if suspects.is_empty() || !refuses(&suspects, report) {
+            return None;
         }
-        there.len() == wanted.len() && there.iter().zip(wanted).all(|(there, wanted)| *there == normalise(wanted))
+        while suspects.len() > 1 {
+            let second = suspects.split_off(suspects.len() / 2);
+            if !refuses(&suspects, report) {
+                suspects = second;
+            }
+        }
+        let (service, chains) = suspects.pop()?;
+        Some((service.clone(), format!("chain {} of table nat", chains.first()?)))
     }
 
     /// Compares the kernel with what was last wanted.
     pub(super) fn audit(&mut self) -> Result<Vec<Drift>, DataplaneError> {
-        let kernel = restore::parse_save(&self.tool.save()?);
-        let (delta, jumps) = self.missing(&kernel);
+        let missing = self.missing()?;
+        // Until the drift is put right, by a repair or by the full sync that follows a failed one, nothing is written on
+        // top of it unread.
+        self.sure = missing.is_empty();
+        if self.sure {
+            return Ok(Vec::new());
+        }
+        let owners = self.wanted.owners();
         let drift =
             |object: String, kind, service: Option<ServiceName>| Drift { family: self.family(), object, kind, service };
         let mut found = Vec::new();
-        for (table, chains) in &delta {
+        for (table, chains) in &missing.delta {
             for (chain, change) in chains {
                 let kind = match (&change.before, &change.after) {
                     (None, _) => "missing",
                     (Some(_), None) => "foreign",
                     (Some(_), Some(_)) => "changed",
                 };
-                let service = self.wanted.owner(chain, "").cloned();
+                let service = owners.get(chain).cloned();
                 found.push(drift(format!("chain {chain} of table {}", table.as_str()), kind, service));
             }
         }
-        found.extend(jumps.into_iter().map(|jump| drift(format!("rule {jump}"), "missing", None)));
-        self.sure = found.is_empty();
+        found.extend(missing.jumps.into_iter().map(|jump| drift(format!("rule {jump}"), "missing", None)));
         Ok(found)
     }
 
-    /// Removes jumps and chains. What kubelet shares stays.
-    pub(super) fn cleanup(&mut self) -> Result<Vec<String>, DataplaneError> {
-        let kernel = restore::parse_save(&self.tool.save()?);
-        let (mut text, mut removed) = (String::new(), Vec::new());
-        for (table, chains) in &kernel {
-            let mut lines = Vec::new();
-            let ours: BTreeSet<&String> = chains.keys().filter(|name| is_ours(name)).collect();
-            for jump in JUMPS.iter().filter(|jump| jump.table == *table) {
-                let there = chains.get(jump.from).is_some_and(|rules| rules.contains(&jump.line()));
-                lines.extend(there.then(|| jump.line().replacen("-A ", "-D ", 1)));
-            }
-            lines.extend(ours.iter().map(|name| format!("-X {name}")));
-            if lines.is_empty() {
-                continue;
-            }
-            let declared: String = ours.iter().map(|name| format!(":{name} - [0:0]\n")).collect();
-            text += &format!("*{}\n{declared}{}\nCOMMIT\n", table.as_str(), lines.join("\n"));
-            removed.extend(
-                ours.iter().map(|name| format!("{} chain {name} of table {}", self.tool.name(), table.as_str())),
-            );
-        }
-        if !text.is_empty() {
-            self.tool.restore(&text)?;
-        }
+    /// Forgets what the kernel holds: somebody cleaned up.
+    pub(super) fn forget(&mut self) {
         self.sure = false;
-        Ok(removed)
     }
+}
+
+fn table_rules(table: Table, written: usize) -> TableRules {
+    TableRules { table: table.as_str(), total: 0, written }
 }
 
 fn shared() -> BTreeSet<String> {
     SHARED.iter().map(|name| (*name).to_owned()).collect()
-}
-
-/// Whether a chain that is not wanted may be deleted.
-fn is_removable(chain: &str) -> bool {
-    names::is_service_chain(chain) || dispatch::is_tree_chain(chain) || chain == render::MARK_UNLESS_POD
-}
-
-/// Whether a chain is portway's (or kube-proxy's) alone.
-fn is_ours(chain: &str) -> bool {
-    const INDEX: [&str; 7] = [
-        "KUBE-SERVICES",
-        "KUBE-NODEPORTS",
-        "KUBE-EXTERNAL-SERVICES",
-        "KUBE-PROXY-FIREWALL",
-        "KUBE-FORWARD",
-        "KUBE-POSTROUTING",
-        ruleset::CANARY,
-    ];
-    is_removable(chain) || INDEX.contains(&chain)
 }

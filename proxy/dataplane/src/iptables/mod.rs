@@ -5,6 +5,8 @@
 //! kernel equal to the ruleset.
 
 pub mod accounting;
+mod cleanup;
+mod compare;
 pub mod dispatch;
 mod family;
 pub mod names;
@@ -12,19 +14,26 @@ pub mod render;
 pub mod restore;
 pub mod rule;
 pub mod ruleset;
+mod text;
 pub mod tool;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use portway_model::{Change, Family, Plan};
 
 use crate::{Dataplane, DataplaneError, Drift, KernelWatch, Mode, Report};
+pub use cleanup::cleanup;
 use family::FamilyTables;
 use render::Options;
+pub use text::text;
 use tool::{Flavour, Tool};
 
 /// Rules of KUBE-SERVICES above which they become a tree. A list of so many costs a packet about as much as the tree.
 pub const TREE_ABOVE: usize = 64;
+
+/// Whether conntrack is liberal about TCP windows.
+const LIBERAL: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
 
 /// How this dataplane is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +44,13 @@ pub struct Config {
     pub tree_above: Option<usize>,
     /// The tools to use; `None` finds those that the node's other programs use.
     pub flavour: Option<Flavour>,
+    /// The folder of the tools of that flavour; `None` looks in `PATH`.
+    pub tools: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { options: Options::default(), tree_above: Some(TREE_ABOVE), flavour: None }
+        Self { options: Options::default(), tree_above: Some(TREE_ABOVE), flavour: None, tools: None }
     }
 }
 
@@ -59,10 +70,13 @@ impl Iptables {
                 false
             }
         };
+        // Where conntrack lets packets outside of a connection's window pass, so do we (contract IPT-6).
+        config.options.conntrack_liberal |= std::fs::read_to_string(LIBERAL).is_ok_and(|value| value.trim() == "1");
         let open = |family| {
-            let tool = match config.flavour {
-                Some(flavour) => Tool::of(family, flavour),
-                None => Tool::find(family)?,
+            let tool = match (config.flavour, &config.tools) {
+                (Some(flavour), Some(folder)) => Tool::of(family, flavour).in_folder(folder),
+                (Some(flavour), None) => Tool::of(family, flavour),
+                (None, _) => Tool::find(family)?,
             };
             tool.save()?;
             Ok::<_, DataplaneError>(FamilyTables::new(tool, &config))
@@ -124,8 +138,10 @@ impl Dataplane for Iptables {
     fn cleanup(&mut self) -> Result<Vec<String>, DataplaneError> {
         let mut removed = Vec::new();
         for family in &mut self.families {
-            removed.extend(family.cleanup()?);
+            family.forget();
+            removed.extend(cleanup::cleanup_with(family.tool())?);
         }
+        removed.extend(cleanup()?);
         Ok(removed)
     }
 

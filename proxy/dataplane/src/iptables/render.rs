@@ -3,9 +3,11 @@
 //! What is familiar from kube-proxy stays: names, order and comments of rules. Policy is in the share; this only writes
 //! it down.
 
+use std::net::IpAddr;
+
 use portway_model::{
-    Backend, Family, FamilySettings, Frontend, FrontendKind, LocalDetector, NodeSettings, Origin, PortShare, Route,
-    Verdict,
+    Backend, Family, FamilySettings, Frontend, FrontendKind, LocalDetector, NodePortAddresses, NodeSettings, Origin,
+    PortShare, Route, Verdict,
 };
 
 use super::accounting::LOCALHOST_ACCEPTED;
@@ -54,7 +56,7 @@ pub struct PortRules {
     /// Chains of the nat table that are its own.
     pub chains: Vec<Chain>,
     /// Rules for KUBE-SERVICES of the nat table, each with the address it looks for.
-    pub services: Vec<(std::net::IpAddr, Rule)>,
+    pub services: Vec<(IpAddr, Rule)>,
     /// Rules for KUBE-NODEPORTS of the nat table.
     pub node_ports: Vec<Rule>,
     /// Rules for KUBE-SERVICES of the filter table.
@@ -68,6 +70,16 @@ pub struct PortRules {
 /// Renders one Service port.
 pub fn port(share: &PortShare, settings: &NodeSettings, options: &Options) -> PortRules {
     Renderer { share, settings: settings.family(share.family), options, chains: PortChains::new(&share.name) }.render()
+}
+
+/// Whether NodePorts answer at 127.0.0.0/8: for IPv4 alone, where that is asked for and the chosen addresses contain
+/// loopback's (contract NP-2, NP-3).
+pub fn answers_at_localhost(settings: &FamilySettings, family: Family, options: &Options) -> bool {
+    let chosen = match &settings.node_port_addresses {
+        NodePortAddresses::AllLocal => true,
+        NodePortAddresses::Listed(addresses) => addresses.iter().any(IpAddr::is_loopback),
+    };
+    family == Family::V4 && options.localhost_node_ports && chosen
 }
 
 /// Marks for masquerade what comes from none of several pod ranges. Only there where a detector has several.
@@ -250,13 +262,10 @@ impl Renderer<'_> {
 
     /// KUBE-FW: the source ranges of load balancer addresses (contract IPT-5).
     fn firewall_chain(&self) -> Option<Chain> {
-        let mut sources: Vec<_> = Vec::new();
-        for frontend in self.share.frontends.iter().filter(|f| Self::serves(f)) {
-            sources.extend(frontend.sources.iter().flat_map(|ranges| ranges.iter().copied()));
-        }
-        if sources.is_empty() {
-            return None;
-        }
+        let restricted = || self.share.frontends.iter().filter(|f| Self::serves(f)).filter_map(|f| f.sources.as_ref());
+        restricted().next()?;
+        // No range at all, where ranges were asked for and none could be read, lets nobody in.
+        let mut sources: Vec<_> = restricted().flat_map(|ranges| ranges.iter().copied()).collect();
         sources.sort_unstable();
         sources.dedup();
         let (name, port) = (&self.chains.firewall, &self.share.name);
@@ -348,7 +357,13 @@ impl Renderer<'_> {
         match frontend.kind {
             FrontendKind::ClusterIp => rules.filter_services.push(rule),
             FrontendKind::NodePort => rules.filter_external.push(rule.matching("-m addrtype --dst-type LOCAL")),
-            FrontendKind::LoadBalancerIp | FrontendKind::ExternalIp => rules.filter_external.push(rule),
+            FrontendKind::LoadBalancerIp | FrontendKind::ExternalIp => {
+                if outside.verdict == Verdict::Reject {
+                    // KUBE-EXTERNAL-SERVICES sees nothing that the node itself sends; this refuses that too (REJ-1).
+                    rules.filter_services.push(rule.clone());
+                }
+                rules.filter_external.push(rule);
+            }
         }
     }
 
@@ -363,8 +378,7 @@ impl Renderer<'_> {
                 .jump(target.to_owned())
         };
         let mut rules = Vec::new();
-        let counted = self.options.localhost_node_ports && self.options.accounting;
-        if counted && self.share.family == Family::V4 {
+        if self.options.accounting && answers_at_localhost(self.settings, self.share.family, self.options) {
             let counter = format!("-m nfacct --nfacct-name {LOCALHOST_ACCEPTED}");
             rules.push(rule().destination_range(false, "127.0.0.0/8").matching(counter));
         }

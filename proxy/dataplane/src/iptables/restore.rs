@@ -15,13 +15,18 @@ use super::ruleset::{ChainChange, Delta, Jump, Table, Tables};
 pub struct Script {
     /// The text.
     pub text: String,
-    /// Rules in it.
-    pub rules: usize,
+    /// Rules in it, by table: those that stand when it is through. What is written twice counts once.
+    pub tables: BTreeMap<Table, usize>,
     /// Chains in it, once for each table they stand in.
     pub chains: usize,
 }
 
 impl Script {
+    /// Rules in it.
+    pub fn rules(&self) -> usize {
+        self.tables.values().sum()
+    }
+
     /// The chain that a line is about; lines count from 1, as the tools count.
     pub fn chain_at(&self, line: usize) -> Option<&str> {
         let line = self.text.lines().nth(line.checked_sub(1)?)?;
@@ -67,9 +72,10 @@ fn section(
         return;
     }
     let text = &mut script.text;
+    let mut rules = 0;
     let _ = writeln!(text, "*{}", table.as_str());
     for (name, change) in chains {
-        // A chain that goes is emptied first; one that others may still use is only emptied.
+        // A chain that goes is emptied first. What only the second half of a table takes away stays in the first.
         if change.after.is_some() || !keep_old {
             let _ = writeln!(text, ":{name} - [0:0]");
             script.chains += 1;
@@ -78,19 +84,18 @@ fn section(
     for change in chains.values() {
         for rule in change.after.iter().flatten() {
             let _ = writeln!(text, "{rule}");
-            script.rules += 1;
+            rules += 1;
         }
         if keep_old && change.after.is_some() {
             for rule in missing_rules(change) {
                 let _ = writeln!(text, "{rule}");
-                script.rules += 1;
             }
         }
     }
     for jump in jumps {
         let _ = writeln!(text, "{jump}");
-        script.rules += 1;
     }
+    script.tables.insert(table, rules);
     if !keep_old {
         for (name, _) in chains.iter().filter(|(name, change)| change.after.is_none() && !forbidden.contains(*name)) {
             let _ = writeln!(text, "-X {name}");

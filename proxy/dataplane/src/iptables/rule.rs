@@ -77,9 +77,11 @@ impl Rule {
         self
     }
 
-    /// `-m comment --comment`. An empty comment is none.
+    /// `-m comment --comment`. An empty comment is none. What the API allows in names needs no escape, and what would
+    /// need one never becomes a part of the rule.
     pub fn comment(mut self, text: &str) -> Self {
-        self.comment = text.chars().take(LONGEST_COMMENT).collect();
+        let harmless = |c: char| if c == '"' || c == '\\' || !(' '..='~').contains(&c) { '?' } else { c };
+        self.comment = text.chars().map(harmless).take(LONGEST_COMMENT).collect();
         self
     }
 
@@ -141,6 +143,12 @@ pub fn reject(family: Family) -> &'static str {
     }
 }
 
+/// The chain or target that a line of `iptables-save` ends in.
+pub fn target(line: &str) -> Option<&str> {
+    let at = [" -j ", " -g "].iter().filter_map(|flag| line.rfind(flag)).max()?;
+    line[at + 4..].split(' ').next()
+}
+
 /// `-m statistic` for rule `index` of `count`, of which the last takes what is left (contract IPT-3).
 pub fn probability(index: usize, count: usize) -> Option<String> {
     let left = count - index;
@@ -173,6 +181,19 @@ mod tests {
             Some("-m statistic --mode random --probability 0.0000100000"),
             "a hundred thousand endpoints still have a probability"
         );
+    }
+
+    #[test]
+    fn a_comment_cannot_end_early() {
+        let line = Rule::new().comment("a\" -j ACCEPT \\ \n ä").jump("X").line("C");
+        assert_eq!(line, "-A C -m comment --comment \"a? -j ACCEPT ? ? ?\" -j X");
+    }
+
+    #[test]
+    fn a_line_leads_to_its_last_target() {
+        assert_eq!(target("-A X -m comment --comment \"a -j b\" -g Y"), Some("Y"));
+        assert_eq!(target("-A X -j DNAT --to-destination 10.0.0.1:80"), Some("DNAT"));
+        assert_eq!(target("-A X -p tcp"), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! All chains of one family: the Services' own and the index chains that lead to them, and what a Change does to them.
 //! Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use portway_model::{
@@ -105,8 +106,21 @@ pub const SHARED_JUMPS: [(&str, &str); 2] = [("INPUT", "KUBE-FIREWALL"), ("OUTPU
 /// A chain that nobody jumps to. If it goes, somebody has flushed the tables (contract IPT-13).
 pub const CANARY: &str = "KUBE-PROXY-CANARY";
 
-/// More endpoints than this make a large cluster, whose rules carry no comments (contract IPT-11).
+/// The chains through which packets come to the Services' own.
+pub const INDEX: [&str; 6] = [
+    "KUBE-SERVICES",
+    "KUBE-NODEPORTS",
+    "KUBE-EXTERNAL-SERVICES",
+    "KUBE-PROXY-FIREWALL",
+    "KUBE-FORWARD",
+    "KUBE-POSTROUTING",
+];
+
+/// More endpoints than this make a large cluster, whose rules carry no comments (contract IPT-11) …
 pub const LARGE_CLUSTER: usize = 1000;
+
+/// … until no more than this are left: each step over the line rewrites every rule.
+const SMALL_AGAIN: usize = 900;
 
 /// The order of a rule in an index chain: the Service port's name, then the rule's place among its rules.
 type Key = (ServicePortName, usize);
@@ -121,6 +135,7 @@ pub struct Ruleset {
     settings: Arc<NodeSettings>,
     services: BTreeMap<ServiceName, Arc<ServiceShare>>,
     endpoints: usize,
+    large: bool,
     dispatch: Dispatch<Key>,
     lists: Lists,
 }
@@ -145,20 +160,22 @@ impl Ruleset {
             settings: Arc::default(),
             services: BTreeMap::new(),
             endpoints: 0,
+            large: false,
             dispatch: Dispatch::default(),
             lists: Lists::default(),
         }
     }
 
-    /// Takes over a whole Plan, whatever was there before.
-    pub fn load(&mut self, plan: &Plan) {
-        let comments = self.options.comments;
-        *self = Self::new(self.family, self.options.clone(), self.tree_above);
-        self.options.comments = comments;
+    /// Takes over a whole Plan, whatever was there before. Returns the shares that it replaces.
+    pub fn load(&mut self, plan: &Plan) -> BTreeMap<ServiceName, Arc<ServiceShare>> {
+        let fresh = Self::new(self.family, self.options.clone(), self.tree_above);
+        let before = std::mem::replace(self, fresh);
         self.settings = plan.settings.clone();
         self.services = plan.services.iter().map(|(name, share)| (name.clone(), share.clone())).collect();
         self.endpoints = self.services.values().map(|share| self.endpoints_of(share)).sum();
+        self.large = is_large(before.large, self.endpoints);
         self.index();
+        before.services
     }
 
     /// Applies a Change and says which chains it changes. What counts as before is what was last taken over, which is
@@ -177,7 +194,7 @@ impl Ruleset {
         let rewrites_all = change.settings.as_ref().is_some_and(|settings| {
             settings.before.masquerade_mark != settings.after.masquerade_mark
                 || settings.before.family(self.family) != settings.after.family(self.family)
-        }) || (endpoints > LARGE_CLUSTER) != (self.endpoints > LARGE_CLUSTER);
+        }) || is_large(self.large, endpoints) != self.large;
         if rewrites_all {
             let before = self.tables();
             self.take(change, endpoints);
@@ -217,8 +234,7 @@ impl Ruleset {
 
     /// Whether NodePorts are to answer at 127.0.0.0/8, which the kernel has to be told (contract NP-2, NP-3).
     pub fn needs_route_localnet(&self) -> bool {
-        let all = self.settings.family(self.family).node_port_addresses == NodePortAddresses::AllLocal;
-        self.family == Family::V4 && self.options.localhost_node_ports && all
+        render::answers_at_localhost(self.settings.family(self.family), self.family, &self.options)
     }
 
     /// The Service that a chain, or a rule in an index chain, belongs to. Looks at all Services: for failures only.
@@ -230,6 +246,22 @@ impl Ruleset {
             let said = rule.contains(&format!("\"{name}:")) || rule.contains(&format!("\"{name} "));
             (chains.contains_key(chain) || chains.contains_key(target) || said).then_some(name)
         })
+    }
+
+    /// The Service of every chain that belongs to one.
+    pub fn owners(&self) -> HashMap<String, ServiceName> {
+        let mut owners = HashMap::new();
+        for (name, share) in &self.services {
+            let mut chains = Chains::new();
+            self.service_chains(share, &mut chains);
+            owners.extend(chains.into_keys().map(|chain| (chain, name.clone())));
+        }
+        owners
+    }
+
+    /// A Service's share as last taken over.
+    pub fn share(&self, name: &ServiceName) -> Option<&Arc<ServiceShare>> {
+        self.services.get(name)
     }
 
     /// Takes one Service back to what it was, or out.
@@ -248,7 +280,7 @@ impl Ruleset {
     }
 
     fn options(&self) -> Options {
-        Options { comments: self.options.comments && self.endpoints <= LARGE_CLUSTER, ..self.options.clone() }
+        Options { comments: self.options.comments && !self.large, ..self.options.clone() }
     }
 
     fn is_tree(&self) -> bool {
@@ -266,6 +298,7 @@ impl Ruleset {
             };
         }
         self.endpoints = endpoints;
+        self.large = is_large(self.large, endpoints);
     }
 
     fn index(&mut self) {
@@ -391,7 +424,11 @@ impl Ruleset {
                 });
             }
             NodePortAddresses::Listed(addresses) => {
-                let mine = addresses.iter().filter(|address| Family::of(**address) == self.family);
+                let settings = self.settings.family(self.family);
+                let localhost = render::answers_at_localhost(settings, self.family, &self.options);
+                let served =
+                    |address: &&IpAddr| Family::of(**address) == self.family && (localhost || !address.is_loopback());
+                let mine = addresses.iter().filter(served);
                 rules.extend(mine.map(|address| node_ports.clone().destination(*address).line(NAME)));
             }
         }
@@ -473,13 +510,17 @@ impl Ruleset {
     }
 }
 
+fn is_large(was: bool, endpoints: usize) -> bool {
+    endpoints > if was { SMALL_AGAIN } else { LARGE_CLUSTER }
+}
+
 /// What a Change touches besides the Services' own chains.
 #[derive(Debug, Default)]
 struct Touched {
-    /// Whether any index chain changes.
+    /// Whether any index chain can change.
     index: bool,
     /// The addresses whose rules in KUBE-SERVICES come, go or change.
-    addresses: Vec<std::net::IpAddr>,
+    addresses: Vec<IpAddr>,
     /// Whether the list may become a tree or the tree a list. The tree is small then, and compared whole.
     near_threshold: bool,
 }

@@ -1,6 +1,7 @@
 //! The programs `iptables-save` and `iptables-restore`: which ones, and how they are run.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use portway_model::Family;
@@ -37,6 +38,8 @@ const LOCK_SECONDS: &str = "5";
 pub struct Tool {
     family: Family,
     prefix: String,
+    /// Where the programs are; `PATH` where that is not said.
+    folder: Option<PathBuf>,
 }
 
 impl Tool {
@@ -59,12 +62,18 @@ impl Tool {
                 most = Some((rules, tool));
             }
         }
-        most.map_or_else(|| Self { family, prefix: base(family).to_owned() }, |(_, tool)| tool).checked()
+        most.map_or_else(|| Self { family, prefix: base(family).to_owned(), folder: None }, |(_, tool)| tool).checked()
     }
 
     /// The tools of one flavour, whatever others use.
     pub fn of(family: Family, flavour: Flavour) -> Self {
-        Self { family, prefix: format!("{}-{}", base(family), flavour.as_str()) }
+        Self { family, prefix: format!("{}-{}", base(family), flavour.as_str()), folder: None }
+    }
+
+    /// The same tools in another folder than those of `PATH`.
+    pub fn in_folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        self
     }
 
     /// The family they are for.
@@ -109,7 +118,8 @@ impl Tool {
 
     fn run(&self, program: &str, arguments: &[&str], input: Option<&str>) -> Result<String, DataplaneError> {
         let unusable = |source| DataplaneError::Unusable { what: program.to_owned(), source };
-        let mut child = Command::new(program)
+        let path = self.folder.as_ref().map_or_else(|| program.into(), |folder| folder.join(program));
+        let mut child = Command::new(path)
             .args(arguments)
             .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())

@@ -9,7 +9,7 @@ use portway_model::testing::{cluster_with, node, service, slice};
 use portway_model::{Cluster, Config, DetectLocal, Event, Family, NodePortSelection, ServiceName};
 use proptest::prelude::*;
 
-const NODE: &str = "node-1";
+pub(crate) const NODE: &str = "node-1";
 
 pub(crate) fn config() -> Config {
     Config {

@@ -1,0 +1,101 @@
+//! What the kernel lacks of what is wanted. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::restore;
+use super::rule::{self, normalise};
+use super::ruleset::{self, CANARY, ChainChange, Delta, JUMPS, SHARED_JUMPS, Table, Tables};
+use super::{dispatch, names, render};
+
+/// The chain into which kubelet, or whoever hardens a node, puts rules of its own beside ours.
+const MERGED: &str = "KUBE-FIREWALL";
+
+/// Chains that kubelet may use too: never deleted (contract IPT-15).
+pub(super) const SHARED: [&str; 2] = [MERGED, "KUBE-MARK-MASQ"];
+
+/// What has to be written to make one side of tables the other.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// Chains.
+    pub(super) delta: Delta,
+    /// Jumps, as [`restore::script`] takes them.
+    pub(super) jumps: Vec<String>,
+}
+
+impl Missing {
+    pub(super) fn is_empty(&self) -> bool {
+        self.delta.is_empty() && self.jumps.is_empty()
+    }
+}
+
+/// What has to be written if `kernel` is there and `wanted` is wanted.
+pub(super) fn missing(kernel: &Tables, wanted: &Tables) -> Missing {
+    let mut delta = Delta::new();
+    let empty = BTreeMap::new();
+    for table in Table::ALL {
+        let (there, here) = (kernel.get(&table).unwrap_or(&empty), wanted.get(&table).unwrap_or(&empty));
+        let used = used_by_others(there, |chain| here.contains_key(chain) || is_removable(chain));
+        let mut chains = BTreeMap::new();
+        for (name, rules) in here {
+            if there.get(name).is_some_and(|there| equal(name, there, rules)) {
+                continue;
+            }
+            let mut after = rules.clone();
+            if name == MERGED {
+                let others = there.get(name).into_iter().flatten().filter(|rule| !rules.contains(rule));
+                after.splice(0..0, others.cloned());
+            }
+            chains.insert(name.clone(), ChainChange { before: there.get(name).cloned(), after: Some(after) });
+        }
+        for (name, rules) in there.iter().filter(|(name, _)| !here.contains_key(*name) && is_removable(name)) {
+            // The kernel does not delete a chain that others' rules lead to. Empty, it does no harm, and it goes when
+            // they do.
+            let after = used.contains(name.as_str()).then(Vec::new);
+            if after.as_ref() != Some(rules) {
+                chains.insert(name.clone(), ChainChange { before: Some(rules.clone()), after });
+            }
+        }
+        if !chains.is_empty() {
+            delta.insert(table, chains);
+        }
+    }
+    Missing { delta, jumps: missing_jumps(kernel) }
+}
+
+/// The chains that rules outside of `ours` lead to.
+pub(super) fn used_by_others(table: &BTreeMap<String, Vec<String>>, ours: impl Fn(&str) -> bool) -> BTreeSet<&str> {
+    let others = table.iter().filter(|(chain, _)| !ours(chain)).flat_map(|(_, rules)| rules);
+    others.filter_map(|rule| rule::target(rule)).collect()
+}
+
+fn missing_jumps(kernel: &Tables) -> Vec<String> {
+    let has = |table: Table, chain: &str, line: &str| {
+        kernel.get(&table).and_then(|chains| chains.get(chain)).is_some_and(|rules| rules.iter().any(|r| r == line))
+    };
+    let shared = SHARED_JUMPS
+        .iter()
+        .map(|(from, to)| (*from, format!("-A {from} -j {to}")))
+        .filter(|(from, line)| !has(Table::Filter, from, line))
+        .map(|(_, line)| format!("{} {}", Table::Filter.as_str(), line.replacen("-A ", "-I ", 1)));
+    // Each is put at the top, so the last written stands first: the order of the list is kept from below.
+    let own = JUMPS.iter().rev().filter(|jump| !has(jump.table, jump.from, &jump.line()));
+    shared.chain(own.map(restore::insert_jump)).collect()
+}
+
+/// Whether a chain holds what it should. A merged one only has to contain our rules.
+fn equal(chain: &str, there: &[String], wanted: &[String]) -> bool {
+    if chain == MERGED {
+        return wanted.iter().all(|rule| there.contains(rule));
+    }
+    there.len() == wanted.len() && there.iter().zip(wanted).all(|(there, wanted)| *there == normalise(wanted))
+}
+
+/// Whether a chain that is not wanted may be deleted.
+fn is_removable(chain: &str) -> bool {
+    names::is_service_chain(chain) || dispatch::is_tree_chain(chain) || chain == render::MARK_UNLESS_POD
+}
+
+/// Whether a chain is portway's (or kube-proxy's) alone.
+pub(super) fn is_ours(chain: &str) -> bool {
+    is_removable(chain) || ruleset::INDEX.contains(&chain) || chain == CANARY
+}
