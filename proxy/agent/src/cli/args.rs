@@ -41,9 +41,27 @@ pub(crate) struct RunArgs {
 /// Which dataplane.
 #[derive(Debug, Args)]
 pub(crate) struct ModeArg {
-    /// How the kernel is told: nftables.
+    /// How the kernel is told: nftables or iptables. A start in one mode removes the other's rules once its own stand.
     #[arg(long, alias = "proxy-mode", value_name = "MODE", default_value = "nftables", help_heading = "Dataplane")]
     pub(crate) mode: String,
+    /// iptables mode: whether NodePorts answer at 127.0.0.0/8 too, where --nodeport-addresses allows it [default: true].
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        hide_default_value = true,
+        default_missing_value = "true",
+        hide_possible_values = true,
+        action = ArgAction::Set,
+        help_heading = "Dataplane"
+    )]
+    pub(crate) iptables_localhost_nodeports: bool,
+    /// iptables mode: how a packet finds its Service in KUBE-SERVICES: list, tree, or auto, which is a list up to 64
+    /// rules and a tree of short chains above.
+    #[arg(long, value_name = "FORM", default_value = "auto", help_heading = "Dataplane")]
+    pub(crate) iptables_dispatch: String,
 }
 
 /// Where Services come from.
@@ -107,8 +125,8 @@ pub(crate) struct TrafficArgs {
     /// Which bit of the packet mark asks for masquerade, 0 to 31.
     #[arg(long, alias = "iptables-masquerade-bit", value_name = "N", default_value = "14")]
     pub(crate) masquerade_bit: String,
-    /// Addresses of this node at which NodePorts answer: ranges, or the words primary (the Node object's addresses) and
-    /// all; several with commas between [default: primary].
+    /// Addresses of this node at which NodePorts answer: ranges, or the words primary (the Node object's addresses),
+    /// all, and in iptables mode localhost; several with commas between [default: primary; in iptables mode all].
     #[arg(long, value_name = "CIDR,…", value_delimiter = ',')]
     pub(crate) nodeport_addresses: Vec<String>,
 }

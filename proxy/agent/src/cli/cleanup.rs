@@ -16,7 +16,7 @@ pub(super) fn cleanup(args: &CleanupArgs) -> Result<(), Failure> {
     let mut removed = 0;
     let mut failed = Ok(());
     for mode in modes {
-        match dataplanes::open(mode).and_then(|mut dataplane| dataplane.cleanup()) {
+        match dataplanes::cleanup(mode) {
             Ok(lines) => {
                 removed += lines.len();
                 lines.iter().for_each(|line| println!("removed {line}"));

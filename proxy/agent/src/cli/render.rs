@@ -13,17 +13,18 @@ use crate::sources::manifests;
 
 /// Prints the rules to standard output, and what is wrong with the manifests to standard error.
 pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
-    let mode = settings::mode(&args.mode.mode)?;
+    let setup = settings::setup(&args.mode)?;
+    let mode = setup.mode;
     let given = settings::given_node_name(&args.node)?;
     // Flags are checked before files are read.
-    settings::config(String::new(), &args.node, &args.traffic)?;
+    settings::config(mode, String::new(), &args.node, &args.traffic)?;
     let loaded = manifests::load(&args.files).map_err(|error| Failure::bad_input(&error))?;
     let node_name = match (given, only_node(&loaded.events)) {
         (Some(name), _) => name,
         (None, Some(node)) => node.name.clone(),
         (None, None) => settings::default_node_name()?,
     };
-    let config = settings::config(node_name.clone(), &args.node, &args.traffic)?;
+    let config = settings::config(mode, node_name.clone(), &args.node, &args.traffic)?;
 
     for warning in &loaded.warnings {
         eprintln!("portway: warning: {warning}");
@@ -38,7 +39,7 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     for problem in problems {
         eprintln!("portway: warning: {problem}");
     }
-    let text = dataplanes::render(mode, cluster.plan()).map_err(|error| Failure::runtime("cannot render", &error))?;
+    let text = dataplanes::render(&setup, cluster.plan()).map_err(|error| Failure::runtime("cannot render", &error))?;
     match io::stdout().write_all(text.as_bytes()) {
         // Whoever read our output has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -36,7 +36,8 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Runs until a signal comes, which is success, or something fails.
 pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
-    let mode = settings::mode(&args.mode.mode)?;
+    let setup = settings::setup(&args.mode)?;
+    let mode = setup.mode;
     let source = settings::source(&args.source)?;
     let node = match settings::given_node_name(&args.node)? {
         Some(name) => name,
@@ -44,14 +45,14 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     };
     let pacing = settings::pacing(&args.pacing)?;
     let metrics_address = settings::metrics_address(&args.observation)?;
-    let config = settings::config(node.clone(), &args.node, &args.traffic)?;
+    let config = settings::config(mode, node.clone(), &args.node, &args.traffic)?;
     let config = Config { started: Some(SystemTime::now()), ..config };
     let verbosity = settings::verbosity(&args.observation)?;
     logging::start(settings::log_format(&args.observation)?, verbosity)
         .map_err(|error| Failure::runtime("cannot start logging", &error))?;
     require_net_admin()?;
 
-    let dataplane = dataplanes::open(mode).map_err(|error| Failure::runtime("cannot start", &error))?;
+    let dataplane = dataplanes::open(&setup).map_err(|error| Failure::runtime("cannot start", &error))?;
     let cluster = Cluster::new(config.clone());
     let settings = &cluster.plan().settings;
     let conntrack = Conntrack::open(settings).map_err(|error| Failure::runtime("cannot start", &error))?;
@@ -68,14 +69,14 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
         metrics = metrics_address.map(|address| address.to_string()),
         "portway starts"
     );
-    for doubt in settings::doubts(&args.traffic, &config) {
+    for doubt in settings::doubts(&setup, &args.traffic, &config) {
         tracing::warn!("{doubt}");
     }
 
     let metrics = Arc::new(Metrics::new(mode).map_err(|error| Failure::runtime("cannot make metrics", &error))?);
     let (sink, inbox) = inbox::channel(inbox::EVENT_ROOM, metrics.source.clone());
     let watch = dataplane.watch();
-    let syncer = Syncer::new(Parts {
+    let mut syncer = Syncer::new(Parts {
         node_wait: node_wait(&source, &config),
         cluster,
         node: node.clone(),
@@ -85,6 +86,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
         metrics: Arc::clone(&metrics),
         pacing,
     });
+    syncer.after_first_sync(Box::new(move || dataplanes::cleanup_others(mode)));
     match watch {
         Ok(Some(watch)) => sync::listen(watch, sink.caller(), syncer.kernel_waiting())
             .map_err(|error| Failure::runtime("cannot start a thread", &error))?,

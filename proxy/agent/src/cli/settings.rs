@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portway_dataplane::Mode;
+use portway_dataplane::{Mode, iptables};
 use portway_model::{Config, DetectLocal, Family, NodePortSelection};
 
-use super::args::{NodeArgs, ObservationArgs, PacingArgs, SourceArgs, TrafficArgs};
+use super::args::{ModeArg, NodeArgs, ObservationArgs, PacingArgs, SourceArgs, TrafficArgs};
 use super::duration;
 use super::failure::Failure;
-use crate::dataplanes;
+use crate::dataplanes::{self, Setup};
 use crate::logging::Format;
 use crate::sync::Pacing;
 
@@ -53,6 +53,20 @@ pub(crate) fn mode(text: &str) -> Result<Mode, Failure> {
         Some(mode) => Err(bad(format!("--mode {mode}: this version has no {mode} dataplane yet; use {}", built()))),
         None => Err(bad(format!("--mode {text:?} is not known; use {}", built()))),
     }
+}
+
+/// Reads which dataplane is asked for, and how it is set up.
+pub(crate) fn setup(args: &ModeArg) -> Result<Setup, Failure> {
+    let mode = mode(&args.mode)?;
+    let mut iptables = iptables::Config::default();
+    iptables.options.localhost_node_ports = args.iptables_localhost_nodeports;
+    iptables.tree_above = match args.iptables_dispatch.as_str() {
+        "auto" | "" => Some(iptables::TREE_ABOVE),
+        "list" => None,
+        "tree" => Some(0),
+        other => return Err(bad(format!("--iptables-dispatch {other:?} is not known; use auto, list or tree"))),
+    };
+    Ok(Setup { mode, iptables })
 }
 
 /// Reads where Services come from.
@@ -105,13 +119,13 @@ pub(crate) fn default_node_name() -> Result<String, Failure> {
 }
 
 /// The model's configuration.
-pub(crate) fn config(node_name: String, node: &NodeArgs, traffic: &TrafficArgs) -> Result<Config, Failure> {
+pub(crate) fn config(mode: Mode, node_name: String, node: &NodeArgs, traffic: &TrafficArgs) -> Result<Config, Failure> {
     Ok(Config {
         node_name,
         masquerade_all: traffic.masquerade_all,
         masquerade_bit: masquerade_bit(&traffic.masquerade_bit)?,
         detect_local: detect_local(traffic)?,
-        node_port_addresses: node_port_addresses(&traffic.nodeport_addresses)?,
+        node_port_addresses: node_port_addresses(mode, &traffic.nodeport_addresses)?,
         node_ips: node_ips(&node.bind_address)?,
         ..Config::default()
     })
@@ -185,13 +199,16 @@ fn detect_local(args: &TrafficArgs) -> Result<DetectLocal, Failure> {
 }
 
 /// Contract NP-1, NP-5.
-fn node_port_addresses(words: &[String]) -> Result<NodePortSelection, Failure> {
+fn node_port_addresses(mode: Mode, words: &[String]) -> Result<NodePortSelection, Failure> {
     let mut selections = Vec::new();
     let mut ranges = Vec::new();
     for word in words.iter().map(|word| word.trim()).filter(|word| !word.is_empty()) {
         match word {
             "primary" => selections.push(NodePortSelection::Primary),
             "all" => selections.push(NodePortSelection::All),
+            "localhost" if mode == Mode::Iptables => {
+                ranges.push(range("--nodeport-addresses", "127.0.0.0/8")?);
+            }
             "localhost" => {
                 let why = "NodePorts are not served on loopback in this mode";
                 return Err(bad(format!("--nodeport-addresses localhost: {why}; use ranges, primary or all")));
@@ -207,6 +224,7 @@ fn node_port_addresses(words: &[String]) -> Result<NodePortSelection, Failure> {
     }
     selections.dedup();
     Ok(match selections.len() {
+        0 if mode == Mode::Iptables => NodePortSelection::All,
         0 => NodePortSelection::Primary,
         1 => selections.remove(0),
         _ => NodePortSelection::AnyOf(selections),
@@ -267,7 +285,7 @@ pub(crate) fn verbosity(args: &ObservationArgs) -> Result<u8, Failure> {
 }
 
 /// What is allowed and probably not meant: one sentence for each (contract CFG-13, NFT-18).
-pub(crate) fn doubts(traffic: &TrafficArgs, config: &Config) -> Vec<String> {
+pub(crate) fn doubts(setup: &Setup, traffic: &TrafficArgs, config: &Config) -> Vec<String> {
     let mut doubts = Vec::new();
     if config.detect_local == DetectLocal::None {
         let mode = &traffic.detect_local_mode;
@@ -282,7 +300,8 @@ pub(crate) fn doubts(traffic: &TrafficArgs, config: &Config) -> Vec<String> {
     } else if !matches!(config.detect_local, DetectLocal::ClusterCidr(_)) && !traffic.cluster_cidr.is_empty() {
         doubts.push(format!("--cluster-cidr has no effect with --detect-local-mode {}", traffic.detect_local_mode));
     }
-    if selects_loopback(&config.node_port_addresses) {
+    let served = setup.mode == Mode::Iptables && setup.iptables.options.localhost_node_ports;
+    if !served && selects_loopback(&config.node_port_addresses) {
         doubts.push(
             "--nodeport-addresses covers loopback addresses, but NodePorts are not served on loopback in this mode"
                 .to_owned(),

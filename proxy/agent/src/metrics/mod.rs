@@ -2,6 +2,7 @@
 //!
 //! A metric is registered only in the modes that it belongs to (contract MET-1).
 
+mod iptables;
 mod process;
 mod register;
 mod server;
@@ -76,6 +77,7 @@ mod tests {
             let page = page(other);
             assert!(!page.contains("kubeproxy_sync_proxy_rules_nftables"), "{other} shows a metric of nftables");
             assert!(page.contains("kubeproxy_sync_proxy_rules_duration_seconds"), "{other} lacks a common metric");
+            assert_eq!(page.contains("iptables_restore_failures_total"), other == Mode::Iptables);
         }
     }
 

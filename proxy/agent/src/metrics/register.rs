@@ -27,6 +27,10 @@ impl<'a> Registrar<'a> {
         Self { registry }
     }
 
+    pub(super) fn collector(&self, collector: impl prometheus::core::Collector + 'static) -> Result<()> {
+        self.registry.register(Box::new(collector))
+    }
+
     fn registered<M: prometheus::core::Collector + Clone + 'static>(&self, metric: M) -> Result<M> {
         self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)

@@ -7,6 +7,7 @@ use portway_dataplane::{Drift, FamilyReport, Mode, Report};
 use portway_model::{Family, Pending, Stats};
 use prometheus::{CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Result};
 
+use super::iptables::IptablesMetrics;
 use super::register::{FAMILY, Registrar, family_label};
 
 /// What was asked of the dataplane.
@@ -51,6 +52,7 @@ pub struct SyncMetrics {
     clean_duration: HistogramVec,
     clean_deleted: IntCounterVec,
     nftables: Option<NftablesMetrics>,
+    iptables: Option<IptablesMetrics>,
 
     render: HistogramVec,
     commit: HistogramVec,
@@ -165,6 +167,7 @@ impl SyncMetrics {
                 family,
             )?,
             nftables,
+            iptables: (mode == Mode::Iptables).then(|| IptablesMetrics::new(to)).transpose()?,
             render: to.histograms(
                 "portway_render_seconds",
                 "Time to work out and encode what one sync writes.",
@@ -236,6 +239,9 @@ impl SyncMetrics {
             if let Some(nftables) = &self.nftables {
                 nftables.sync_failures.with_label_values(&[family]);
                 nftables.cleanup_failures.with_label_values(&[family]);
+            }
+            if let Some(iptables) = &self.iptables {
+                iptables.begin(family);
             }
             for histograms in [&self.duration, &self.full_duration, &self.partial_duration, &self.programming] {
                 histograms.with_label_values(&[family]);
@@ -317,6 +323,9 @@ impl SyncMetrics {
         self.objects.with_label_values(&family).inc_by(report.objects as u64);
         self.bytes.with_label_values(&family).inc_by(report.bytes as u64);
         self.refused.with_label_values(&family).inc_by(report.refused.len() as u64);
+        if let Some(iptables) = &self.iptables {
+            iptables.reported(kind, report);
+        }
         if report.error.is_none() {
             return;
         }

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use clock::{Clock, SystemClock};
 pub use conntrack::ConntrackCleaner;
 pub use gate::{Fatal, NodeWait};
-pub use syncer::{Pacing, Parts, Syncer};
+pub use syncer::{AfterFirst, Pacing, Parts, Syncer};
 pub use watch::listen;
 
 use crate::inbox::{Inbox, Message};

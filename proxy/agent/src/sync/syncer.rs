@@ -88,7 +88,12 @@ pub struct Syncer {
     clean_retry: Option<Instant>,
     clean_backoff: Backoff,
     audits: Schedule,
+    /// What is still to be done once the first full sync has got through.
+    after_first: Option<AfterFirst>,
 }
+
+/// Work that waits for the first full sync: it returns whether it is done, and is tried again at the next audit if not.
+pub type AfterFirst = Box<dyn FnMut() -> bool + Send>;
 
 #[derive(Clone, Copy, Debug)]
 struct Failure {
@@ -120,6 +125,7 @@ impl Syncer {
             clean_retry: None,
             clean_backoff: backoff(),
             audits: Schedule::new(parts.pacing.sync_period, now),
+            after_first: None,
             cluster: parts.cluster,
             dataplane: parts.dataplane,
             conntrack: parts.conntrack,
@@ -132,6 +138,11 @@ impl Syncer {
     /// The flag for [`listen`](super::listen).
     pub fn kernel_waiting(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.kernel_waiting)
+    }
+
+    /// Sets what to do once this dataplane's rules stand: removing those of another mode (contract CFG-9).
+    pub fn after_first_sync(&mut self, work: AfterFirst) {
+        self.after_first = Some(work);
     }
 
     /// Whether the kernel may be written yet.
@@ -266,7 +277,14 @@ impl Syncer {
             if !self.first_done {
                 self.first_done = true;
                 self.log_first(&report, took);
+                self.work_after_first();
             }
+        }
+    }
+
+    fn work_after_first(&mut self) {
+        if self.first_done && self.after_first.as_mut().is_some_and(|work| work()) {
+            self.after_first = None;
         }
     }
 
@@ -374,7 +392,7 @@ impl Syncer {
         self.metrics.sync.audited(took, cpu, found.as_deref().ok());
         audit::log(&found, called_for.as_deref(), took, cpu);
         match found {
-            Ok(drift) if drift.is_empty() => {}
+            Ok(drift) if drift.is_empty() => self.work_after_first(),
             Ok(drift) => self.repair(&drift),
             // What the kernel holds is not known: a full sync reads it anew.
             Err(_) => self.after(true),
