@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use portway_dataplane::iptables::tool::Flavour;
+use portway_dataplane::iptables::{self, Iptables};
 use portway_dataplane::nftables::Nftables;
 use portway_testbed::cluster::Cluster;
 use portway_testbed::flows::{self, FlowResult, Scenario, Summary, Verdict};
@@ -28,6 +30,34 @@ fn every_scenario_can_be_read_and_every_kind_of_flow_is_there() {
 fn nftables_does_what_the_flow_table_says() {
     table(&[], |cluster, scenario| {
         let proxy = InProcess::new(cluster, &scenario.options, Nftables::open)?;
+        Ok(Box::new(proxy))
+    });
+}
+
+#[test]
+fn iptables_legacy_does_it_with_a_list() {
+    iptables(Flavour::Legacy, None);
+}
+
+#[test]
+fn iptables_legacy_does_it_with_a_tree() {
+    iptables(Flavour::Legacy, Some(0));
+}
+
+#[test]
+fn iptables_nft_does_it_with_a_list() {
+    iptables(Flavour::Nft, None);
+}
+
+#[test]
+fn iptables_nft_does_it_with_a_tree() {
+    iptables(Flavour::Nft, Some(0));
+}
+
+fn iptables(flavour: Flavour, tree_above: Option<usize>) {
+    table(&[], |cluster, scenario| {
+        let config = iptables::Config { tree_above, flavour: Some(flavour), ..iptables::Config::default() };
+        let proxy = InProcess::new(cluster, &scenario.options, move || Iptables::open(&config))?;
         Ok(Box::new(proxy))
     });
 }
@@ -102,8 +132,11 @@ fn table(names: &[&str], make: impl for<'a> Fn(&'a Cluster, &Scenario) -> anyhow
 
 /// Writes node-1's rules to a file, and returns its path.
 fn dump(cluster: &Cluster, name: &str) -> String {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.nft"));
-    let rules = cluster.node().output("nft", &["list", "ruleset"], "").unwrap_or_else(|error| error.to_string());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.rules"));
+    let output = |program, arguments: &[&str]| {
+        cluster.node().output(program, arguments, "").unwrap_or_else(|error| error.to_string())
+    };
+    let rules = output("nft", &["list", "ruleset"]) + &output("iptables-legacy-save", &[]);
     match std::fs::write(&path, rules) {
         Ok(()) => path.display().to_string(),
         Err(error) => format!("no file: {error}"),

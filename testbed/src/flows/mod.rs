@@ -32,6 +32,9 @@
 //! (`node-1`, `node-1.second`, `node-1.loopback`, `node-1.gateway`) or to an address, and is sent in every family that
 //! the destination has.
 //!
+//! A flow that shows REJ-4 or NFT-18 is for nftables only, one that shows NP-2 or NP-3 for iptables only; others
+//! count it as skipped, with that word.
+//!
 //! What is expected: the set of backends that answer, every one of them in enough repetitions (`pod-1-a`, or
 //! `pod-1-a:8081` where the port matters); `refused`; `dropped` (silence); `untouched` (it left the node as it came, and the wire's
 //! router sent it back). The source that the backend sees: `source own` (the client's; the node's where a backend

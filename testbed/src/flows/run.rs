@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use portway_dataplane::Mode;
 use portway_model::{Family, Protocol};
 
 use super::expect::{Remembered, Seen, judge, requests};
@@ -54,8 +55,14 @@ pub fn run(scenario: &Scenario, cluster: &Cluster, proxy: &mut dyn Proxy) -> Vec
             continue;
         }
         thread::sleep(step.wait);
+        let is_mine = |flow: &&Flow| flow.only().is_none_or(|only| only == proxy.mode());
+        let (mine, others): (Vec<&Flow>, Vec<&Flow>) = step.flows.iter().partition(is_mine);
+        for flow in others {
+            let only = flow.only().map_or("no mode", Mode::as_str);
+            push(flow, Verdict::Skipped(format!("{only} only: {}", flow.ids.join(" "))));
+        }
         // What is remembered of clients depends on the order; the rest does not.
-        let (ordered, free): (Vec<&Flow>, Vec<&Flow>) = step.flows.iter().partition(|flow| has_memory(flow));
+        let (ordered, free): (Vec<&Flow>, Vec<&Flow>) = mine.into_iter().partition(|flow| has_memory(flow));
         for (flow, seen) in side_by_side(&free, cluster) {
             push(flow, verdict(flow, seen, &mut remembered));
         }

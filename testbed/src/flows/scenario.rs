@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use portway_dataplane::Mode;
 use portway_model::{Family, Protocol};
 
 use crate::cluster::{Cluster, addresses};
@@ -51,6 +52,18 @@ pub struct Flow {
     pub expected: Expected,
     /// The behaviours of the contract that it shows.
     pub ids: Vec<String>,
+}
+
+impl Flow {
+    /// The one mode that this flow is for, where the contract gives a behaviour to one alone: unknown ports and addresses
+    /// (REJ-4) and silence on loopback (NFT-18) to nftables, NodePorts on loopback (NP-2, NP-3) to iptables.
+    pub fn only(&self) -> Option<Mode> {
+        self.ids.iter().find_map(|id| match id.as_str() {
+            "REJ-4" | "NFT-18" => Some(Mode::Nftables),
+            "NP-2" | "NP-3" => Some(Mode::Iptables),
+            _ => None,
+        })
+    }
 }
 
 /// Who asks.

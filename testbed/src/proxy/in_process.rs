@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use portway_dataplane::{Dataplane, DataplaneError, Report};
+use portway_dataplane::{Dataplane, DataplaneError, Mode, Report};
 use portway_model::{Event, Problem};
 
 use super::{Proxy, ProxyOptions};
@@ -19,6 +19,7 @@ type Job = Box<dyn FnOnce(&mut Driver) + Send>;
 pub struct InProcess {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
+    mode: Mode,
     objects: Objects,
 }
 
@@ -37,12 +38,12 @@ impl InProcess {
                 Ok(dataplane) => Driver { model, dataplane: Box::new(dataplane), problems: Vec::new() },
                 Err(error) => return drop(answer.send(Err(error))),
             };
-            if answer.send(Ok(())).is_ok() {
+            if answer.send(Ok(driver.dataplane.mode())).is_ok() {
                 driver.work(&inbox);
             }
         })?;
-        made.recv().context("the dataplane's thread ended")??;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), objects: Objects::default() })
+        let mode = made.recv().context("the dataplane's thread ended")??;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), mode, objects: Objects::default() })
     }
 
     /// Runs `work` with the model and the dataplane, on their thread.
@@ -56,6 +57,10 @@ impl InProcess {
 }
 
 impl Proxy for InProcess {
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+
     fn start(&mut self, objects: &Objects) -> anyhow::Result<()> {
         let events = objects.listed();
         self.objects = objects.clone();

@@ -4,6 +4,7 @@ mod in_process;
 mod program;
 
 use ipnet::IpNet;
+use portway_dataplane::Mode;
 use portway_model::{Config, DetectLocal, NodePortSelection};
 
 pub use in_process::InProcess;
@@ -14,6 +15,9 @@ use crate::objects::Objects;
 
 /// A proxy at work on node-1.
 pub trait Proxy: Send {
+    /// How it tells the kernel.
+    fn mode(&self) -> Mode;
+
     /// Tells it of a whole cluster and returns when that is in force.
     fn start(&mut self, objects: &Objects) -> anyhow::Result<()>;
 

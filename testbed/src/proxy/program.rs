@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use portway_dataplane::Mode;
 use portway_model::Protocol;
 use tempfile::TempDir;
 
@@ -37,6 +38,7 @@ pub enum Feed {
 /// Every update carries one Service more, whose cluster IP nothing had before; when it answers, the update is in force.
 pub struct Program<'a> {
     cluster: &'a Cluster,
+    mode: Mode,
     arguments: Vec<String>,
     folder: TempDir,
     server: Option<ApiServer>,
@@ -51,7 +53,8 @@ impl<'a> Program<'a> {
         sweep()?;
         let folder = TempDir::with_prefix(format!("{PREFIX}{}-", std::process::id()))?;
         fs::create_dir(folder.path().join("manifests"))?;
-        let mut arguments = vec![format!("--mode={mode}")];
+        let mode = mode_of(mode)?;
+        let mut arguments = Vec::new();
         let server = match feed {
             Feed::Manifests => {
                 arguments.push(format!("--manifests={}", folder.path().join("manifests").display()));
@@ -65,7 +68,13 @@ impl<'a> Program<'a> {
             }
         };
         arguments.extend(options.to_arguments());
-        Ok(Self { cluster, arguments, folder, server, agent: None, told: None, updates: 0 })
+        Ok(Self { cluster, mode, arguments, folder, server, agent: None, told: None, updates: 0 })
+    }
+
+    /// From its next start on, the program runs in this mode.
+    pub fn switch_to(&mut self, mode: &str) -> anyhow::Result<()> {
+        self.mode = mode_of(mode)?;
+        Ok(())
     }
 
     /// The folder of manifests, for tests that write their own.
@@ -90,7 +99,9 @@ impl<'a> Program<'a> {
 
     /// Starts the program, without waiting for anything.
     pub fn launch(&mut self) -> anyhow::Result<()> {
-        let command = AgentCommand { program: program_path()?, arguments: self.arguments.clone() };
+        let mut arguments = vec![format!("--mode={}", self.mode)];
+        arguments.extend(self.arguments.iter().cloned());
+        let command = AgentCommand { program: program_path()?, arguments };
         self.agent = Some(command.start(self.cluster.node())?);
         Ok(())
     }
@@ -131,6 +142,10 @@ impl<'a> Program<'a> {
 }
 
 impl Proxy for Program<'_> {
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+
     fn start(&mut self, objects: &Objects) -> anyhow::Result<()> {
         let marker = self.tell(objects)?;
         self.launch()?;
@@ -141,6 +156,11 @@ impl Proxy for Program<'_> {
         let marker = self.tell(objects)?;
         self.wait_for(&marker)
     }
+}
+
+fn mode_of(word: &str) -> anyhow::Result<Mode> {
+    let modes = [Mode::Nftables, Mode::Iptables, Mode::Ipvs, Mode::Ebpf];
+    modes.into_iter().find(|mode| mode.as_str() == word).with_context(|| format!("there is no mode {word}"))
 }
 
 /// A Service that shows that the update which it came with is in force.
