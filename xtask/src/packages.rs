@@ -20,19 +20,21 @@ pub(crate) struct Package {
 }
 
 const NFTABLES: Package = Package { name: "nftables", brings: "nft", reason: "reads rule sets as people read them" };
+const IPTABLES: Package =
+    Package { name: "iptables", brings: "iptables-save", reason: "is what the iptables dataplane writes with" };
 const IPROUTE2: Package = Package { name: "iproute2", brings: "ip", reason: "makes and inspects network namespaces" };
 const CONNTRACK: Package = Package { name: "conntrack", brings: "conntrack", reason: "lists tracked connections" };
 const PROCPS: Package = Package { name: "procps", brings: "sysctl", reason: "sets kernel parameters in namespaces" };
 const KMOD: Package = Package { name: "kmod", brings: "depmod", reason: "loads kernel modules, and orders a VM's" };
 
 /// What tests that send packets need.
-pub(crate) const TEST: &[Package] = &[NFTABLES, IPROUTE2, CONNTRACK, PROCPS];
+pub(crate) const TEST: &[Package] = &[NFTABLES, IPTABLES, IPROUTE2, CONNTRACK, PROCPS];
 
 /// What the demo needs.
 pub(crate) const DEMO: &[Package] = &[NFTABLES, IPROUTE2, CONNTRACK, PROCPS];
 
 /// What measurements need.
-pub(crate) const BENCH: &[Package] = &[NFTABLES, IPROUTE2, CONNTRACK, PROCPS];
+pub(crate) const BENCH: &[Package] = &[NFTABLES, IPTABLES, IPROUTE2, CONNTRACK, PROCPS];
 
 /// What a virtual machine with another kernel needs.
 pub(crate) const VM: &[Package] = &[
