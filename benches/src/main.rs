@@ -3,6 +3,7 @@
 //! One JSON object for each figure goes to standard output and to a file, progress and a table for people to standard
 //! error. Everything runs in network namespaces of its own.
 
+mod iptables;
 mod loopback;
 mod nftables;
 mod progress;
@@ -28,6 +29,8 @@ struct Arguments {
 enum Dataplane {
     /// The nftables dataplane.
     Nftables(nftables::Options),
+    /// The iptables dataplane.
+    Iptables(iptables::Options),
     /// One size of `sync`, in a process of its own so that its memory can be told; prints one JSON object.
     #[command(hide = true)]
     NftablesCell(nftables::sync::CellOptions),
@@ -36,6 +39,7 @@ enum Dataplane {
 fn main() -> Result<ExitCode> {
     match Arguments::parse().dataplane {
         Dataplane::Nftables(options) => nftables::run(&options),
+        Dataplane::Iptables(options) => iptables::run(&options),
         Dataplane::NftablesCell(options) => nftables::sync::cell(&options).map(|()| ExitCode::SUCCESS),
     }
 }
