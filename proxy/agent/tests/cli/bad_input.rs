@@ -15,8 +15,9 @@ fn refused(words: &[&str], sentence: &str) {
 #[test]
 fn cfg_8_each_bad_flag_is_refused_in_one_sentence() {
     for (words, sentence) in [
-        (&["--mode", "iptables"][..], "--mode iptables: this version has no iptables dataplane yet; use nftables"),
-        (&["--proxy-mode=userspace"], "--mode \"userspace\" is not known; use nftables"),
+        (&["--mode", "ipvs"][..], "--mode ipvs: this version has no ipvs dataplane yet; use nftables or iptables"),
+        (&["--iptables-dispatch=bush"], "--iptables-dispatch \"bush\" is not known; use auto, list or tree"),
+        (&["--proxy-mode=userspace"], "--mode \"userspace\" is not known; use nftables or iptables"),
         (
             &["--cluster-cidr", "10.0.0.0/8,10.1.0.0/16"],
             "--cluster-cidr \"10.0.0.0/8,10.1.0.0/16\": both ranges are IPv4; give one range, or one of each",

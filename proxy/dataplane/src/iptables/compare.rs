@@ -77,8 +77,8 @@ fn missing_jumps(kernel: &Tables) -> Vec<String> {
         .map(|(from, to)| (*from, format!("-A {from} -j {to}")))
         .filter(|(from, line)| !has(Table::Filter, from, line))
         .map(|(_, line)| format!("{} {}", Table::Filter.as_str(), line.replacen("-A ", "-I ", 1)));
-    // Each is put at the top, so the last written stands first: the order of the list is kept from below.
-    let own = JUMPS.iter().rev().filter(|jump| !has(jump.table, jump.from, &jump.line()));
+    // Each is put at the top, so the last stands first, as kube-proxy's do.
+    let own = JUMPS.iter().filter(|jump| !has(jump.table, jump.from, &jump.line()));
     shared.chain(own.map(restore::insert_jump)).collect()
 }
 

@@ -357,13 +357,20 @@ impl Renderer<'_> {
         match frontend.kind {
             FrontendKind::ClusterIp => rules.filter_services.push(rule),
             FrontendKind::NodePort => rules.filter_external.push(rule.matching("-m addrtype --dst-type LOCAL")),
-            FrontendKind::LoadBalancerIp | FrontendKind::ExternalIp => {
-                if outside.verdict == Verdict::Reject {
-                    // KUBE-EXTERNAL-SERVICES sees nothing that the node itself sends; this refuses that too (REJ-1).
-                    rules.filter_services.push(rule.clone());
-                }
-                rules.filter_external.push(rule);
+            FrontendKind::LoadBalancerIp | FrontendKind::ExternalIp if outside.verdict == Verdict::Reject => {
+                // Who is not let in hears nothing, as if there were endpoints (SVC-6).
+                let refusals = match &frontend.sources {
+                    None => vec![rule],
+                    Some(ranges) => {
+                        let others = at(format!("{port} traffic from other sources")).jump("DROP");
+                        ranges.iter().map(|range| rule.clone().source(range)).chain([others]).collect()
+                    }
+                };
+                // KUBE-EXTERNAL-SERVICES sees nothing that the node itself sends; this refuses that too (REJ-1).
+                rules.filter_services.extend(refusals.iter().cloned());
+                rules.filter_external.extend(refusals);
             }
+            FrontendKind::LoadBalancerIp | FrontendKind::ExternalIp => rules.filter_external.push(rule),
         }
     }
 
