@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use portway_dataplane::Dataplane;
 use portway_dataplane::iptables::tool::Flavour;
 use portway_dataplane::iptables::{Config, Iptables};
-use portway_dataplane::{Dataplane, Drift};
 use portway_model::Cluster;
 use portway_model::testing::{cluster_with, slice};
 
