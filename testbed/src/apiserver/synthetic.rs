@@ -251,7 +251,10 @@ impl Synthetic {
         json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": { "name": "kubernetes" },
             "spec": { "cidrs": cidrs },
-            "status": { "conditions": [{ "type": "Ready", "status": "True" }] }
+            "status": { "conditions": [{
+                "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"
+            }] }
         })
     }
 
