@@ -93,7 +93,7 @@ impl Draft {
         draft.writes = fold(sides);
         draft.write_shared(record);
         draft.write_settings(record);
-        draft.writes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        draft.writes.sort_unstable_by_key(|write| write.key);
         draft
     }
 

@@ -168,7 +168,7 @@ impl Record {
 /// A Service's elements, sorted by key, each once.
 pub(crate) fn entries(applied: &Applied, family: Family, names: &mut Names, into: &mut Vec<(Key, Value)>) {
     applied.entries(family, &mut |id| names.of(id), &mut |key, value| into.push((key, value)));
-    into.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    into.sort_unstable_by_key(|(key, _)| *key);
     into.dedup_by(|later, earlier| later.0 == earlier.0);
 }
 

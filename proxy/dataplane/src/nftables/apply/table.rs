@@ -67,7 +67,7 @@ enum Listing {
 
 /// How an attempt to bring the kernel to the target ended.
 enum Outcome {
-    Done(Record),
+    Done(Box<Record>),
     /// List anew.
     Again,
     /// Try without these; where a part of the rest is done already, on a new listing.
@@ -185,7 +185,7 @@ impl Table {
                 match self.attempt(kernel, &target, &found, &fallen, last, now, &mut report) {
                     Outcome::Done(record) => {
                         self.numbers = Some(record.numbers.clone());
-                        self.record = Some(record);
+                        self.record = Some(*record);
                         return report;
                     }
                     Outcome::Again => break None,
@@ -258,7 +258,7 @@ impl Table {
                 Err(error) => return Outcome::Failed(refusal::not_done(self.family, error)),
             }
         }
-        Outcome::Done(record)
+        Outcome::Done(Box::new(record))
     }
 
     /// Keeps what the kernel has of Services of which it refuses the newest share and no earlier one is known.

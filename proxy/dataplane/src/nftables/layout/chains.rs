@@ -49,7 +49,7 @@ pub(crate) fn fixed(
     let hook = |kind, point, priority| Some(Hook { kind, point, priority });
     let filter = |point, priority| hook(ChainType::Filter, point, priority);
     let nat = |point, priority| hook(ChainType::Nat, point, priority);
-    let restricted = || vec![rule().new_connection().frontend().is_in(SetId::Restricted, 0).goto(SOURCE_RANGES)];
+    let restricted = || vec![rule().new_connection().frontend().in_set(SetId::Restricted, 0).goto(SOURCE_RANGES)];
     let refusals = || vec![rule().new_connection().jump(NO_ENDPOINTS), rule().new_connection().jump(CLUSTER_IPS)];
     let services = || vec![rule().jump(SERVICES)];
     vec![
@@ -76,7 +76,7 @@ fn lookups(settings: &FamilySettings, family: Family, map: fn(Ports) -> SetId) -
     let by_frontend = Exprs::new(family).frontend().verdict_map(map(Ports::Address), 0);
     let at_node = match settings.node_port_addresses {
         NodePortAddresses::AllLocal => Exprs::new(family).not_to_loopback().of_this_node(Side::Destination),
-        NodePortAddresses::Listed(_) => Exprs::new(family).address(Side::Destination).is_in(SetId::NodePortIps, 0),
+        NodePortAddresses::Listed(_) => Exprs::new(family).address(Side::Destination).in_set(SetId::NodePortIps, 0),
     };
     vec![by_frontend, at_node.at(0).protocol().port().verdict_map(map(Ports::Node), 0)]
 }
@@ -87,7 +87,7 @@ pub(crate) fn source_ranges(family: Family, prefixes: impl DoubleEndedIterator<I
     let source = 2 + Exprs::address_registers(family);
     let allowed = |prefix| {
         let key = Exprs::new(family).frontend().address(Side::Source).masked(source, prefix);
-        key.is_in(SetId::Allowed(prefix), 0).back()
+        key.in_set(SetId::Allowed(prefix), 0).back()
     };
     // The longest first: most sources in a list are single hosts or small ranges.
     let rules = prefixes.rev().map(allowed).chain([Exprs::new(family).drop()]).collect();
@@ -97,7 +97,7 @@ pub(crate) fn source_ranges(family: Family, prefixes: impl DoubleEndedIterator<I
 /// A port that no Service has at a cluster IP is refused, and an address that no Service has is silent, whatever the
 /// protocol (contract REJ-4).
 fn cluster_ips(settings: &FamilySettings, family: Family) -> Filled {
-    let known = Exprs::new(family).address(Side::Destination).is_in(SetId::ClusterIps, 0).goto(REFUSE);
+    let known = Exprs::new(family).address(Side::Destination).in_set(SetId::ClusterIps, 0).goto(REFUSE);
     let unallocated =
         settings.service_cidrs.iter().map(|range| Exprs::new(family).within(Side::Destination, *range).drop());
     Filled::new(CLUSTER_IPS, None, [known].into_iter().chain(unallocated).collect())
@@ -107,9 +107,9 @@ fn cluster_ips(settings: &FamilySettings, family: Family) -> Filled {
 /// are left alone (contract MASQ-1). Then endpoints that reach themselves (MASQ-5).
 fn postrouting(settings: &NodeSettings, family: Family, hook: Option<Hook>) -> Filled {
     let bit = settings.masquerade_mark;
-    let marked = Exprs::new(family).is_marked(bit).flip_mark(bit).masquerade();
+    let marked = Exprs::new(family).marked(bit).flip_mark(bit).masquerade();
     let pair = Exprs::new(family).was_translated().address(Side::Source).frontend();
-    Filled::new("nat-postrouting", hook, vec![marked, pair.is_in(SetId::Hairpin, 0).masquerade()])
+    Filled::new("nat-postrouting", hook, vec![marked, pair.in_set(SetId::Hairpin, 0).masquerade()])
 }
 
 /// A chain that a shape brings about. `name` gives other chains' names.
@@ -221,14 +221,14 @@ fn sticky(pick: Pick, timeout: Duration, family: Family) -> Vec<Exprs> {
     };
 
     let stay = entry()
-        .is_in(tokens, token)
+        .in_set(tokens, token)
         .affinity(DynsetOp::Update, client, backend, Some(timeout))
         .dnat(address)
         .comment("a client with a live entry in @affinity: to its backend");
     // Only a dead entry is deleted: a client's second connection must not throw out what its first has just learned.
     // (It still can, when both find the same dead entry in the same microsecond: there is no deletion of just this one.)
     let forget = entry()
-        .is_not_in(tokens, token)
+        .not_in_set(tokens, token)
         .affinity(DynsetOp::Delete, client, backend, None)
         .comment("a client whose backend is gone: forget it");
     // Two first connections at once: the second finds the entry of the first, leaves it, and reads it back.

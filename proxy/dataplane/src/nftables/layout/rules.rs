@@ -117,12 +117,12 @@ impl Exprs {
     }
 
     /// Goes on if the key that starts at this register is in the set.
-    pub(crate) fn is_in(self, set: SetId, register: u8) -> Self {
+    pub(crate) fn in_set(self, set: SetId, register: u8) -> Self {
         self.lookup(set, register, false)
     }
 
     /// Goes on if it is not.
-    pub(crate) fn is_not_in(self, set: SetId, register: u8) -> Self {
+    pub(crate) fn not_in_set(self, set: SetId, register: u8) -> Self {
         self.lookup(set, register, true)
     }
 
@@ -256,7 +256,7 @@ impl Exprs {
     }
 
     /// `meta mark & bit != 0`.
-    pub(crate) fn is_marked(self, bit: u32) -> Self {
+    pub(crate) fn marked(self, bit: u32) -> Self {
         let at = self.next;
         self.load(1, |dreg| Expr::Meta { key: MetaKey::Mark, dreg }).any_bit(bit).at(at)
     }
