@@ -16,23 +16,33 @@ use crate::check_interrupt;
 type Row = (&'static str, &'static str, &'static str, Protocol, Option<&'static str>);
 
 const ROWS: &[Row] = &[
-    ("web, cluster IP", "10.96.0.10:80", "pod-1-a", Protocol::Tcp, None),
-    ("web, cluster IP, IPv6", "[fd00:96::10]:80", "pod-1-b", Protocol::Tcp, None),
+    ("web, cluster IP", "10.96.0.10:80", "pod-1-c", Protocol::Tcp, None),
+    ("web, cluster IP, IPv6", "[fd00:96::10]:80", "pod-1-c", Protocol::Tcp, None),
     ("web, cluster IP, from the node", "10.96.0.10:80", "node-1", Protocol::Tcp, None),
+    ("web, from one of its own pods", "10.96.0.10:80", "pod-1-a", Protocol::Tcp, None),
     ("web, NodePort", "192.0.2.11:30080", "client", Protocol::Tcp, None),
     ("web, load balancer", "203.0.113.10:80", "client", Protocol::Tcp, None),
     ("dns, cluster IP", "10.96.0.53:53", "pod-1-c", Protocol::Udp, None),
-    ("cart, one client sticks", "10.96.0.20:80", "pod-1-a", Protocol::Tcp, None),
+    ("cart, one client sticks", "10.96.0.20:80", "pod-1-c", Protocol::Tcp, None),
     ("edge, load balancer, policy Local", "203.0.113.30:443", "client", Protocol::Tcp, None),
     ("edge, a client out of range", "203.0.113.30:443", "client", Protocol::Tcp, Some("192.0.2.101")),
     ("empty, no pods", "10.96.0.40:80", "pod-1-a", Protocol::Tcp, None),
     ("empty, a port it has not", "10.96.0.40:81", "pod-1-a", Protocol::Tcp, None),
 ];
 
-/// Asks, and puts the answers into a table.
-pub(crate) fn table(cluster: &Cluster, requests: u32) -> Result<Table> {
+/// An empty table, as wide as the terminal, or readable where there is none.
+pub(crate) fn new_table() -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width().is_none() {
+        table.set_width(140);
+    }
+    table
+}
+
+/// Asks, and puts the answers into a table.
+pub(crate) fn table(cluster: &Cluster, requests: u32) -> Result<Table> {
+    let mut table = new_table();
     table.set_header(["Service", "address asked", "from", "who answered", "source they saw"]);
     for &(what, to, host, protocol, from) in ROWS {
         check_interrupt()?;

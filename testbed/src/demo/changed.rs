@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use comfy_table::{ContentArrangement, Table, presets::UTF8_BORDERS_ONLY};
+use comfy_table::Table;
 use portway_model::Protocol;
 use portway_testbed::cluster::Cluster;
 use portway_testbed::probe::{self, Outcome, Probe};
 
+use crate::asked::new_table;
 use crate::check_interrupt;
 use crate::manifests::Manifests;
 
@@ -112,8 +113,7 @@ const CHANGES: &[Change] = &[
 
 /// Makes all changes one after the other, and puts what was seen into a table.
 pub(crate) fn table(cluster: &Cluster, manifests: &Manifests) -> Result<Table> {
-    let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    let mut table = new_table();
     table.set_header([
         "what changed",
         "asked",

@@ -31,7 +31,7 @@ fn table(ops: impl IntoIterator<Item = Op>) -> Transaction {
 }
 
 #[test]
-fn what_is_written_is_listed_back_equal() {
+fn nft_19_what_is_written_is_listed_back_equal() {
     in_namespace(|| {
         let mut connection = connection();
         for family in Family::ALL {

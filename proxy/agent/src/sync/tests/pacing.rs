@@ -93,7 +93,7 @@ fn nft_14_a_settling_that_fails_is_counted_and_tried_again_with_backoff() {
 }
 
 #[test]
-fn ct_3_conntrack_is_cleaned_after_the_write_and_a_second_time_a_moment_later() {
+fn ct_3_ct_7_conntrack_is_cleaned_and_measured_after_the_write_and_a_second_time_a_moment_later() {
     let mut rig = Rig::running_with(true);
     let start = rig.elapsed();
     rig.hear(slice("a", &["10.1.0.9"]));
@@ -109,6 +109,7 @@ fn ct_3_conntrack_is_cleaned_after_the_write_and_a_second_time_a_moment_later() 
         ]
     );
     assert!(rig.metric("kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"}") >= 6.0);
+    assert!(rig.metric("kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv4\"}") >= 2.0);
 }
 
 #[test]
