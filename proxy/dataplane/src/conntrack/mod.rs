@@ -5,7 +5,7 @@
 //! deleted whose original destination is a frontend, and whose replies come from what does not serve there (CT-3,
 //! CT-4). TCP and SCTP notice by themselves and are left alone (CT-5).
 //!
-//! [`stale`] decides, [`table`] reads and deletes, [`cleaner`] remembers what is still to be done.
+//! `stale` decides, `table` reads and deletes, `cleaner` remembers what is still to be done.
 
 mod cleaner;
 mod flow;

@@ -15,7 +15,7 @@ use crate::DataplaneError;
 const BUILT_IN: [&str; 5] = ["INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING"];
 
 /// Cleans up both families in both flavours, as far as their tools are here. What kubelet shares stays
-/// ([`SHARED`], contract IPT-15). Returns one line for each chain removed.
+/// (`SHARED`, contract IPT-15). Returns one line for each chain removed.
 pub fn cleanup() -> Result<Vec<String>, DataplaneError> {
     let mut removed = Vec::new();
     let mut failed = None;

@@ -9,6 +9,7 @@ use super::apply::refusal::{not_done, table_name};
 use super::apply::table::Table;
 use super::layout::TABLE;
 use super::object::{Name, Op, Transaction};
+use super::requirement;
 use super::watch::Watch;
 use super::wire::{CommitError, Connection, OwnPorts};
 use crate::dataplane::{Dataplane, DataplaneError, Drift, KernelWatch, Mode, Report};
@@ -24,8 +25,9 @@ impl Nftables {
     /// Opens the kernel's nf_tables in the network namespace of the calling thread. Reads and writes nothing yet.
     ///
     /// # Errors
-    /// If there is no netfilter netlink socket to be had.
+    /// If the kernel is too old, or there is no netfilter netlink socket to be had.
     pub fn open() -> Result<Self, DataplaneError> {
+        requirement::check()?;
         let own = OwnPorts::default();
         let connection = Connection::open(&own).map_err(|error| DataplaneError::Unusable {
             what: "the kernel's nf_tables".to_owned(),

@@ -51,7 +51,7 @@ impl Watch {
     }
 
     /// Blocks until somebody else has changed something in the tables, and says what.
-    pub fn next(&mut self) -> Result<String, NetlinkError> {
+    pub fn wait_for_others(&mut self) -> Result<String, NetlinkError> {
         loop {
             if self.missed_before_the_next()? {
                 return Ok("others changed nf_tables while portway itself did".to_owned());
@@ -106,7 +106,7 @@ impl Watch {
 
 impl KernelWatch for Watch {
     fn wait(&mut self) -> Result<String, DataplaneError> {
-        self.next().map_err(|error| DataplaneError::Unusable {
+        self.wait_for_others().map_err(|error| DataplaneError::Unusable {
             what: "the kernel's notifications of nf_tables".to_owned(),
             source: error.into(),
         })

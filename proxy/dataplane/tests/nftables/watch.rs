@@ -26,7 +26,7 @@ fn watch(own: &OwnPorts) -> Receiver<String> {
     let mut watch = Watch::open([(Family::V4, "portway".into())], own).expect("a netlink socket");
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
-        while let Ok(report) = watch.next() {
+        while let Ok(report) = watch.wait_for_others() {
             if sender.send(report).is_err() {
                 return;
             }
@@ -204,7 +204,7 @@ fn lost_notifications_are_told_as_such_and_the_next_change_too() {
         foreign.commit(&table(ops)).expect("all is well");
         let (sender, reports) = channel();
         std::thread::spawn(move || {
-            while let Ok(report) = watch.next() {
+            while let Ok(report) = watch.wait_for_others() {
                 if sender.send(report).is_err() {
                     return;
                 }

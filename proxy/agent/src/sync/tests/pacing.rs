@@ -108,6 +108,14 @@ fn ct_3_ct_7_conntrack_is_cleaned_and_measured_after_the_write_and_a_second_time
             (start + Duration::from_millis(500), Call::Clean)
         ]
     );
+}
+
+#[test]
+fn ct_7_time_and_number_of_deletions_are_measured() {
+    let mut rig = Rig::running_with(true);
+    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
+    rig.pass(Duration::from_secs(3));
     assert!(rig.metric("kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"}") >= 6.0);
     assert!(rig.metric("kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv4\"}") >= 2.0);
 }
