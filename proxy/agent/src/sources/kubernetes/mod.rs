@@ -1,6 +1,6 @@
 //! The API server as a source: what is watched, with which selectors (contract section 3).
 //!
-//! kube gives configuration, credentials, TLS and requests. The watching itself is portway's own ([`watch`]), because
+//! kube gives configuration, credentials, TLS and requests. The watching itself is portway's own (`watch`), because
 //! kube's watcher has no way back from a streaming list to list and watch.
 
 mod client;
