@@ -93,10 +93,11 @@ impl Key {
         matches!(self, Key::Hairpin(..) | Key::ClusterIp(_))
     }
 
-    /// Whether the element must outlive the transaction that takes it away: a packet may have read the verdict, or the
-    /// number of slots, of the generation before, and look this key up in the next.
+    /// Whether the element must outlive the transaction that takes it away: a packet may have read the verdict, the
+    /// number of slots or the backend of the generation before, and look this key up in the next. (A packet to a backend
+    /// that has just gone would not be masqueraded any more on its way to itself, and the answer would go astray.)
     pub(crate) fn lingers(self) -> bool {
-        matches!(self, Key::Slot(..) | Key::StickySlot(..) | Key::PortId(_))
+        matches!(self, Key::Slot(..) | Key::StickySlot(..) | Key::PortId(_) | Key::Hairpin(..))
     }
 }
 
