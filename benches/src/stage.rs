@@ -159,9 +159,10 @@ impl Asker {
         }
     }
 
-    /// A UDP client that keeps its socket.
+    /// A UDP client that keeps its socket. It asks again soon: an answer that is on its way while its entry is deleted is
+    /// lost, as datagrams may be, and the client's patience is not what is measured.
     pub(crate) fn with_kept_socket() -> Self {
-        Self { keeps_socket: true, ..Self::new(Protocol::Udp) }
+        Self { keeps_socket: true, patience: Duration::from_millis(2), ..Self::new(Protocol::Udp) }
     }
 
     /// Waits until an outcome is as wished, and says when it was first so.
