@@ -123,6 +123,10 @@ impl<T: Table> Conntrack<T> {
             return None;
         }
         let mut cleaned = Cleaned { family, deleted: 0, examined: 0, duration: Duration::ZERO, error: None };
+        if let Err(error) = self.catch(family, &first, &mut cleaned) {
+            // The walk finds them all the same.
+            tracing::debug!(%family, %error, "stale UDP flows are not caught by their packets");
+        }
         let done = self.pass(family, &first, &mut cleaned).and_then(|()| {
             let again = Instant::now() + SECOND_PASS;
             for (place, doubt) in first {
@@ -148,19 +152,35 @@ impl<T: Table> Conntrack<T> {
         Some(cleaned)
     }
 
+    /// Deletes the flows of clients that go on sending to an endpoint that is gone, as they show themselves.
+    fn catch(&mut self, family: Family, due: &[(Place, Doubt)], cleaned: &mut Cleaned) -> Result<(), DataplaneError> {
+        let lost = due.iter().filter_map(|(_, doubt)| match doubt {
+            Doubt::AnsweredBy(lost) => Some(lost),
+            Doubt::All => None,
+        });
+        let gone: BTreeSet<_> = lost.flatten().copied().collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let local = self.local(family, due)?;
+        let Self { table, work, .. } = self;
+        let gone: Vec<_> = gone.into_iter().collect();
+        table.catch(family, &gone, &mut |table, flows| {
+            cleaned.examined += flows.len();
+            let stale = stale_among(flows, work, due, &local);
+            if !stale.is_empty() {
+                cleaned.deleted += table.delete(&stale)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Looks at these places once; they are in order.
     fn pass(&mut self, family: Family, due: &[(Place, Doubt)], cleaned: &mut Cleaned) -> Result<(), DataplaneError> {
         let local = self.local(family, due)?;
-        let is_local = |address: IpAddr| local.contains(&address);
-        let looked_at = |place: Place| due.binary_search_by_key(&place, |(place, _)| *place).is_ok();
         for query in queries(family, due) {
             let (flows, examined) = self.table.list(&query)?;
-            let is_stale = |flow: &Flow| {
-                stale::place(flow, &looked_at, is_local)
-                    .and_then(|place| self.work.get(&place))
-                    .is_some_and(|work| work.answering.is_stale(flow))
-            };
-            let stale: Vec<Flow> = flows.into_iter().filter(is_stale).collect();
+            let stale = stale_among(flows, &self.work, due, &local);
             cleaned.examined += examined;
             if !stale.is_empty() {
                 cleaned.deleted += self.table.delete(&stale)?;
@@ -179,6 +199,18 @@ impl<T: Table> Conntrack<T> {
             NodePortAddresses::AllLocal => self.table.local_addresses(family),
         }
     }
+}
+
+/// Those of the flows that belong to one of these places, which are in order, and are stale there.
+fn stale_among(flows: Vec<Flow>, work: &BTreeMap<Place, Work>, due: &[(Place, Doubt)], local: &[IpAddr]) -> Vec<Flow> {
+    let is_local = |address: IpAddr| local.contains(&address);
+    let looked_at = |place: Place| due.binary_search_by_key(&place, |(place, _)| *place).is_ok();
+    let is_stale = |flow: &Flow| {
+        stale::place(flow, &looked_at, is_local)
+            .and_then(|place| work.get(&place))
+            .is_some_and(|work| work.answering.is_stale(flow))
+    };
+    flows.into_iter().filter(is_stale).collect()
 }
 
 /// What to ask for, in as few walks of the kernel's table as will do.

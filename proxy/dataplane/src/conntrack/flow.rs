@@ -81,6 +81,11 @@ impl Flow {
         Some(Self { source, destination, reply_source, reply_destination, id })
     }
 
+    /// Writes what names the entry of a flow, whichever it is by now.
+    pub(super) fn write_addresses(w: &mut Writer<'_>, source: SocketAddr, destination: SocketAddr) {
+        w.nest(cta::TUPLE_ORIG, |w| write_tuple(w, source, destination));
+    }
+
     /// Writes what names exactly this entry.
     pub(super) fn write_identity(&self, w: &mut Writer<'_>) {
         w.nest(cta::TUPLE_ORIG, |w| write_tuple(w, self.source, self.destination));

@@ -5,8 +5,10 @@
 //! deleted whose original destination is a frontend, and whose replies come from what does not serve there (CT-3,
 //! CT-4). TCP and SCTP notice by themselves and are left alone (CT-5).
 //!
-//! `stale` decides, `table` reads and deletes, `cleaner` remembers what is still to be done.
+//! `stale` decides, `table` reads and deletes, `cleaner` remembers what is still to be done,
+//! `catch` finds the flows of clients that go on sending without a walk of the table.
 
+mod catch;
 mod cleaner;
 mod flow;
 mod local;

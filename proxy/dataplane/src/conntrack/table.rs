@@ -1,13 +1,18 @@
 //! The kernel's conntrack table: reading what a query matches, deleting entry by entry.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use portway_model::Family;
 
+use super::catch::Catch;
 use super::flow::{Filter, Flow};
 use super::local;
 use crate::DataplaneError;
-use crate::netlink::{Batch, NetlinkError, Protocol, Socket, nfgenmsg};
+use crate::netlink::{Batch, NetlinkError, Protocol, Socket, Writer, nfgenmsg};
+use crate::nftables::wire::CommitError;
 
 /// `NFNL_SUBSYS_CTNETLINK`, as the upper byte of a message's type.
 const SUBSYSTEM: u16 = 1 << 8;
@@ -15,6 +20,11 @@ const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM | 1;
 /// `IPCTNL_MSG_CT_DELETE`.
 const DELETE: u16 = SUBSYSTEM | 2;
+/// For how long flows are caught by their packets before the table is walked: a client that asks again every few
+/// milliseconds shows itself and is answered anew.
+const CATCH_FOR: Duration = Duration::from_millis(8);
+/// How often those caught are read meanwhile.
+const CATCH_EVERY: Duration = Duration::from_micros(500);
 /// Entries deleted with one system call.
 const BATCH: usize = 1_000;
 
@@ -68,6 +78,17 @@ pub trait Table {
     /// Deletes exactly these entries, and returns how many of them there still were.
     fn delete(&mut self, flows: &[Flow]) -> Result<usize, DataplaneError>;
 
+    /// Hands to `found`, for a few milliseconds, the flows to these endpoints whose clients go on sending. A table that
+    /// cannot tell finds none.
+    fn catch(
+        &mut self,
+        _family: Family,
+        _gone: &[SocketAddr],
+        _found: &mut dyn FnMut(&mut Self, Vec<Flow>) -> Result<(), DataplaneError>,
+    ) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
     /// The node's own addresses in a family but loopback's.
     fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, DataplaneError>;
 }
@@ -77,6 +98,8 @@ pub struct Kernel {
     socket: Socket,
     /// Whether the kernel filters for us: [`Query`]s are sent along with the request to list.
     filters: bool,
+    /// Where the kernel has nf_tables.
+    catch: Option<Catch>,
 }
 
 impl Kernel {
@@ -86,7 +109,8 @@ impl Kernel {
             what: "conntrack's netlink".to_owned(),
             source: error.into(),
         })?;
-        Ok(Self { socket, filters: true })
+        let catch = Catch::open().ok();
+        Ok(Self { socket, filters: true, catch })
     }
 
     /// Lists everything and filters here, as on kernels before 5.8.
@@ -112,6 +136,33 @@ impl Kernel {
             },
         )?;
         Ok((flows, examined))
+    }
+}
+
+impl Kernel {
+    fn caught(
+        &mut self,
+        catch: &mut Catch,
+        family: Family,
+        gone: &[SocketAddr],
+        found: &mut dyn FnMut(&mut Self, Vec<Flow>) -> Result<(), DataplaneError>,
+    ) -> Result<(), DataplaneError> {
+        catch.arm(family, gone).map_err(|error| unarmed(family, &error))?;
+        let until = Instant::now() + CATCH_FOR;
+        while Instant::now() < until {
+            thread::sleep(CATCH_EVERY);
+            let noted = catch.noted(family).map_err(|error| failed("list UDP flows that were caught".into(), error))?;
+            let flows: Vec<Flow> = noted.into_iter().filter_map(|(from, to)| self.entry(from, to)).collect();
+            found(self, flows)?;
+        }
+        Ok(())
+    }
+
+    /// The entry between these addresses, if there still is one.
+    fn entry(&mut self, source: SocketAddr, destination: SocketAddr) -> Option<Flow> {
+        let header = header(Family::of(source.ip()));
+        let fill = |w: &mut Writer<'_>| Flow::write_addresses(w, source, destination);
+        self.socket.request(GET, 0, header, fill, Flow::read).ok()?.first().copied()
     }
 }
 
@@ -149,6 +200,20 @@ impl Table for Kernel {
         Ok(deleted)
     }
 
+    fn catch(
+        &mut self,
+        family: Family,
+        gone: &[SocketAddr],
+        found: &mut dyn FnMut(&mut Self, Vec<Flow>) -> Result<(), DataplaneError>,
+    ) -> Result<(), DataplaneError> {
+        let Some(mut catch) = self.catch.take() else { return Ok(()) };
+        let caught = self.caught(&mut catch, family, gone, found);
+        let disarmed = catch.disarm(family);
+        self.catch = Some(catch);
+        caught?;
+        disarmed.map_err(|error| unarmed(family, &error))
+    }
+
     fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, DataplaneError> {
         local::addresses(family).map_err(|error| failed(format!("list the node's addresses ({family})"), error))
     }
@@ -160,6 +225,11 @@ fn header(family: Family) -> [u8; 4] {
         Family::V6 => libc::AF_INET6,
     };
     nfgenmsg(u8::try_from(number).unwrap_or_default(), 0)
+}
+
+fn unarmed(family: Family, error: &CommitError) -> DataplaneError {
+    let operation = format!("catch stale UDP flows by their packets ({family})");
+    DataplaneError::Kernel { operation, source: io::Error::other(error.to_string()) }
 }
 
 fn failed(operation: String, error: NetlinkError) -> DataplaneError {
