@@ -1,5 +1,7 @@
 //! `portway cleanup`: removes what portway put into the kernel.
 
+use portway_dataplane::conntrack;
+
 use super::args::CleanupArgs;
 use super::failure::Failure;
 use super::run::require_net_admin;
@@ -24,6 +26,8 @@ pub(super) fn cleanup(args: &CleanupArgs) -> Result<(), Failure> {
             Err(error) => failed = Err(Failure::runtime(&format!("cannot clean up after {mode}"), &error)),
         }
     }
+    // Opening it removes the table that a process which was killed while it caught stale flows has left.
+    drop(conntrack::Kernel::open());
     if removed == 0 && failed.is_ok() {
         println!("there was nothing to remove");
     }
