@@ -48,6 +48,9 @@ impl Stage {
         arguments: &[&str],
     ) -> Result<Self> {
         let cluster = Cluster::new().context("the namespaces cannot be made (root is needed)")?;
+        // Connections that have ended make room at once, or the askers' own would fill the node's table.
+        let sysctl = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close";
+        cluster.node().run(|| std::fs::write(sysctl, "1")).with_context(|| format!("cannot write {sysctl}"))?;
         let shape = Synthetic::new(services, endpoints);
         let store = Store::new();
         shape.fill(&store)?;
