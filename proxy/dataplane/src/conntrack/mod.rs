@@ -17,4 +17,4 @@ mod table;
 
 pub use cleaner::{Cleaned, Conntrack, SECOND_PASS};
 pub use flow::Flow;
-pub use table::{Kernel, Query, Table};
+pub use table::{Found, Kernel, Query, Table};

@@ -70,6 +70,9 @@ impl Query {
     }
 }
 
+/// What [`Table::catch`] hands flows to, with the table to delete them from.
+pub type Found<'a, T> = &'a mut dyn FnMut(&mut T, Vec<Flow>) -> Result<(), DataplaneError>;
+
 /// A conntrack table: the kernel's, or one in memory.
 pub trait Table {
     /// The flows that a query matches, and how many entries had to be read to find them.
@@ -80,12 +83,7 @@ pub trait Table {
 
     /// Hands to `found`, for a few milliseconds, the flows to these endpoints whose clients go on sending. A table that
     /// cannot tell finds none.
-    fn catch(
-        &mut self,
-        _family: Family,
-        _gone: &[SocketAddr],
-        _found: &mut dyn FnMut(&mut Self, Vec<Flow>) -> Result<(), DataplaneError>,
-    ) -> Result<(), DataplaneError> {
+    fn catch(&mut self, _family: Family, _gone: &[SocketAddr], _found: Found<'_, Self>) -> Result<(), DataplaneError> {
         Ok(())
     }
 
@@ -145,7 +143,7 @@ impl Kernel {
         catch: &mut Catch,
         family: Family,
         gone: &[SocketAddr],
-        found: &mut dyn FnMut(&mut Self, Vec<Flow>) -> Result<(), DataplaneError>,
+        found: Found<'_, Self>,
     ) -> Result<(), DataplaneError> {
         catch.arm(family, gone).map_err(|error| unarmed(family, &error))?;
         let until = Instant::now() + CATCH_FOR;
@@ -200,12 +198,7 @@ impl Table for Kernel {
         Ok(deleted)
     }
 
-    fn catch(
-        &mut self,
-        family: Family,
-        gone: &[SocketAddr],
-        found: &mut dyn FnMut(&mut Self, Vec<Flow>) -> Result<(), DataplaneError>,
-    ) -> Result<(), DataplaneError> {
+    fn catch(&mut self, family: Family, gone: &[SocketAddr], found: Found<'_, Self>) -> Result<(), DataplaneError> {
         let Some(mut catch) = self.catch.take() else { return Ok(()) };
         let caught = self.caught(&mut catch, family, gone, found);
         let disarmed = catch.disarm(family);
