@@ -8,6 +8,7 @@ mod loopback;
 mod nftables;
 mod progress;
 mod report;
+mod results;
 mod stage;
 mod statistics;
 mod world;
