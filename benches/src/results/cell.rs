@@ -1,7 +1,5 @@
 //! The lines of a results file.
 
-#![expect(dead_code, reason = "what measures into these lines comes next")]
-
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
