@@ -8,7 +8,8 @@
 //! * [`objects`]: Services and their endpoints in such a cluster;
 //! * [`proxy`]: what stands under test on its first node;
 //! * [`stream`]: connections without pause, and connections that stay;
-//! * [`flows`]: the flow table, who reaches what from where.
+//! * [`flows`]: the flow table, who reaches what from where;
+//! * [`trace`]: recorded clusters, played back through the API server.
 //!
 //! Everything that sends packets stays in namespaces that end with this process.
 
@@ -21,6 +22,7 @@ pub mod objects;
 pub mod probe;
 pub mod proxy;
 pub mod stream;
+pub mod trace;
 
 /// What this machine lacks for clusters of network namespaces, if it lacks anything: root, or a program.
 pub fn missing() -> Option<String> {

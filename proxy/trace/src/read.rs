@@ -1,0 +1,188 @@
+//! Reads a trace, also one whose end is missing.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use flate2::bufread::MultiGzDecoder;
+use serde_json::Value;
+
+use crate::line::{Change, Event, FORMAT, Header, Line};
+
+/// What a file that is compressed with gzip begins with.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// Why a trace cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error("the trace cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// There is no header, so this is no trace.
+    #[error("this is no trace: its first line is no header")]
+    NoHeader,
+    /// It was written by a newer portway.
+    #[error("the trace has format {0}, and this portway reads formats up to {FORMAT}: use a newer one")]
+    Newer(u32),
+    /// A line makes no sense. The last line may; see [`Reader::cut_off`].
+    #[error("line {line} of the trace: {problem}")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Reads a trace from its start to its end, one line at a time.
+pub struct Reader {
+    lines: Box<dyn BufRead + Send>,
+    header: Header,
+    /// A line that was read to find that it is no initial object.
+    peeked: Option<Line>,
+    number: usize,
+    end: Option<End>,
+}
+
+/// How a trace ended.
+enum End {
+    /// As its recorder wanted.
+    Whole,
+    /// In the middle of, or after, this line.
+    Cut { line: usize, within: bool },
+}
+
+impl Reader {
+    /// Opens a file, compressed or not, and reads its header.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is no trace that this version knows.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        Self::new(File::open(path)?)
+    }
+
+    /// The same from anything that can be read.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn new(input: impl Read + Send + 'static) -> Result<Self, ReadError> {
+        let mut input = BufReader::new(input);
+        let lines: Box<dyn BufRead + Send> = match input.fill_buf()?.starts_with(GZIP) {
+            true => Box::new(BufReader::new(MultiGzDecoder::new(input))),
+            false => Box::new(input),
+        };
+        let mut reader = Self { lines, header: Header::default(), peeked: None, number: 0, end: None };
+        match reader.line() {
+            // A newer header may hold what this version does not know, so its format is looked at first.
+            Ok(Some(Line::Header(header))) if header.format <= FORMAT => reader.header = header,
+            Ok(Some(Line::Header(header))) => return Err(ReadError::Newer(header.format)),
+            Err(ReadError::Io(error)) => return Err(error.into()),
+            Ok(_) | Err(_) => return Err(ReadError::NoHeader),
+        }
+        Ok(reader)
+    }
+
+    /// What the trace is.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The objects that there were at the start.
+    pub fn objects(&mut self) -> impl Iterator<Item = Result<Value, ReadError>> + '_ {
+        std::iter::from_fn(|| self.next_object().transpose())
+    }
+
+    /// The changes, in their order. Initial objects that were not asked for are passed over.
+    pub fn events(&mut self) -> impl Iterator<Item = Result<Event, ReadError>> + '_ {
+        std::iter::from_fn(|| self.next_event().transpose())
+    }
+
+    /// The next of the initial objects.
+    ///
+    /// # Errors
+    /// If the file or a line cannot be read.
+    pub fn next_object(&mut self) -> Result<Option<Value>, ReadError> {
+        if self.peeked.is_some() {
+            return Ok(None);
+        }
+        match self.line()? {
+            Some(Line::Object { object }) => Ok(Some(object)),
+            other => {
+                self.peeked = other;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The next change.
+    ///
+    /// # Errors
+    /// If the file or a line cannot be read.
+    pub fn next_event(&mut self) -> Result<Option<Event>, ReadError> {
+        while self.next_object()?.is_some() {}
+        let line = match self.peeked.take() {
+            Some(line) => Some(line),
+            None => self.line()?,
+        };
+        let (at, change) = match line {
+            None | Some(Line::End { .. }) => return Ok(None),
+            Some(Line::Put { at_micros, object }) => (at_micros, Change::Put(object)),
+            Some(Line::Delete { at_micros, object }) => (at_micros, Change::Delete(object)),
+            Some(Line::Header(_) | Line::Object { .. }) => {
+                return Err(self.misplaced("a header or an initial object after the first change"));
+            }
+        };
+        Ok(Some(Event { at: Duration::from_micros(at), change }))
+    }
+
+    /// Once everything was read: where the trace breaks off, if its recorder was killed. What was read before is sound.
+    pub fn cut_off(&self) -> Option<String> {
+        match self.end {
+            Some(End::Cut { line, within: true }) => {
+                Some(format!("line {line} is cut off: the recorder was killed while it wrote it"))
+            }
+            Some(End::Cut { line, within: false }) => {
+                Some(format!("the trace breaks off after line {line}: the recorder was killed"))
+            }
+            Some(End::Whole) | None => None,
+        }
+    }
+
+    /// The next line, and `None` at the end.
+    fn line(&mut self) -> Result<Option<Line>, ReadError> {
+        if self.end.is_some() {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        match self.lines.read_until(b'\n', &mut text) {
+            Ok(_) => {}
+            // A compressed file that was cut off; what came out of it is good.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(error.into()),
+        }
+        let whole = text.last() == Some(&b'\n');
+        if text.is_empty() {
+            self.end = Some(End::Cut { line: self.number, within: false });
+            return Ok(None);
+        }
+        self.number += 1;
+        match serde_json::from_slice(&text) {
+            Ok(line) => {
+                if matches!(line, Line::End { .. }) {
+                    self.end = Some(End::Whole);
+                }
+                Ok(Some(line))
+            }
+            Err(_) if !whole => {
+                self.end = Some(End::Cut { line: self.number, within: true });
+                Ok(None)
+            }
+            Err(problem) => Err(ReadError::Line { line: self.number, problem: problem.to_string() }),
+        }
+    }
+
+    fn misplaced(&self, problem: &str) -> ReadError {
+        ReadError::Line { line: self.number, problem: problem.to_owned() }
+    }
+}

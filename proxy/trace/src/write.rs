@@ -1,0 +1,90 @@
+//! Writes a trace, line by line.
+
+use std::io::{self, BufWriter, Write};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+
+use crate::line::{Header, Line, ObjectName};
+
+/// Writes a trace.
+pub struct Writer<W: Write> {
+    out: Output<W>,
+    line: Vec<u8>,
+    bytes: u64,
+}
+
+enum Output<W: Write> {
+    Plain(BufWriter<W>),
+    Gzip(GzEncoder<W>),
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a trace with its header, compressed with gzip if `gzip`.
+    ///
+    /// # Errors
+    /// If it cannot be written, as with all that follows.
+    pub fn new(out: W, gzip: bool, header: &Header) -> io::Result<Self> {
+        let out = match gzip {
+            true => Output::Gzip(GzEncoder::new(out, Compression::default())),
+            false => Output::Plain(BufWriter::new(out)),
+        };
+        let mut writer = Self { out, line: Vec::new(), bytes: 0 };
+        writer.line(&Line::Header(header.clone()))?;
+        Ok(writer)
+    }
+
+    /// An object that there is at the start.
+    pub fn object(&mut self, object: Value) -> io::Result<()> {
+        self.line(&Line::Object { object })
+    }
+
+    /// An object was created or changed, `at` after the start.
+    pub fn put(&mut self, at: Duration, object: Value) -> io::Result<()> {
+        self.line(&Line::Put { at_micros: micros(at), object })
+    }
+
+    /// An object was deleted, `at` after the start.
+    pub fn delete(&mut self, at: Duration, object: ObjectName) -> io::Result<()> {
+        self.line(&Line::Delete { at_micros: micros(at), object })
+    }
+
+    /// Bytes of lines so far, before compression.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Hands everything to the file, so that a reader finds it even if nothing more is ever written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.out {
+            Output::Plain(out) => out.flush(),
+            Output::Gzip(out) => out.flush(),
+        }
+    }
+
+    /// Ends the trace, `at` after the start.
+    pub fn finish(mut self, at: Duration) -> io::Result<()> {
+        self.line(&Line::End { at_micros: micros(at) })?;
+        match self.out {
+            Output::Plain(mut out) => out.flush(),
+            Output::Gzip(out) => out.finish()?.flush(),
+        }
+    }
+
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, line)?;
+        self.line.push(b'\n');
+        self.bytes += self.line.len() as u64;
+        match &mut self.out {
+            Output::Plain(out) => out.write_all(&self.line),
+            Output::Gzip(out) => out.write_all(&self.line),
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,147 @@
+//! Traces of real clusters, played back into a [`Store`], so that any proxy sees through the test API server what
+//! happened there.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use portway_trace::{Change, Event, Header, Reader};
+
+use crate::apiserver::{Resource, Sent, Store};
+
+/// How long a replay sleeps at most before it looks whether it is to stop.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// A trace that is being read.
+pub struct Trace {
+    reader: Reader,
+    name: String,
+}
+
+/// How fast to play back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// So many times as fast as it was recorded; 1 is the trace's own pace.
+    Times(f64),
+    /// One event after the other, without a wait.
+    Unpaced,
+}
+
+impl Pace {
+    /// When an event is due that was recorded `at`, counted from the start of the replay.
+    fn due(self, at: Duration) -> Duration {
+        match self {
+            Pace::Times(times) => Duration::try_from_secs_f64(at.as_secs_f64() / times).unwrap_or(Duration::MAX),
+            Pace::Unpaced => Duration::ZERO,
+        }
+    }
+}
+
+/// What a replay did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Replayed {
+    /// Changes made.
+    pub events: usize,
+    /// Whether it was stopped before the trace's end.
+    pub stopped: bool,
+    /// The most that a change came too late, because this process had no time for it.
+    pub late: Duration,
+    /// Where the trace breaks off, if it does, in a sentence for people.
+    pub cut_off: Option<String>,
+}
+
+impl Trace {
+    /// Opens a file and reads its header.
+    ///
+    /// # Errors
+    /// If it is no trace, as with all that follows; all name the file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let reader = Reader::open(path).with_context(|| name.clone())?;
+        Ok(Self { reader, name })
+    }
+
+    /// What the trace is: among others, which node a proxy that sees it stands for.
+    pub fn header(&self) -> &Header {
+        self.reader.header()
+    }
+
+    /// Puts the objects of the start into `store`, and says how many there are. Compacts the store, so that it looks
+    /// long settled.
+    pub fn fill(&mut self, store: &Store) -> Result<usize> {
+        let mut count = 0;
+        while let Some(object) = self.reader.next_object().with_context(|| self.name.clone())? {
+            store.put(object).with_context(|| self.name.clone())?;
+            count += 1;
+        }
+        store.compact();
+        Ok(count)
+    }
+
+    /// The next change.
+    pub fn next_event(&mut self) -> Result<Option<Event>> {
+        self.reader.next_event().with_context(|| self.name.clone())
+    }
+
+    /// Makes all changes in `store` at `pace`, until the trace's end or until `stop` is set. [`Trace::fill`] comes first.
+    pub fn replay(&mut self, store: &Store, pace: Pace, stop: &AtomicBool) -> Result<Replayed> {
+        self.replay_with(store, pace, stop, |_, _| {})
+    }
+
+    /// The same, and tells `sent` of each change and when the watchers were sent it.
+    pub fn replay_with(
+        &mut self,
+        store: &Store,
+        pace: Pace,
+        stop: &AtomicBool,
+        mut sent: impl FnMut(&Event, Sent),
+    ) -> Result<Replayed> {
+        let start = Instant::now();
+        let mut done = Replayed::default();
+        while let Some(event) = self.next_event()? {
+            let due = pace.due(event.at);
+            if !sleep_until(start, due, stop) {
+                done.stopped = true;
+                return Ok(done);
+            }
+            if pace != Pace::Unpaced {
+                done.late = done.late.max(start.elapsed().saturating_sub(due));
+            }
+            let when = make(&event.change, store).with_context(|| self.name.clone())?;
+            done.events += 1;
+            sent(&event, when);
+        }
+        done.cut_off = self.reader.cut_off();
+        Ok(done)
+    }
+}
+
+/// Makes one change in a store.
+///
+/// # Errors
+/// If the object is of a kind that the store does not keep, or is to be deleted and not there.
+pub fn make(change: &Change, store: &Store) -> Result<Sent> {
+    match change {
+        Change::Put(object) => Ok(store.put(object)?),
+        Change::Delete(object) => {
+            let resource = Resource::of(&object.api_version, &object.kind)
+                .with_context(|| format!("{} {} is of no kind that the server keeps", object.kind, object.name))?;
+            Ok(store.delete(resource, &object.namespace, &object.name)?)
+        }
+    }
+}
+
+/// Sleeps until `due` after `start`; `false` if `stop` was set.
+fn sleep_until(start: Instant, due: Duration, stop: &AtomicBool) -> bool {
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        match due.checked_sub(start.elapsed()) {
+            None | Some(Duration::ZERO) => return true,
+            Some(left) => thread::sleep(left.min(GLANCE)),
+        }
+    }
+}
