@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::line::{Header, Line, ObjectName};
 
@@ -37,13 +37,13 @@ impl<W: Write> Writer<W> {
     }
 
     /// An object that there is at the start.
-    pub fn object(&mut self, object: Value) -> io::Result<()> {
-        self.line(&Line::Object { object })
+    pub fn object(&mut self, object: &impl Serialize) -> io::Result<()> {
+        self.line(&ObjectLine { line: "object", at_micros: None, object })
     }
 
     /// An object was created or changed, `at` after the start.
-    pub fn put(&mut self, at: Duration, object: Value) -> io::Result<()> {
-        self.line(&Line::Put { at_micros: micros(at), object })
+    pub fn put(&mut self, at: Duration, object: &impl Serialize) -> io::Result<()> {
+        self.line(&ObjectLine { line: "put", at_micros: Some(micros(at)), object })
     }
 
     /// An object was deleted, `at` after the start.
@@ -73,7 +73,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    fn line(&mut self, line: &Line) -> io::Result<()> {
+    fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, line)?;
         self.line.push(b'\n');
@@ -83,6 +83,15 @@ impl<W: Write> Writer<W> {
             Output::Gzip(out) => out.write_all(&self.line),
         }
     }
+}
+
+/// A line with an object in any form that serializes to one.
+#[derive(Serialize)]
+struct ObjectLine<'a, T> {
+    line: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_micros: Option<u64>,
+    object: &'a T,
 }
 
 fn micros(time: Duration) -> u64 {
