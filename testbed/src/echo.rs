@@ -10,11 +10,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Runtime;
 
-use crate::cluster::Host;
+use crate::cluster::{Host, Namespace};
 
 /// The echo servers of a cluster's hosts. They end when this is dropped.
 #[derive(Debug)]
@@ -52,6 +52,23 @@ impl EchoServers {
             }
             runtime.spawn(serve_udp(UdpSocket::from_std(udp.into())?, name));
         }
+        Ok(())
+    }
+
+    /// Opens one TCP server at `at`, usually the unspecified address, in a namespace. Its name in an answer is the address
+    /// that a client reached. Connections are not kept: a client that sends something gets no second answer.
+    pub(crate) fn serve_field(&self, namespace: &Namespace, at: SocketAddr) -> io::Result<()> {
+        let runtime = self.runtime.as_ref().expect("taken only by drop");
+        let socket = namespace.run(|| open(at, Protocol::TCP))?;
+        let _inside = runtime.enter();
+        let listener = TcpListener::from_std(socket.into())?;
+        runtime.spawn(async move {
+            loop {
+                if let Ok((stream, from)) = listener.accept().await {
+                    tokio::spawn(greet(stream, from.ip()));
+                }
+            }
+        });
         Ok(())
     }
 }
@@ -115,6 +132,17 @@ async fn serve_streams(listener: TcpListener, name: String) {
                 // Clients end connections as they like, by reset for the most part.
                 let _ = converse(stream, &answer).await;
             });
+        }
+    }
+}
+
+/// Says once who was reached, and waits for the client to end the connection, so that its port is free at once.
+async fn greet(mut stream: TcpStream, from: IpAddr) {
+    if let Ok(own) = stream.local_addr() {
+        let name = format!("{} {}", own.ip().to_canonical(), own.port());
+        if stream.write_all(answer(&name, from).as_bytes()).await.is_ok() {
+            // The end comes as a reset.
+            let _ = stream.read(&mut [0; 64]).await;
         }
     }
 }

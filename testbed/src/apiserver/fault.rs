@@ -1,12 +1,13 @@
 //! What can be made to go wrong.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::resource::Resource;
+use super::traffic::Traffic;
 
 /// Lasting faults. The default is a healthy server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,10 @@ pub struct Faults {
     pub hang_watches: bool,
     /// Watches end at once with an `ERROR` event of code 410.
     pub expire_watches: bool,
+    /// Milliseconds by which every event of a watch is held back, the order kept. The initial events are not.
+    pub hold_events_milliseconds: u64,
+    /// Of the events of each watch, initial ones apart, so many come and the next one does not, for ever; 0 for all come.
+    pub drop_event_after: u64,
     /// Requests that are refused. The first rule that fits counts.
     pub errors: Vec<ErrorRule>,
 }
@@ -114,6 +119,7 @@ pub(super) struct Control {
     connections_cut: watch::Sender<u64>,
     events_cut: watch::Sender<u64>,
     refusing_until: Mutex<Option<Instant>>,
+    traffic: Arc<Traffic>,
 }
 
 impl Default for Control {
@@ -123,6 +129,7 @@ impl Default for Control {
             connections_cut: watch::Sender::new(0),
             events_cut: watch::Sender::new(0),
             refusing_until: Mutex::new(None),
+            traffic: Arc::default(),
         }
     }
 }
@@ -134,6 +141,11 @@ impl Control {
 
     pub(super) fn get(&self) -> Faults {
         self.faults.borrow().clone()
+    }
+
+    /// What the connections have carried so far.
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     /// A receiver that sees each change of the faults.

@@ -28,6 +28,7 @@ mod selector;
 mod server;
 mod store;
 mod synthetic;
+mod traffic;
 mod watch;
 
 pub use answer::ApiError;
@@ -37,3 +38,4 @@ pub use routes::SENT_HEADER;
 pub use server::{ApiServer, RequestRecord};
 pub use store::{Sent, Store};
 pub use synthetic::Synthetic;
+pub use traffic::Carried;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::fault::{Control, Cut, Faults};
 use super::routes;
 use super::store::Store;
+use super::traffic::{Carried, Counted};
 
 /// Requests that are remembered.
 const REMEMBERED: usize = 10_000;
@@ -107,6 +108,11 @@ impl ApiServer {
         self.shared.requests()
     }
 
+    /// What the clients' connections have carried since the server began.
+    pub fn carried(&self) -> Carried {
+        self.shared.control.traffic().read()
+    }
+
     /// Waits until the server ends, which it does not by itself.
     pub fn join(mut self) {
         if let Some(thread) = self.thread.take() {
@@ -183,7 +189,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::
 async fn connection(stream: tokio::net::TcpStream, shared: Arc<Shared>) {
     let mut cut = shared.control.connections();
     let service = service_fn(|request| routes::answer(Arc::clone(&shared), request));
-    let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let serving =
+        http1::Builder::new().serve_connection(TokioIo::new(Counted::new(stream, shared.control.traffic())), service);
     tokio::select! {
         served = serving => {
             if let Err(error) = served {

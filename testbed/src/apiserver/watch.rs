@@ -17,6 +17,7 @@ use super::params::Params;
 use super::resource::Resource;
 use super::selector::Selector;
 use super::store::{Change, Feed, Start, Store};
+use super::traffic::Traffic;
 
 /// How long a watch lasts when the client does not say: the real server's `--min-request-timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
@@ -42,6 +43,11 @@ pub(super) struct Watch {
     bookmarks: Option<Interval>,
     until: Instant,
     waiting: VecDeque<Bytes>,
+    /// Events that are held back, and until when.
+    held: VecDeque<(Instant, Bytes)>,
+    /// Events told since the watch began, for the fault that drops some.
+    told: u64,
+    traffic: Arc<Traffic>,
     faults: watch::Receiver<Faults>,
     cut: watch::Receiver<u64>,
     state: State,
@@ -100,6 +106,9 @@ impl Watch {
             bookmarks: bookmarks.then(|| interval_at(Instant::now() + BOOKMARKS, BOOKMARKS)),
             until: Instant::now() + timeout,
             waiting,
+            held: VecDeque::new(),
+            told: 0,
+            traffic: control.traffic(),
             faults,
             cut: control.events(),
             state,
@@ -140,6 +149,7 @@ impl Watch {
                 biased;
                 changed = self.faults.changed() => changed.ok()?,
                 change = self.feed.live.recv() => self.tell(&*change?),
+                () = due(self.held.front()) => self.waiting.extend(self.held.pop_front().map(|(_, line)| line)),
                 () = tick(self.bookmarks.as_mut()) => self.waiting.push_back(self.bookmark(false)),
                 () = sleep_until(self.until) => {
                     self.state = State::Ending;
@@ -162,6 +172,7 @@ impl Watch {
                 break;
             };
             if object.is_selected(self.namespace.as_deref(), &self.selector) {
+                self.traffic.count_event();
                 piece.extend_from_slice(&object.event("ADDED"));
             }
         }
@@ -180,7 +191,20 @@ impl Watch {
             (Some(_), Some(after)) => after.event("MODIFIED"),
             (Some(before), None) => before.gone_at(change.version).event("DELETED"),
         };
-        self.waiting.push_back(line);
+        let (hold, drop_after) = {
+            let faults = self.faults.borrow();
+            (Duration::from_millis(faults.hold_events_milliseconds), faults.drop_event_after)
+        };
+        self.told += 1;
+        if drop_after > 0 && self.told.is_multiple_of(drop_after + 1) {
+            return;
+        }
+        self.traffic.count_event();
+        if hold.is_zero() {
+            self.waiting.push_back(line);
+        } else {
+            self.held.push_back((Instant::now() + hold, line));
+        }
     }
 
     fn bookmark(&self, closing: bool) -> Bytes {
@@ -225,6 +249,14 @@ fn start(params: &Params, treated: StreamingLists) -> Result<Start, ApiError> {
         None | Some(0) => Start::Everything,
         Some(version) => Start::After(version),
     })
+}
+
+/// The moment at which the first event that is held back may go.
+async fn due(first: Option<&(Instant, Bytes)>) {
+    match first {
+        Some((at, _)) => sleep_until(*at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next tick of a clock that may not be there.

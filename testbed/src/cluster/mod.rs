@@ -18,6 +18,7 @@
 //! * The wire's own router (192.0.2.1) answers what nobody took with ICMP unreachable. A packet that no rule touched
 //!   is so told from one that a rule dropped.
 
+mod field;
 mod host;
 mod namespace;
 mod topology;
@@ -28,6 +29,7 @@ use std::net::IpAddr;
 
 use portway_model::Family;
 
+pub use field::FIELD_PORT;
 pub use host::{Host, addresses};
 pub use namespace::{Namespace, Process};
 
@@ -51,6 +53,7 @@ pub struct Cluster {
     hosts: BTreeMap<String, Host>,
     // Holds the wire and the routers' addresses; nobody asks it anything.
     wire: Namespace,
+    field: Option<field::Field>,
     echo: EchoServers,
 }
 
@@ -58,7 +61,7 @@ impl Cluster {
     /// Makes the cluster with pods a, b and c on each node. Takes about 0.2 s. Needs root and the `ip` program.
     pub fn new() -> io::Result<Self> {
         let wire = Namespace::new("wire")?;
-        let mut cluster = Self { hosts: BTreeMap::new(), wire, echo: EchoServers::new()? };
+        let mut cluster = Self { hosts: BTreeMap::new(), wire, field: None, echo: EchoServers::new()? };
         topology::bring_up_wire(&cluster.wire)?;
         for name in ["node-1", "node-2", "client"] {
             cluster.add(Host::new(name)?)?;
