@@ -1,4 +1,4 @@
-//! Where figures go: JSON lines for programs, a table of promises for people.
+//! Where figures of a dataplane go: JSON lines for programs, a table of promises for people.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -6,49 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+pub(crate) use crate::bars::Limit;
+use crate::bars::{Bar, Bars};
+use crate::results::machine::{kernel, processor};
 
 /// All figures of one run.
 pub(crate) struct Report {
     file: File,
     path: PathBuf,
     facts: Map<String, Value>,
-    bars: Vec<Bar>,
-}
-
-/// A promise, and what was measured.
-struct Bar {
-    name: String,
-    measured: f64,
-    limit: Limit,
-    unit: &'static str,
-}
-
-/// What a figure must keep to.
-#[derive(Clone, Copy)]
-pub(crate) enum Limit {
-    /// No more than this.
-    AtMost(f64),
-    /// No less than this.
-    AtLeast(f64),
-}
-
-impl Bar {
-    fn is_met(&self) -> bool {
-        match self.limit {
-            Limit::AtMost(limit) => self.measured <= limit,
-            Limit::AtLeast(limit) => self.measured >= limit,
-        }
-    }
-
-    fn limit(&self) -> String {
-        match self.limit {
-            Limit::AtMost(limit) => format!("≤ {limit} {}", self.unit),
-            Limit::AtLeast(limit) => format!("≥ {limit} {}", self.unit),
-        }
-    }
+    bars: Bars,
 }
 
 impl Report {
@@ -63,12 +33,12 @@ impl Report {
         let facts = [
             ("time", json!(seconds)),
             ("commit", json!(commit)),
-            ("kernel", json!(rustix::system::uname().release().to_string_lossy())),
+            ("kernel", json!(kernel())),
             ("machine", json!(processor())),
             ("processors", json!(std::thread::available_parallelism().map_or(1, usize::from))),
         ];
         let facts = facts.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
-        Ok(Self { file, path, facts, bars: Vec::new() })
+        Ok(Self { file, path, facts, bars: Bars::default() })
     }
 
     /// Writes one figure, with what is known of the machine.
@@ -86,9 +56,8 @@ impl Report {
     /// Holds a figure against a promise.
     pub(crate) fn bar(&mut self, name: &str, measured: f64, limit: Limit, unit: &'static str) -> Result<()> {
         let bar = Bar { name: name.to_owned(), measured, limit, unit };
-        let verdict = if bar.is_met() { "PASS" } else { "MISS" };
         let figures =
-            json!({ "bar": name, "measured": measured, "limit": bar.limit(), "unit": unit, "verdict": verdict });
+            json!({ "bar": name, "measured": measured, "limit": bar.limit(), "unit": unit, "verdict": bar.verdict() });
         self.record("bar", figures)?;
         self.bars.push(bar);
         Ok(())
@@ -96,23 +65,10 @@ impl Report {
 
     /// Prints the table of promises, and says whether all are kept.
     pub(crate) fn finish(&self) -> bool {
-        if !self.bars.is_empty() {
-            let mut table = Table::new();
-            table.load_style(UTF8_BORDERS_ONLY).set_header(["promise", "measured", "bar", ""]);
-            for bar in &self.bars {
-                let verdict = if bar.is_met() { "PASS" } else { "MISS" };
-                table.add_row([&bar.name, &format!("{:.3} {}", bar.measured, bar.unit), &bar.limit(), verdict]);
-            }
+        if let Some(table) = self.bars.table() {
             eprintln!("{table}");
         }
         eprintln!("figures: {}", self.path.display());
-        self.bars.iter().all(Bar::is_met)
+        self.bars.are_kept()
     }
-}
-
-/// What the processor calls itself.
-fn processor() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    name.map_or_else(|| "unknown".to_owned(), |(_, name)| name.to_owned())
 }

@@ -4,6 +4,10 @@
 //! measurement. Raw samples are kept: a percentile can be computed from them, but not the other way round.
 
 mod cell;
+mod file;
+pub(crate) mod machine;
 
-#[expect(unused_imports, reason = "what measures into these lines comes next")]
+#[cfg_attr(not(test), expect(unused_imports, reason = "what measures into these lines comes next"))]
 pub(crate) use cell::{Cell, Line, Run, Setting, Unit};
+#[expect(unused_imports, reason = "what measures into these lines comes next")]
+pub(crate) use file::{Results, Writer};
