@@ -18,7 +18,7 @@ pub use expr::{
     AddressType, CmpOp, CtDirection, CtKey, DynsetOp, Expr, FibAddress, MetaKey, NatKind, PayloadBase, Reg, Reject,
 };
 pub use field::{Data, Field};
-pub use op::{Item, Op, Transaction};
+pub use op::{Item, Op, Owner, Transaction};
 pub use set::{Element, Set, SetData, SetFlags};
 
 /// The name of a table, chain or set: at most 255 bytes. Cheap to clone.

@@ -46,9 +46,8 @@ pub(crate) fn compare(record: &mut Record, found: &Found, names: &mut Names) -> 
         strange: found.strange.clone(),
         ..Differences::default()
     };
-    let sets = SetId::fixed().into_iter().chain(record.prefixes.iter().map(|prefix| SetId::Allowed(*prefix)));
     let mut known = BTreeSet::new();
-    for id in sets {
+    for id in record.sets() {
         let name = &id.definition(record.family).name;
         if !found.sets.contains_key(name) {
             differences.missing_sets.push(id);

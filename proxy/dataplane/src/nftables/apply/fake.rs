@@ -97,7 +97,8 @@ impl Kernel for Fake {
         for (number, item) in transaction.items.iter().enumerate() {
             for (element, errno) in run(&mut table, &item.op, state.veto.as_ref(), &mut objects) {
                 let source = io::Error::from_raw_os_error(errno);
-                refusals.push(Refusal { op: number, element, owner: item.owner, source, message: None });
+                let owner = item.owner.of(element);
+                refusals.push(Refusal { op: number, element, owner, source, message: None });
             }
         }
         if !refusals.is_empty() {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use portway_model::{Family, NodePortAddresses, NodeSettings, ServiceName};
 
 use crate::nftables::layout::chains::{self, Filled};
-use crate::nftables::layout::entry::{Class, Key, Value};
+use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::sets::SetId;
 use crate::nftables::layout::shape::{ChainId, Shape};
 use crate::nftables::layout::share::Applied;
@@ -103,41 +103,44 @@ impl Record {
     /// the Service that it belongs to, counted in that order. Fills in who shares what, and the prefix lengths.
     pub(crate) fn wanted(&mut self, names: &mut Names) -> BTreeMap<SetId, Vec<Wanted>> {
         let mut all: BTreeMap<SetId, Vec<Wanted>> = BTreeMap::new();
-        let ips = self.node_port_ips(&self.settings).map(|key| (key, Value::None, None));
-        all.insert(SetId::NodePortIps, ips.collect());
+        self.each_wanted(names, &mut |set, key, value, owner| all.entry(set).or_default().push((key, value, owner)));
+        all
+    }
+
+    /// Hands out what [`Record::wanted`] lists, Service by Service.
+    pub(crate) fn each_wanted(&mut self, names: &mut Names, out: &mut impl FnMut(SetId, Key, Value, Option<u32>)) {
+        for key in self.node_port_ips(&self.settings) {
+            out(SetId::NodePortIps, key, Value::None, None);
+        }
         self.shared.clear();
         self.shared.reserve(self.services.len());
         let (family, shared, prefixes) = (self.family, &mut self.shared, &mut self.prefixes);
-        let mut own_shared = Vec::new();
+        // What a Service may name more than once: what it shares with others, and tokens that both classes know.
+        let mut repeated = Vec::new();
         for (number, applied) in (0..).zip(self.services.values()) {
             applied.entries(family, &mut |id| names.of(id), &mut |key, value| {
-                if key.is_shared() {
-                    own_shared.push(key);
+                if key.is_shared() || matches!(key, Key::StickyToken(..)) {
+                    repeated.push(key);
                     return;
                 }
                 if let Key::Allowed(prefix, ..) = key {
                     prefixes.insert(prefix);
                 }
-                all.entry(SetId::of(key)).or_default().push((key, value, Some(number)));
+                out(SetId::of(key), key, value, Some(number));
             });
-            own_shared.sort_unstable();
-            own_shared.dedup();
-            for key in own_shared.drain(..) {
-                let count = shared.entry(key).or_default();
-                *count += 1;
-                if *count == 1 {
-                    all.entry(SetId::of(key)).or_default().push((key, Value::None, Some(number)));
+            repeated.sort_unstable();
+            repeated.dedup();
+            for key in repeated.drain(..) {
+                if key.is_shared() {
+                    let count = shared.entry(key).or_default();
+                    *count += 1;
+                    if *count > 1 {
+                        continue;
+                    }
                 }
+                out(SetId::of(key), key, Value::None, Some(number));
             }
         }
-        for tokens in Class::ALL.map(SetId::AffinityTokens) {
-            // A token of both classes is named twice.
-            if let Some(all) = all.get_mut(&tokens) {
-                all.sort_unstable_by_key(|(key, ..)| *key);
-                all.dedup_by_key(|(key, ..)| *key);
-            }
-        }
-        all
     }
 
     /// The addresses at which NodePorts answer. Loopback's are none (contract NFT-18): a packet from there to a pod has
@@ -150,6 +153,11 @@ impl Record {
         let family = self.family;
         let usable = listed.iter().filter(move |address| Family::of(**address) == family && !address.is_loopback());
         usable.map(|address| Key::NodePortIp(*address))
+    }
+
+    /// Every set that should be there.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = SetId> + use<'_> {
+        SetId::fixed().into_iter().chain(self.prefixes.iter().map(|prefix| SetId::Allowed(*prefix)))
     }
 
     /// Every chain that should be there, each after those that it leads to.

@@ -15,10 +15,10 @@ use super::refusal::{self, Failure};
 use super::writes::{Batches, ELEMENTS_AT_ONCE, spare};
 use crate::dataplane::{DataplaneError, FamilyReport, Refused};
 use crate::nftables::layout::entry::{Key, Value};
-use crate::nftables::layout::sets::leads_to_shape;
+use crate::nftables::layout::sets::{SetId, encode, leads_to_shape};
 use crate::nftables::layout::share::Applied;
 use crate::nftables::layout::slots::Numbers;
-use crate::nftables::object::{Expr, Name, Op, Transaction};
+use crate::nftables::object::{Element, Expr, Name, Op, Transaction};
 use crate::nftables::wire::CommitError;
 
 /// How often the kernel is listed anew when it changes under the comparison. The last time it counts as it is.
@@ -236,8 +236,12 @@ impl Table {
         let replace = found.exists && found.is_incompatible(&target.settings);
         let basis = if replace { &nothing } else { found };
         self.hold(&mut record, target, fallen, basis);
-        let differences = compare(&mut record, basis, &mut self.names);
-        let transactions = transactions(differences, &mut record, basis, replace, now);
+        let transactions = if basis.exists {
+            let differences = compare(&mut record, basis, &mut self.names);
+            transactions(differences, &mut record, now)
+        } else {
+            everything(&mut record, &mut self.names, replace)
+        };
         report.render += start.elapsed();
         for (number, transaction) in transactions.iter().enumerate() {
             // The first finds the kernel as it was listed, or nothing happens.
@@ -315,21 +319,34 @@ fn note(failures: Vec<Failure>, target: &Target, fallen: &mut Fallen, report: &m
     }
 }
 
-/// Puts differences into transactions, and into the record what they leave behind for a while.
-fn transactions(
-    differences: Differences,
-    record: &mut Record,
-    found: &Found,
-    replace: bool,
-    now: Instant,
-) -> Vec<Transaction> {
+/// Puts all that should be there into transactions, the first of which makes the table; anew, if it is to be replaced.
+fn everything(record: &mut Record, names: &mut Names, replace: bool) -> Vec<Transaction> {
+    let mut filled: BTreeMap<SetId, (Vec<Element>, Vec<Option<u32>>)> = BTreeMap::new();
+    record.each_wanted(names, &mut |set, key, value, owner| {
+        let (elements, owners) = filled.entry(set).or_default();
+        elements.push(encode(key, &value));
+        owners.push(owner);
+    });
     let mut batches = Batches::new(record.family, ELEMENTS_AT_ONCE);
     if replace {
         batches.push(None, Op::DeleteTable);
     }
-    if !found.exists {
-        batches.push(None, Op::AddTable);
+    batches.push(None, Op::AddTable);
+    for set in record.sets() {
+        batches.push(None, Op::AddSet(Arc::clone(set.definition(record.family))));
     }
+    for chain in record.wanted_chains(names) {
+        fill(chain, true, None, &mut batches);
+    }
+    for (set, (elements, owners)) in filled {
+        batches.fill(set, elements, owners);
+    }
+    batches.finish()
+}
+
+/// Puts differences into transactions, and into the record what they leave behind for a while.
+fn transactions(differences: Differences, record: &mut Record, now: Instant) -> Vec<Transaction> {
+    let mut batches = Batches::new(record.family, ELEMENTS_AT_ONCE);
     for set in differences.missing_sets {
         batches.push(None, Op::AddSet(Arc::clone(set.definition(record.family))));
     }

@@ -101,20 +101,28 @@ impl Batches {
         self.elements += elements;
     }
 
-    /// Writes of one set, as one operation for each run of one owner's.
+    /// Adds what a set without any elements gets.
+    pub(crate) fn fill(&mut self, set: SetId, mut elements: Vec<Element>, mut owners: Vec<Option<u32>>) {
+        let set = set.definition(self.family);
+        while !elements.is_empty() {
+            let rest = elements.len().min(self.limit);
+            let (later, whose) = (elements.split_off(rest), owners.split_off(rest));
+            self.make_room(elements.len());
+            self.open.push_each(owners, Op::AddElements { set: Arc::clone(set), elements });
+            (elements, owners) = (later, whose);
+        }
+    }
+
+    /// Writes of one set, as one operation.
     fn run<'a>(
         &mut self,
         writes: impl Iterator<Item = &'a &'a Write>,
         element: fn(&Write) -> Element,
         op: impl Fn(Vec<Element>) -> Op,
     ) {
-        let mut writes = writes.peekable();
-        while let Some(first) = writes.next() {
-            let mut elements = vec![element(first)];
-            while let Some(more) = writes.next_if(|next| next.owner == first.owner) {
-                elements.push(element(more));
-            }
-            self.push(first.owner, op(elements));
+        let (elements, owners): (Vec<_>, Vec<_>) = writes.map(|write| (element(write), write.owner)).unzip();
+        if !elements.is_empty() {
+            self.open.push_each(owners, op(elements));
         }
     }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
-/// Bytes that stay in place up to [`Bytes::INLINE`], which every key and value of portway's does. The kernel's limit is
-/// 64 (`NFT_DATA_VALUE_MAXLEN`), so longer ones go to the heap rather than being refused.
+/// Bytes that stay in place up to [`Bytes::INLINE`], which all of portway's keys and values do but those of two IPv6
+/// addresses. The kernel's limit is 64 (`NFT_DATA_VALUE_MAXLEN`), so longer ones go to the heap rather than being refused.
 #[derive(Clone)]
 pub struct Bytes(Repr);
 
@@ -17,8 +17,8 @@ enum Repr {
 }
 
 impl Bytes {
-    /// What fits without an allocation: makes the whole 48 bytes.
-    pub const INLINE: usize = 46;
+    /// What fits without an allocation: makes the whole 32 bytes.
+    pub const INLINE: usize = 30;
 
     /// No bytes yet.
     pub const fn new() -> Self {
@@ -128,12 +128,12 @@ mod tests {
 
     #[test]
     fn keys_are_small_and_grow_past_the_inline_part() {
-        assert_eq!(size_of::<Bytes>(), 48);
-        let mut bytes = Bytes::from([1; 46]);
+        assert_eq!(size_of::<Bytes>(), 32);
+        let mut bytes = Bytes::from([1; 30]);
         assert!(matches!(bytes.0, Repr::Inline { .. }));
-        bytes.extend(&[2; 18]);
+        bytes.extend(&[2; 34]);
         assert_eq!(bytes.len(), 64);
-        assert_eq!(&bytes[44..48], [1, 1, 2, 2]);
+        assert_eq!(&bytes[28..32], [1, 1, 2, 2]);
     }
 
     #[test]

@@ -65,7 +65,30 @@ pub struct Item {
     /// What to do.
     pub op: Op,
     /// For the caller: comes back with what the kernel says of this operation.
-    pub owner: Option<u32>,
+    pub owner: Owner,
+}
+
+/// Whose an operation is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// All of it is one's.
+    One(u32),
+    /// Each element has its own: as many as there are elements, in their order.
+    Each(Vec<Option<u32>>),
+}
+
+impl Owner {
+    /// Whose this element is, or an operation that is not about elements.
+    pub fn of(&self, element: Option<usize>) -> Option<u32> {
+        match self {
+            Owner::Nobody => None,
+            Owner::One(owner) => Some(*owner),
+            Owner::Each(owners) => owners.get(element?).copied().flatten(),
+        }
+    }
 }
 
 /// Operations on one table that the kernel does all or none of, in order.
@@ -89,12 +112,17 @@ impl Transaction {
 
     /// Adds an operation that belongs to nobody.
     pub fn push(&mut self, op: Op) {
-        self.items.push(Item { op, owner: None });
+        self.items.push(Item { op, owner: Owner::Nobody });
     }
 
     /// Adds an operation that belongs to `owner`.
     pub fn push_for(&mut self, owner: u32, op: Op) {
-        self.items.push(Item { op, owner: Some(owner) });
+        self.items.push(Item { op, owner: Owner::One(owner) });
+    }
+
+    /// Adds an operation on elements, each of which is somebody's or nobody's.
+    pub fn push_each(&mut self, owners: Vec<Option<u32>>, op: Op) {
+        self.items.push(Item { op, owner: Owner::Each(owners) });
     }
 
     /// Whether there is nothing to do.

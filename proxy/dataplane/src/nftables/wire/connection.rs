@@ -313,10 +313,11 @@ fn name(transaction: &Transaction, encoded: &Encoded, errors: Vec<KernelError>) 
             };
         };
         let (op, element) = span.range.start;
+        let element = (span.elements > 0).then_some(element);
         refused.push(Refusal {
             op,
-            element: (span.elements > 0).then_some(element),
-            owner: transaction.items[op].owner,
+            element,
+            owner: transaction.items[op].owner.of(element),
             source: error.source,
             message: error.message,
         });

@@ -56,7 +56,7 @@ pub(super) fn encode(
         header: nfgenmsg(nfproto(transaction.family), 0),
         table: &transaction.table,
         batch: Batch::new(first_sequence),
-        spans: Vec::with_capacity(transaction.items.len()),
+        spans: Vec::new(),
         objects: 0,
     };
     encoder.batch.message(msg::BATCH_BEGIN, 0, nfgenmsg(0, msg::SUBSYSTEM), |out| {
@@ -259,6 +259,8 @@ impl Encoder<'_> {
         let &Elements { kind, set, .. } = first;
         let adding = kind == msg::NEWSETELEM;
         let ranges = set.flags.interval && set.key.len() == 1;
+        let elements = items[run.clone()].iter().filter_map(|item| Elements::of(&item.op));
+        self.batch.reserve(elements.map(|elements| room(elements.elements)).sum());
         let mut cursor = Cursor { items, next: (run.start, 0), end: run.end };
         while let Some(mut element) = cursor.element() {
             let (start, mut written) = (cursor.next, 0);
@@ -285,6 +287,19 @@ impl Encoder<'_> {
         }
         Ok(())
     }
+}
+
+/// Bytes that elements take at most, by the first of them: in one set all are alike, if a set's ranges and times are left
+/// out of account.
+fn room(elements: &[Element]) -> usize {
+    let Some(first) = elements.first() else { return 0 };
+    let data = match &first.data {
+        Data::None => 0,
+        Data::Value(bytes) => 8 + bytes.len().next_multiple_of(4),
+        // Nests, the code, and the chain's name.
+        Data::Verdict(verdict) => 20 + verdict.chain().map_or(0, |chain| 8 + chain.len().next_multiple_of(4)),
+    };
+    elements.len() * (12 + first.key.len().next_multiple_of(4) + data)
 }
 
 fn is_alone(alone: &[Range<Position>], position: Position) -> bool {
