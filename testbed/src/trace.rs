@@ -145,3 +145,75 @@ fn sleep_until(start: Instant, due: Duration, stop: &AtomicBool) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// A trace of one Service that changes at these times.
+    fn trace(milliseconds: &[u64]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let service = |port: usize| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": port}]}});
+        let header = Header { format: portway_trace::FORMAT, ..Header::default() };
+        let mut writer = portway_trace::Writer::new(Vec::new(), false, &header).unwrap();
+        writer.object(&service(1)).unwrap();
+        for (number, at) in milliseconds.iter().enumerate() {
+            writer.put(Duration::from_millis(*at), &service(2 + number)).unwrap();
+        }
+        file.write_all(&writer.finish(Duration::from_secs(60)).unwrap()).unwrap();
+        file
+    }
+
+    fn replayed(milliseconds: &[u64], pace: Pace) -> (Vec<Duration>, Replayed) {
+        let file = trace(milliseconds);
+        let store = Store::new();
+        let mut trace = Trace::open(file.path()).unwrap();
+        assert_eq!(trace.fill(&store).unwrap(), 1);
+        let start = Instant::now();
+        let mut times = Vec::new();
+        let done = trace.replay_with(&store, pace, &AtomicBool::new(false), |_, sent| times.push(sent.at - start));
+        let port = store.get(Resource::Service, "default", "web").unwrap()["spec"]["ports"][0]["port"].as_u64();
+        assert_eq!(port, Some(1 + milliseconds.len() as u64));
+        (times, done.unwrap())
+    }
+
+    #[test]
+    fn changes_come_at_the_traces_pace_or_a_multiple_of_it() {
+        for (pace, wanted) in
+            [(Pace::Times(1.0), [50, 200]), (Pace::Times(0.5), [100, 400]), (Pace::Times(10.0), [5, 20])]
+        {
+            let (times, done) = replayed(&[50, 200], pace);
+            for (time, wanted) in times.iter().zip(wanted.map(Duration::from_millis)) {
+                assert!(*time >= wanted, "{pace:?}: {time:?} is before {wanted:?}");
+                assert!(*time <= wanted + done.late + Duration::from_millis(5), "{pace:?}: {time:?}, {done:?}");
+            }
+            assert_eq!(done.events, 2);
+        }
+        let (times, _) = replayed(&[0, 3_600_000], Pace::Unpaced);
+        assert!(times[1] < Duration::from_secs(10), "{times:?}");
+    }
+
+    #[test]
+    fn a_replay_that_is_stopped_ends_soon() {
+        let file = trace(&[0, 3_600_000]);
+        let mut trace = Trace::open(file.path()).unwrap();
+        let (store, stop) = (Store::new(), AtomicBool::new(false));
+        trace.fill(&store).unwrap();
+        let done =
+            trace.replay_with(&store, Pace::Times(1.0), &stop, |_, _| stop.store(true, Ordering::Relaxed)).unwrap();
+        assert_eq!((done.events, done.stopped), (1, true));
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"kind: Service\n").unwrap();
+        let error = Trace::open(file.path()).err().unwrap();
+        let name = file.path().display();
+        assert_eq!(format!("{error:#}"), format!("{name}: this is no trace: its first line is no header"));
+    }
+}

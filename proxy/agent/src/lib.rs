@@ -8,5 +8,6 @@ mod dataplanes;
 pub mod inbox;
 pub mod logging;
 pub mod metrics;
+pub mod recorder;
 pub mod sources;
 pub mod sync;

@@ -64,13 +64,15 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Ends the trace, `at` after the start.
-    pub fn finish(mut self, at: Duration) -> io::Result<()> {
+    /// Ends the trace, `at` after the start, and gives back what it was written to.
+    pub fn finish(mut self, at: Duration) -> io::Result<W> {
         self.line(&Line::End { at_micros: micros(at) })?;
-        match self.out {
-            Output::Plain(mut out) => out.flush(),
-            Output::Gzip(out) => out.finish()?.flush(),
-        }
+        let mut out = match self.out {
+            Output::Plain(out) => out.into_inner().map_err(io::IntoInnerError::into_error)?,
+            Output::Gzip(out) => out.finish()?,
+        };
+        out.flush()?;
+        Ok(out)
     }
 
     fn line(&mut self, line: &impl Serialize) -> io::Result<()> {

@@ -31,7 +31,9 @@ fn trace(gzip: bool, end: bool) -> Vec<u8> {
     writer.put(Duration::from_micros(1500), &service(2)).unwrap();
     writer.delete(Duration::from_secs(3), ObjectName::of(&service(2))).unwrap();
     match end {
-        true => writer.finish(Duration::from_secs(4)).unwrap(),
+        true => {
+            writer.finish(Duration::from_secs(4)).unwrap();
+        }
         false => {
             writer.flush().unwrap();
             drop(writer);

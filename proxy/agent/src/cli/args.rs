@@ -20,6 +20,22 @@ Examples:
       portway render -f service.yaml -f slices.yaml
       kubectl get services,endpointslices,nodes -A -o yaml | portway render --node node-1 -f - | nft -c -f -";
 
+const MASKING: &str = "Masking (the same becomes the same within one file; the key is random and not kept)";
+
+const RECORD_EXAMPLES: &str = "\
+Examples:
+      portway record --kubeconfig ~/.kube/config --hostname-override node-1 --out cluster.trace
+      portway record --kubeconfig ~/.kube/config --mask --duration 1h --out cluster.trace.gz
+
+The file holds JSON lines: a header, each object that there was at the start, then each change with its time. Recorded \
+are Services, EndpointSlices, this node's Node and ServiceCIDRs, and of them only the fields that a service proxy reads: \
+no labels, annotations, selectors or owners but those that decide where traffic goes.
+
+What masking keeps: which object belongs to which; how many there are of each; ports and all other numbers; times, \
+policies and states; of addresses the family, and how long a prefix two of them share, so that what lies in a range stays \
+in it. Unspecified, loopback, link-local and multicast addresses stay as they are, and so do the first two to six bits of \
+any other. What it loses: the order of names and of addresses.";
+
 /// What `portway run` takes.
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES, after_long_help = RUN_EXAMPLES)]
@@ -68,28 +84,42 @@ pub(crate) struct ModeArg {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Where Services come from (default: the API server, as a pod's service account)")]
 pub(crate) struct SourceArgs {
-    /// Kubeconfig file to reach the API server with.
-    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
-    pub(crate) kubeconfig: Option<String>,
-    /// Address of the API server; overrides the kubeconfig's, or is used without credentials.
-    #[arg(long, value_name = "URL", conflicts_with = "manifests")]
-    pub(crate) master: Option<String>,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
     /// Folder of YAML or JSON files with Services, EndpointSlices, Nodes and Lists, watched for changes; no API server
     /// is used then.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "master"])]
     pub(crate) manifests: Option<PathBuf>,
+}
+
+/// Which API server.
+#[derive(Debug, Args)]
+pub(crate) struct ApiArgs {
+    /// Kubeconfig file to reach the API server with.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<String>,
+    /// Address of the API server; overrides the kubeconfig's, or is used without credentials.
+    #[arg(long, value_name = "URL")]
+    pub(crate) master: Option<String>,
 }
 
 /// Which node this is.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "This node")]
 pub(crate) struct NodeArgs {
-    /// Name of this node's Node object [default: $NODE_NAME, else the host name].
-    #[arg(long, alias = "node", value_name = "NAME")]
-    pub(crate) hostname_override: Option<String>,
+    #[command(flatten)]
+    pub(crate) name: NameArg,
     /// This node's address, in place of the Node object's; 0.0.0.0 and :: leave the Node object's.
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     pub(crate) bind_address: String,
+}
+
+/// What this node is called.
+#[derive(Debug, Args)]
+pub(crate) struct NameArg {
+    /// Name of this node's Node object [default: $NODE_NAME, else the host name].
+    #[arg(long, alias = "node", value_name = "NAME")]
+    pub(crate) hostname_override: Option<String>,
 }
 
 /// What happens to traffic.
@@ -182,6 +212,31 @@ pub(crate) struct RenderArgs {
     pub(crate) node: NodeArgs,
     #[command(flatten)]
     pub(crate) traffic: TrafficArgs,
+}
+
+/// What `portway record` takes.
+#[derive(Debug, Args)]
+#[command(after_help = RECORD_EXAMPLES, after_long_help = RECORD_EXAMPLES)]
+pub(crate) struct RecordArgs {
+    /// File to write; compressed if its name ends in .gz. - is standard output.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) out: PathBuf,
+    /// Ends the recording so long after all objects were listed, in a form like 10m [default: until Ctrl-C or SIGTERM].
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) duration: Option<String>,
+    #[command(flatten, next_help_heading = "API server (default: this pod's, with its service account)")]
+    pub(crate) api: ApiArgs,
+    #[command(flatten, next_help_heading = "Which Node is recorded, and stands for the proxy's in a playback")]
+    pub(crate) name: NameArg,
+    /// Mask names and addresses.
+    #[arg(long, help_heading = MASKING)]
+    pub(crate) mask: bool,
+    /// Replace each name of a namespace, object, port, zone and host by a name that says nothing.
+    #[arg(long, help_heading = MASKING)]
+    pub(crate) mask_names: bool,
+    /// Replace each address and range by another of the same family and length. Names like ip-10-0-0-1 stay: mask them too.
+    #[arg(long, help_heading = MASKING)]
+    pub(crate) mask_addresses: bool,
 }
 
 /// What `portway cleanup` takes.

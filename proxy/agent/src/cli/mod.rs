@@ -4,6 +4,7 @@ mod args;
 mod cleanup;
 mod duration;
 mod failure;
+mod record;
 mod render;
 mod run;
 mod settings;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use args::{CleanupArgs, RenderArgs, RunArgs};
+use args::{CleanupArgs, RecordArgs, RenderArgs, RunArgs};
 use failure::Failure;
 
 /// Keeps a node's kernel equal to what the cluster's Services say, in place of kube-proxy.
@@ -37,6 +38,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Print what would be in the kernel for some manifests, touching neither kernel nor cluster.
     Render(Box<RenderArgs>),
+    /// Write what happens to the cluster's Services into a file, masked or not, to play it back in a benchmark.
+    Record(RecordArgs),
     /// Remove everything from the kernel that portway ever put there.
     Cleanup(CleanupArgs),
     /// Print the version.
@@ -52,6 +55,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match command {
         Command::Run(args) => run::run(*args),
         Command::Render(args) => render::render(&args),
+        Command::Record(args) => record::record(&args),
         Command::Cleanup(args) => cleanup::cleanup(&args),
         Command::Version => {
             println!("portway {}", env!("CARGO_PKG_VERSION"));

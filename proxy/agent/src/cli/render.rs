@@ -15,7 +15,7 @@ use crate::sources::manifests;
 pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     let setup = settings::setup(&args.mode)?;
     let mode = setup.mode;
-    let given = settings::given_node_name(&args.node)?;
+    let given = settings::given_node_name(&args.node.name)?;
     // Flags are checked before files are read.
     settings::config(mode, String::new(), &args.node, &args.traffic)?;
     let loaded = manifests::load(&args.files).map_err(|error| Failure::bad_input(&error))?;

@@ -39,7 +39,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let setup = settings::setup(&args.mode)?;
     let mode = setup.mode;
     let source = settings::source(&args.source)?;
-    let node = match settings::given_node_name(&args.node)? {
+    let node = match settings::given_node_name(&args.node.name)? {
         Some(name) => name,
         None => settings::default_node_name()?,
     };

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use portway_dataplane::{Mode, iptables};
 use portway_model::{Config, DetectLocal, Family, NodePortSelection};
 
-use super::args::{ModeArg, NodeArgs, ObservationArgs, PacingArgs, SourceArgs, TrafficArgs};
+use super::args::{ApiArgs, ModeArg, NameArg, NodeArgs, ObservationArgs, PacingArgs, SourceArgs, TrafficArgs};
 use super::duration;
 use super::failure::Failure;
 use crate::dataplanes::{self, Setup};
@@ -78,6 +78,12 @@ pub(crate) fn source(args: &SourceArgs) -> Result<Source, Failure> {
             Err(error) => Err(bad(format!("--manifests {}: {error}", folder.display()))),
         };
     }
+    let (kubeconfig, master) = api(&args.api)?;
+    Ok(Source::Api { kubeconfig, master })
+}
+
+/// Reads which API server: a kubeconfig file and an address, either or none of them.
+pub(crate) fn api(args: &ApiArgs) -> Result<(Option<PathBuf>, Option<String>), Failure> {
     // kube-proxy takes empty values for values that are not given.
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let master = given(&args.master);
@@ -93,11 +99,11 @@ pub(crate) fn source(args: &SourceArgs) -> Result<Source, Failure> {
     {
         return Err(bad(format!("--kubeconfig {}: {error}", file.display())));
     }
-    Ok(Source::Api { kubeconfig, master })
+    Ok((kubeconfig, master))
 }
 
 /// The node's name: --hostname-override, trimmed and in lower case (contract CFG-5); `None` where it is not given.
-pub(crate) fn given_node_name(args: &NodeArgs) -> Result<Option<String>, Failure> {
+pub(crate) fn given_node_name(args: &NameArg) -> Result<Option<String>, Failure> {
     let Some(given) = &args.hostname_override else { return Ok(None) };
     let name = given.trim().to_lowercase();
     if name.is_empty() {

@@ -192,10 +192,10 @@ mod tests {
         assert_eq!(trigger_time(&BTreeMap::new()), None);
     }
 
-    #[test]
-    fn every_field_that_the_model_knows_is_moved() {
-        let events = [
-            read::<core::Service>(&serde_json::json!({
+    /// An object of each kind with every field that the model knows.
+    fn objects() -> [serde_json::Value; 4] {
+        [
+            serde_json::json!({
                 "metadata": {"namespace": "ns", "name": "web", "labels": {"a": "b"}},
                 "spec": {
                     "type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::1"],
@@ -206,8 +206,8 @@ mod tests {
                     "loadBalancerSourceRanges": ["10.0.0.0/8"], "healthCheckNodePort": 30081,
                 },
                 "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.2", "hostname": "lb", "ipMode": "Proxy"}]}},
-            })),
-            read::<discovery::EndpointSlice>(&serde_json::json!({
+            }),
+            serde_json::json!({
                 "metadata": {"namespace": "ns", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
                 "addressType": "IPv4",
                 "endpoints": [{
@@ -215,16 +215,50 @@ mod tests {
                     "nodeName": "n", "hints": {"forZones": [{"name": "z"}], "forNodes": [{"name": "m"}]},
                 }, {"addresses": ["10.0.0.2"]}],
                 "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
-            })),
-            read::<core::Node>(&serde_json::json!({
+            }),
+            serde_json::json!({
                 "metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}},
                 "spec": {"podCIDR": "10.244.0.0/24"},
                 "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.3"}]},
-            })),
-            read::<networking::ServiceCIDR>(&serde_json::json!({
+            }),
+            serde_json::json!({
                 "metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]},
-            })),
+            }),
+        ]
+    }
+
+    fn events(objects: &[serde_json::Value; 4]) -> [Event; 4] {
+        let [service, slice, node, cidr] = objects;
+        [
+            read::<core::Service>(service),
+            read::<discovery::EndpointSlice>(slice),
+            read::<core::Node>(node),
+            read::<networking::ServiceCIDR>(cidr),
+        ]
+    }
+
+    #[test]
+    fn every_field_that_the_model_knows_is_moved() {
+        insta::assert_debug_snapshot!(events(&objects()));
+    }
+
+    #[test]
+    fn a_trace_keeps_every_field_that_the_model_reads() {
+        let nothing = portway_trace::Masker::new(&[]).unwrap();
+        let kinds = [
+            ("v1", "Service"),
+            ("discovery.k8s.io/v1", "EndpointSlice"),
+            ("v1", "Node"),
+            ("networking.k8s.io/v1", "ServiceCIDR"),
         ];
-        insta::assert_debug_snapshot!(events);
+        let mut objects = objects();
+        // The one label of Services that the model reads selects what is watched; no trace needs it.
+        objects[0]["metadata"]["labels"] = serde_json::json!({});
+        objects[1]["metadata"]["annotations"] = serde_json::json!({TRIGGER_TIME: "2026-01-02T03:04:05.5Z"});
+        let mut kept = objects.clone();
+        for (object, (api_version, kind)) in kept.iter_mut().zip(kinds) {
+            *object = portway_trace::keep(api_version, kind, object, &nothing).unwrap();
+        }
+        assert_eq!(events(&kept), events(&objects));
     }
 }

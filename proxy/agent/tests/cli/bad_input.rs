@@ -102,6 +102,26 @@ fn cfg_8_each_bad_flag_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn each_bad_flag_of_record_is_refused_in_one_sentence() {
+    let in_cluster = "no API server is named (--kubeconfig, --master) and this is not a pod with a service account: \
+                      failed to read an incluster environment variable: environment variable not found";
+    for (words, sentence) in [
+        (&[][..], "the following required arguments were not provided: --out <FILE>"),
+        (
+            &["--out", "/does/not/exist", "--master", "http://h"],
+            "--out /does/not/exist: No such file or directory (os error 2)",
+        ),
+        (&["--out", "-", "--duration", "0s"], "--duration \"0s\": must be longer than 0"),
+        (&["--out", "-", "--duration", "9"], "--duration \"9\": not a duration; write it like 30s, 1m30s or 100ms"),
+        (&["--out", "-", "--master", "h"], "--master \"h\": not an address like https://host:6443"),
+        (&["--out", "/dev/null", "--hostname-override", "node-1"], in_cluster),
+        (&["--out", "-", "--mask=names"], "unexpected value 'names' for '--mask' found; no more were expected"),
+    ] {
+        refused(&[&["record"], words].concat(), sentence);
+    }
+}
+
+#[test]
 fn cfg_5_a_blank_hostname_override_is_refused() {
     for blank in ["", "  "] {
         let sentence = "empty hostname-override is invalid: --hostname-override needs the name of a Node";

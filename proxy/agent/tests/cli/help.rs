@@ -24,6 +24,13 @@ fn help_of_render() {
 }
 
 #[test]
+fn help_of_record() {
+    let done = portway(&["record", "--help"]);
+    assert_eq!((done.status, done.err.as_str()), (0, ""));
+    insta::assert_snapshot!(done.out);
+}
+
+#[test]
 fn help_of_cleanup() {
     let done = portway(&["cleanup", "--help"]);
     assert_eq!((done.status, done.err.as_str()), (0, ""));

@@ -4,6 +4,9 @@
 //! kube's watcher has no way back from a streaming list to list and watch.
 
 mod client;
+mod end;
+mod outage;
+mod sink;
 mod watch;
 mod wire;
 
@@ -15,8 +18,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 
 use crate::inbox::EventSink;
+use crate::recorder::Recording;
 
 pub use client::ConnectError;
+use sink::Sink;
 use watch::{Necessity, Selection, Watch};
 
 /// Which API server, and how patient to be with it.
@@ -80,6 +85,18 @@ impl Default for Tuning {
 /// # Errors
 /// If the configuration cannot be read or used. A server that does not answer is no error.
 pub async fn run(config: KubernetesConfig, sink: EventSink) -> Result<(), ConnectError> {
+    follow(config, sink).await
+}
+
+/// The same objects, as they come, into a trace.
+///
+/// # Errors
+/// As [`run`].
+pub async fn record(config: KubernetesConfig, recording: Recording) -> Result<(), ConnectError> {
+    follow(config, recording).await
+}
+
+async fn follow<S: Sink>(config: KubernetesConfig, sink: S) -> Result<(), ConnectError> {
     let client = client::connect(&config).await?;
     let watch = |selection, necessity| Watch {
         client: client.clone(),

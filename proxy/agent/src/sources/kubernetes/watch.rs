@@ -11,13 +11,15 @@ use std::time::Duration;
 use futures::{AsyncBufRead, AsyncBufReadExt};
 use kube::Client;
 use kube::api::{ListParams, WatchParams};
-use kube::core::{Request, Status};
-use portway_model::Event;
+use kube::core::Request;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Tuning;
-use super::wire::{BadObject, Line, Meta, Page, decode};
-use crate::inbox::{EventSink, InboxClosed};
+use super::end::{End, refused, server_wish};
+use super::outage::Outage;
+use super::sink::Sink;
+use super::wire::{Line, Meta, Page};
+use crate::inbox::InboxClosed;
 use crate::sources::convert::Object;
 
 /// A line buffer that grew beyond this for one huge object is let go.
@@ -57,81 +59,13 @@ pub(super) trait Watched: Object + kube::Resource<DynamicType = ()> {}
 impl<K: Object + kube::Resource<DynamicType = ()>> Watched for K {}
 
 /// All that watching one kind needs.
-pub(super) struct Watch {
+pub(super) struct Watch<S> {
     pub(super) client: Client,
-    pub(super) sink: EventSink,
+    pub(super) sink: S,
     pub(super) tuning: Tuning,
     pub(super) relist_period: Option<Duration>,
     pub(super) selection: Selection,
     pub(super) necessity: Necessity,
-}
-
-/// Why a list or watch ended.
-#[derive(Debug, thiserror::Error)]
-enum End {
-    #[error(transparent)]
-    Closed(#[from] InboxClosed),
-    /// In the ordinary way.
-    #[error("the server ended the watch")]
-    Finished,
-    #[error("a new list is due")]
-    RelistDue,
-    #[error("the connection broke off in the middle of an object")]
-    Torn,
-    #[error("the server did not answer within {0:?}")]
-    NoAnswer(Duration),
-    #[error("the server no longer has the version to go on from")]
-    Expired,
-    #[error("the server has no streaming lists ({0})")]
-    NoStreaming(String),
-    #[error("{}", status_text(.0))]
-    Api(Box<Status>),
-    #[error("{}", error_chain(.0))]
-    Request(kube::Error),
-    #[error("the connection broke: {0}")]
-    Read(std::io::Error),
-    #[error("the server sent something that is no {what}: {error}")]
-    Malformed { what: &'static str, error: serde_json::Error },
-}
-
-impl From<kube::Error> for End {
-    fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => Self::from_status(status),
-            other => Self::Request(other),
-        }
-    }
-}
-
-impl End {
-    fn from_status(status: Box<Status>) -> Self {
-        // A server that was restored from a backup is behind the version that it is asked for, and says so with this
-        // cause; waiting for it to catch up would be in vain.
-        let ahead = status
-            .details
-            .as_ref()
-            .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge"));
-        if status.code == 410 || status.reason == "Expired" || ahead { Self::Expired } else { Self::Api(status) }
-    }
-}
-
-fn status_text(status: &Status) -> String {
-    format!("the server answers {} {}: {}", status.code, status.reason, status.message)
-}
-
-/// An error with its causes: hyper's own texts say little.
-fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// What is remembered from one list or watch to the next.
@@ -157,7 +91,7 @@ impl Memory {
     }
 }
 
-impl Watch {
+impl<S: Sink> Watch<S> {
     /// Lists and watches until nobody listens.
     pub(super) async fn run<K: Watched>(self) -> InboxClosed {
         let mut memory = Memory { version: None, streaming: true, unpaged: false, relist_at: None, proven: false };
@@ -184,16 +118,17 @@ impl Watch {
                 End::Expired => {
                     tracing::debug!(kind = K::KIND, "version expired; listing anew");
                     memory.version = None;
-                    self.sink.interrupted(K::MODEL);
+                    self.sink.interrupted::<K>();
                     outage.count_silently(&self.tuning)
                 }
                 End::Api(ref status) if self.necessity == Necessity::Optional && matches!(status.code, 403..=405) => {
                     memory.version = None;
                     outage.missing(K::KIND, &end);
+                    self.sink.missing::<K>();
                     self.tuning.missing_kind_retry
                 }
                 ref failure => {
-                    self.sink.interrupted(K::MODEL);
+                    self.sink.interrupted::<K>();
                     let wait = outage.failed(K::KIND, failure, &self.tuning);
                     if resumed && outage.failures >= PATIENCE && matches!(failure, End::Api(_) | End::Malformed { .. })
                     {
@@ -240,18 +175,15 @@ impl Watch {
                 .inspect_err(|end| memory.unpaged |= !first && matches!(end, End::Expired))?;
             let page: Page<'_> = serde_json::from_str(&text).map_err(|error| End::Malformed { what: "list", error })?;
             if first {
-                self.sink.send(Event::ListBegins(K::MODEL)).await?;
+                self.sink.begins::<K>().await?;
             }
             for item in page.items.unwrap_or_default() {
-                match decode::<K>(item) {
-                    Ok(object) => self.sink.send(object.into_event()).await?,
-                    Err(bad) => report(&bad),
-                }
+                self.sink.object::<K>(item).await?;
             }
             if page.metadata.next.is_empty() {
                 memory.unpaged = false;
                 memory.version = Some(page.metadata.resource_version).filter(|version| !version.is_empty());
-                self.sink.send(Event::ListDone(K::MODEL)).await?;
+                self.sink.done::<K>().await?;
                 return Ok(());
             }
             next = Some(page.metadata.next);
@@ -284,7 +216,7 @@ impl Watch {
         futures::pin_mut!(lines);
 
         if phase == Phase::Initial {
-            self.sink.send(Event::ListBegins(K::MODEL)).await?;
+            self.sink.begins::<K>().await?;
         }
         let opened = Instant::now();
         // The server should end the watch by itself, a moment before this.
@@ -340,26 +272,20 @@ impl Watch {
         let line: Line<'_> = serde_json::from_slice(line)
             .map_err(|error| if last { End::Torn } else { End::Malformed { what: "watch event", error } })?;
         let version = match &*line.kind {
-            "ADDED" | "MODIFIED" => match decode::<K>(line.object) {
-                Ok(mut object) => {
-                    let version = object.metadata_mut().resource_version.take();
-                    self.sink.send(object.into_event()).await?;
-                    version.unwrap_or_default()
-                }
-                Err(bad) => {
-                    report(&bad);
-                    meta(line.object)?.resource_version
-                }
+            "ADDED" | "MODIFIED" => match self.sink.object::<K>(line.object).await? {
+                Some(version) => version,
+                None => meta(line.object)?.resource_version,
             },
             "DELETED" => {
                 let meta = meta(line.object)?;
-                self.sink.send(K::gone(meta.namespace, meta.name)).await?;
-                meta.resource_version
+                let version = meta.resource_version;
+                self.sink.gone::<K>(meta.namespace, meta.name).await?;
+                version
             }
             "BOOKMARK" => {
                 let meta = meta(line.object)?;
                 if phase == Phase::Initial && meta.ends_initial_events() {
-                    self.sink.send(Event::ListDone(K::MODEL)).await?;
+                    self.sink.done::<K>().await?;
                     memory.version = Some(meta.resource_version).filter(|version| !version.is_empty());
                     return Ok(Phase::Live);
                 }
@@ -398,10 +324,6 @@ fn meta(object: &serde_json::value::RawValue) -> Result<Meta, End> {
     Meta::of(object).map_err(|error| End::Malformed { what: "object", error })
 }
 
-fn report(bad: &BadObject) {
-    tracing::error!("{bad}; this object is left out, all others go on being served");
-}
-
 /// Reads one line without its end. `true`: nothing comes after it.
 async fn next_line<R: AsyncBufRead + Unpin>(lines: &mut R, line: &mut Vec<u8>) -> Result<bool, End> {
     match lines.read_until(b'\n', line).await {
@@ -413,78 +335,4 @@ async fn next_line<R: AsyncBufRead + Unpin>(lines: &mut R, line: &mut Vec<u8>) -
         Err(_) if !line.is_empty() => Err(End::Torn),
         Err(error) => Err(End::Read(error)),
     }
-}
-
-/// How a server without streaming lists answers a request for one: servers before 1.27 reject `resourceVersionMatch` on
-/// a watch, those that have the feature switched off reject `sendInitialEvents`, others do not know what to do with it.
-fn refused(error: kube::Error) -> End {
-    match End::from(error) {
-        End::Api(status) if matches!(status.code, 400 | 406 | 415 | 422 | 501) => {
-            End::NoStreaming(status_text(&status))
-        }
-        end => end,
-    }
-}
-
-/// How long the server asks to be left alone; not longer than it makes sense to believe.
-fn server_wish(failure: &End) -> Duration {
-    match failure {
-        End::Api(status) => {
-            let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-            Duration::from_secs(u64::from(seconds.min(10)))
-        }
-        _ => Duration::ZERO,
-    }
-}
-
-/// A row of failures: how long to wait, and one warning for each row.
-#[derive(Default)]
-struct Outage {
-    failures: u32,
-    since: Option<Instant>,
-    told_missing: bool,
-}
-
-impl Outage {
-    /// Counts a failure, warns of the first, and says how long to wait.
-    fn failed(&mut self, kind: &str, failure: &End, tuning: &Tuning) -> Duration {
-        let wait = self.count_silently(tuning).max(backoff(1, tuning));
-        if self.since.is_none() {
-            self.since = Some(Instant::now());
-            tracing::warn!(kind, "watching {kind}s failed, what is known stays in force: {failure}");
-        } else {
-            tracing::debug!(kind, failures = self.failures, ?wait, "watching {kind}s failed again: {failure}");
-        }
-        wait
-    }
-
-    /// Counts a failure that is part of the ordinary; the first costs no wait.
-    fn count_silently(&mut self, tuning: &Tuning) -> Duration {
-        self.failures = self.failures.saturating_add(1);
-        if self.failures == 1 { Duration::ZERO } else { backoff(self.failures - 1, tuning) }
-    }
-
-    /// The kind is not to be had; warns the first time.
-    fn missing(&mut self, kind: &str, end: &End) {
-        if !self.told_missing {
-            self.told_missing = true;
-            tracing::warn!(kind, "portway goes on without {kind}s: {end}");
-        }
-    }
-
-    /// It works.
-    fn over(&mut self, kind: &str) {
-        self.failures = 0;
-        self.told_missing = false;
-        if let Some(since) = self.since.take() {
-            tracing::info!(kind, "watching {kind}s works again after {:.1?}", since.elapsed());
-        }
-    }
-}
-
-/// The wait after the n-th failure in a row, counted from 1: doubling up to the limit, and up to a half more or less so
-/// that nodes do not all come at once.
-fn backoff(failures: u32, tuning: &Tuning) -> Duration {
-    let doubled = tuning.backoff_first.saturating_mul(1_u32 << failures.saturating_sub(1).min(16));
-    doubled.min(tuning.backoff_limit).mul_f64(0.5 + fastrand::f64())
 }

@@ -1,0 +1,261 @@
+//! Records what sources see into a trace: first the cluster as it is, then each change with its time.
+//!
+//! Lists and watches come in any order and may begin anew; a trace has a start and then changes. So objects are gathered
+//! until every kind was listed whole, and written then. After that each event of a watch is one change in the trace, and
+//! a list that became necessary is written as what it shows to have changed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use portway_model::Kind;
+use portway_trace::{FORMAT, Header, Masker, ObjectName, Writer, keep};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::inbox::InboxClosed;
+
+/// Kinds that are listed before a recording starts.
+const KINDS: usize = 4;
+
+/// Where a trace is written to.
+pub type Output = Box<dyn Write + Send>;
+
+/// A recording that sources write into. Clones are the same one.
+#[derive(Clone)]
+pub struct Recording(Arc<Mutex<State>>);
+
+enum State {
+    Running(Box<Recorder>),
+    /// It was finished, or could not be written.
+    Ended(Option<io::Error>),
+}
+
+/// What was recorded so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Objects that there were at the start; until then, those that were seen.
+    pub objects: usize,
+    /// Changes since.
+    pub events: usize,
+    /// Bytes of the trace, before compression.
+    pub bytes: u64,
+    /// Lists and watches that broke off and were begun anew. Changes meanwhile were recorded as one.
+    pub interruptions: usize,
+    /// Time since the start; `None` before every kind was listed.
+    pub time: Option<Duration>,
+}
+
+impl Recording {
+    /// Begins a trace with its header.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn new(output: Output, gzip: bool, node: &str, masker: Masker) -> io::Result<Self> {
+        let header = Header {
+            format: FORMAT,
+            started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            portway: env!("CARGO_PKG_VERSION").to_owned(),
+            node: masker.name(node),
+            masked: masker.masked(),
+        };
+        let recorder = Recorder {
+            writer: Writer::new(output, gzip, &header)?,
+            masker,
+            node: node.to_owned(),
+            pending: BTreeMap::new(),
+            known: HashMap::new(),
+            listing: HashMap::new(),
+            listed: HashSet::new(),
+            start: None,
+            progress: Progress::default(),
+        };
+        Ok(Self(Arc::new(Mutex::new(State::Running(Box::new(recorder))))))
+    }
+
+    /// What was recorded so far; nothing after the end.
+    pub fn progress(&self) -> Progress {
+        match &*self.lock() {
+            State::Running(recorder) => recorder.progress(),
+            State::Ended(_) => Progress::default(),
+        }
+    }
+
+    /// Hands all that was recorded to the file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn flush(&self) -> Result<(), InboxClosed> {
+        self.with(|recorder| recorder.writer.flush())
+    }
+
+    /// Ends the trace, and says what is in it.
+    ///
+    /// # Errors
+    /// If it cannot be written, or could not be written before.
+    pub fn finish(&self) -> io::Result<Progress> {
+        let state = std::mem::replace(&mut *self.lock(), State::Ended(None));
+        match state {
+            State::Running(recorder) => recorder.finish(),
+            State::Ended(Some(error)) => Err(error),
+            State::Ended(None) => Ok(Progress::default()),
+        }
+    }
+
+    /// Lets sources write. After a failure nothing is recorded any more, and they are told so.
+    pub(crate) fn with(&self, write: impl FnOnce(&mut Recorder) -> io::Result<()>) -> Result<(), InboxClosed> {
+        let mut state = self.lock();
+        match &mut *state {
+            State::Running(recorder) => write(recorder).map_err(|error| {
+                *state = State::Ended(Some(error));
+                InboxClosed
+            }),
+            State::Ended(_) => Err(InboxClosed),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A writer that panicked left a trace that ends there, as if it had been cut off.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The recording itself.
+pub(crate) struct Recorder {
+    writer: Writer<Output>,
+    masker: Masker,
+    node: String,
+    /// The cluster as it is, until the start.
+    pending: BTreeMap<ObjectName, Box<RawValue>>,
+    /// What the trace holds of the cluster now: a hash of each object.
+    known: HashMap<ObjectName, u64>,
+    /// The names in lists that are not whole yet.
+    listing: HashMap<Kind, HashSet<ObjectName>>,
+    /// Kinds that were listed whole, or are not to be had.
+    listed: HashSet<Kind>,
+    start: Option<Instant>,
+    progress: Progress,
+}
+
+impl Recorder {
+    /// A list of this kind begins, or begins again.
+    pub(crate) fn begins(&mut self, kind: Kind) -> io::Result<()> {
+        self.listing.insert(kind, HashSet::new());
+        Ok(())
+    }
+
+    /// An object as it now is.
+    pub(crate) fn object(&mut self, kind: Kind, api_version: &str, word: &str, object: &Value) -> io::Result<()> {
+        let Some(kept) = keep(api_version, word, object, &self.masker) else { return Ok(()) };
+        let name = ObjectName::of(&kept);
+        let listed = self.listing.get_mut(&kind).map(|names| names.insert(name.clone())).is_some();
+        let text = serde_json::value::to_raw_value(&kept)?;
+        let hash = hash_of(text.get());
+        let Some(start) = self.start else {
+            self.pending.insert(name, text);
+            return Ok(());
+        };
+        let before = self.known.insert(name, hash);
+        // A list names everything; a watch what has changed, if only in a field that no trace keeps: that costs a proxy
+        // something too.
+        if listed && before == Some(hash) {
+            return Ok(());
+        }
+        self.progress.events += 1;
+        self.writer.put(start.elapsed(), &text)
+    }
+
+    /// An object is gone.
+    pub(crate) fn gone(&mut self, api_version: &str, kind: &str, namespace: String, name: String) -> io::Result<()> {
+        let name = ObjectName { api_version: api_version.to_owned(), kind: kind.to_owned(), namespace, name };
+        self.forget(self.masker.object(name))
+    }
+
+    /// The list of this kind is whole.
+    pub(crate) fn done(&mut self, kind: Kind) -> io::Result<()> {
+        if let Some(named) = self.listing.remove(&kind) {
+            let all = self.pending.keys().chain(self.known.keys());
+            let gone = all.filter(|name| kind_of(name) == Some(kind) && !named.contains(name));
+            for name in gone.cloned().collect::<Vec<_>>() {
+                self.forget(name)?;
+            }
+        }
+        self.listed.insert(kind);
+        self.start_if_whole()
+    }
+
+    /// This kind is not to be had.
+    pub(crate) fn missing(&mut self, kind: Kind) -> io::Result<()> {
+        self.listing.remove(&kind);
+        self.listed.insert(kind);
+        self.start_if_whole()
+    }
+
+    /// A list or watch broke off.
+    pub(crate) fn interrupted(&mut self) {
+        self.progress.interruptions += 1;
+    }
+
+    fn forget(&mut self, name: ObjectName) -> io::Result<()> {
+        let Some(start) = self.start else {
+            self.pending.remove(&name);
+            return Ok(());
+        };
+        if self.known.remove(&name).is_none() {
+            return Ok(());
+        }
+        self.progress.events += 1;
+        self.writer.delete(start.elapsed(), name)
+    }
+
+    fn start_if_whole(&mut self) -> io::Result<()> {
+        if self.start.is_some() || self.listed.len() < KINDS {
+            return Ok(());
+        }
+        let pending = std::mem::take(&mut self.pending);
+        if !pending.keys().any(|name| kind_of(name) == Some(Kind::Node)) {
+            let node = &self.node;
+            tracing::warn!("the cluster has no Node {node}, so none is recorded: name one with --hostname-override");
+        }
+        self.progress.objects = pending.len();
+        for (name, text) in pending {
+            self.writer.object(&text)?;
+            self.known.insert(name, hash_of(text.get()));
+        }
+        self.start = Some(Instant::now());
+        self.writer.flush()
+    }
+
+    fn progress(&self) -> Progress {
+        let objects = if self.start.is_some() { self.progress.objects } else { self.pending.len() };
+        Progress { objects, bytes: self.writer.bytes(), time: self.start.map(|start| start.elapsed()), ..self.progress }
+    }
+
+    fn finish(self) -> io::Result<Progress> {
+        let done = self.progress();
+        // Without a start there is nothing that could be played back, and its end would hide that.
+        match done.time {
+            Some(time) => drop(self.writer.finish(time)?),
+            None => drop(self.writer),
+        }
+        Ok(done)
+    }
+}
+
+fn kind_of(name: &ObjectName) -> Option<Kind> {
+    match name.kind.as_str() {
+        "Service" => Some(Kind::Service),
+        "EndpointSlice" => Some(Kind::EndpointSlice),
+        "Node" => Some(Kind::Node),
+        "ServiceCIDR" => Some(Kind::ServiceCidr),
+        _ => None,
+    }
+}
+
+fn hash_of(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}

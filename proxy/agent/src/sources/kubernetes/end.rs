@@ -1,0 +1,97 @@
+//! How lists and watches end, and what that says of the server.
+
+use std::time::Duration;
+
+use kube::core::Status;
+
+use crate::inbox::InboxClosed;
+
+/// Why a list or watch ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error(transparent)]
+    Closed(#[from] InboxClosed),
+    /// In the ordinary way.
+    #[error("the server ended the watch")]
+    Finished,
+    #[error("a new list is due")]
+    RelistDue,
+    #[error("the connection broke off in the middle of an object")]
+    Torn,
+    #[error("the server did not answer within {0:?}")]
+    NoAnswer(Duration),
+    #[error("the server no longer has the version to go on from")]
+    Expired,
+    #[error("the server has no streaming lists ({0})")]
+    NoStreaming(String),
+    #[error("{}", status_text(.0))]
+    Api(Box<Status>),
+    #[error("{}", error_chain(.0))]
+    Request(kube::Error),
+    #[error("the connection broke: {0}")]
+    Read(std::io::Error),
+    #[error("the server sent something that is no {what}: {error}")]
+    Malformed { what: &'static str, error: serde_json::Error },
+}
+
+impl From<kube::Error> for End {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::from_status(status),
+            other => Self::Request(other),
+        }
+    }
+}
+
+impl End {
+    pub(super) fn from_status(status: Box<Status>) -> Self {
+        // A server that was restored from a backup is behind the version that it is asked for, and says so with this
+        // cause; waiting for it to catch up would be in vain.
+        let ahead = status
+            .details
+            .as_ref()
+            .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge"));
+        if status.code == 410 || status.reason == "Expired" || ahead { Self::Expired } else { Self::Api(status) }
+    }
+}
+
+pub(super) fn status_text(status: &Status) -> String {
+    format!("the server answers {} {}: {}", status.code, status.reason, status.message)
+}
+
+/// An error with its causes: hyper's own texts say little.
+fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// How a server without streaming lists answers a request for one: servers before 1.27 reject `resourceVersionMatch` on
+/// a watch, those that have the feature switched off reject `sendInitialEvents`, others do not know what to do with it.
+pub(super) fn refused(error: kube::Error) -> End {
+    match End::from(error) {
+        End::Api(status) if matches!(status.code, 400 | 406 | 415 | 422 | 501) => {
+            End::NoStreaming(status_text(&status))
+        }
+        end => end,
+    }
+}
+
+/// How long the server asks to be left alone; not longer than it makes sense to believe.
+pub(super) fn server_wish(failure: &End) -> Duration {
+    match failure {
+        End::Api(status) => {
+            let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+            Duration::from_secs(u64::from(seconds.min(10)))
+        }
+        _ => Duration::ZERO,
+    }
+}
