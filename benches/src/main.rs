@@ -15,12 +15,12 @@ mod stage;
 mod statistics;
 #[expect(dead_code, reason = "long measurements come next")]
 mod stop;
-mod world;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use portway_bench::world;
 use tikv_jemallocator::Jemalloc;
 
 /// The allocator of the program that is measured.

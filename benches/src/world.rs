@@ -5,7 +5,7 @@ use portway_model::{Change, Cluster, Config, DetectLocal, Event, Kind, Plan, Ser
 use portway_testbed::apiserver::Synthetic;
 
 /// A cluster of which every Service and endpoint is known by number.
-pub(crate) struct World {
+pub struct World {
     cluster: Cluster,
     shape: Synthetic,
 }
@@ -14,28 +14,11 @@ const NAMESPACE: &str = "default";
 
 impl World {
     /// `services` Services with `endpoints` endpoints each.
-    pub(crate) fn new(services: usize, endpoints: usize) -> Result<Self> {
-        let shape = Synthetic::new(services, endpoints);
-        let config = Config {
-            node_name: "node-0".to_owned(),
-            detect_local: DetectLocal::ClusterCidr(vec!["10.128.0.0/9".parse()?]),
-            ..Config::default()
-        };
-        let mut world = Self { cluster: Cluster::new(config), shape };
-        world.ingest(Event::Node(api::Node {
-            name: "node-0".to_owned(),
-            addresses: vec![("InternalIP".to_owned(), "172.16.0.1".to_owned())],
-            ..api::Node::default()
-        }))?;
-        let cidr = api::ServiceCidr { name: "kubernetes".to_owned(), cidrs: vec!["10.96.0.0/12".to_owned()] };
-        world.ingest(Event::ServiceCidr(cidr))?;
-        let all: Vec<usize> = (0..endpoints).collect();
-        for number in 0..services {
-            world.ingest(Event::Service(world.service(number)))?;
-            world.ingest(Event::EndpointSlice(world.slice(number, &all)))?;
-        }
-        world.ingest(Event::ListDone(Kind::Service))?;
-        world.ingest(Event::ListDone(Kind::EndpointSlice))?;
+    ///
+    /// # Errors
+    /// If the model finds fault with them, as with all that follows.
+    pub fn new(services: usize, endpoints: usize) -> Result<Self> {
+        let mut world = Self::unresolved(services, endpoints)?;
         let (change, problems) = world.cluster.drain();
         if change.services.len() != services || !problems.is_empty() {
             bail!("{services} Services became {} shares: {problems:?}", change.services.len());
@@ -43,28 +26,66 @@ impl World {
         Ok(world)
     }
 
+    /// The same, of which nothing is resolved yet: the next drain does it all.
+    pub fn unresolved(services: usize, endpoints: usize) -> Result<Self> {
+        let shape = Synthetic::new(services, endpoints);
+        let config = Config {
+            node_name: "node-0".to_owned(),
+            detect_local: DetectLocal::ClusterCidr(vec!["10.128.0.0/9".parse()?]),
+            ..Config::default()
+        };
+        let mut world = Self { cluster: Cluster::new(config), shape };
+        for event in world.events() {
+            world.ingest(event)?;
+        }
+        Ok(world)
+    }
+
+    /// Everything that such a cluster's sources tell at the start.
+    pub fn events(&self) -> Vec<Event> {
+        let node = api::Node {
+            name: "node-0".to_owned(),
+            addresses: vec![("InternalIP".to_owned(), "172.16.0.1".to_owned())],
+            ..api::Node::default()
+        };
+        let cidr = api::ServiceCidr { name: "kubernetes".to_owned(), cidrs: vec!["10.96.0.0/12".to_owned()] };
+        let mut events = vec![Event::Node(node), Event::ServiceCidr(cidr)];
+        let all: Vec<usize> = (0..self.shape.endpoints).collect();
+        for number in 0..self.shape.services {
+            events.push(Event::Service(self.service(number)));
+            events.push(Event::EndpointSlice(self.slice(number, &all)));
+        }
+        events.extend([Kind::Service, Kind::EndpointSlice].map(Event::ListDone));
+        events
+    }
+
+    /// The cluster itself.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
     /// Where Services and endpoints are.
-    pub(crate) fn shape(&self) -> &Synthetic {
+    pub fn shape(&self) -> &Synthetic {
         &self.shape
     }
 
     /// What the kernel must do.
-    pub(crate) fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &Plan {
         self.cluster.plan()
     }
 
     /// Gives a Service these endpoints.
-    pub(crate) fn set_endpoints(&mut self, service: usize, endpoints: &[usize]) -> Result<Change> {
+    pub fn set_endpoints(&mut self, service: usize, endpoints: &[usize]) -> Result<Change> {
         self.change([Event::EndpointSlice(self.slice(service, endpoints))])
     }
 
     /// A Service that comes with its endpoints.
-    pub(crate) fn add_service(&mut self, service: usize, endpoints: &[usize]) -> Result<Change> {
+    pub fn add_service(&mut self, service: usize, endpoints: &[usize]) -> Result<Change> {
         self.change([Event::Service(self.service(service)), Event::EndpointSlice(self.slice(service, endpoints))])
     }
 
     /// A Service that goes with its endpoints.
-    pub(crate) fn remove_service(&mut self, service: usize) -> Result<Change> {
+    pub fn remove_service(&mut self, service: usize) -> Result<Change> {
         let name = self.shape.service_name(service);
         self.change([
             Event::ServiceGone(ServiceName::new(NAMESPACE, name.as_str())),
@@ -88,7 +109,8 @@ impl World {
         if problems.is_empty() { Ok(()) } else { bail!("a made-up object is bad: {problems:?}") }
     }
 
-    fn service(&self, number: usize) -> api::Service {
+    /// A Service.
+    pub fn service(&self, number: usize) -> api::Service {
         let address = self.shape.cluster_ip(number).to_string();
         api::Service {
             namespace: NAMESPACE.to_owned(),
@@ -107,7 +129,8 @@ impl World {
         }
     }
 
-    fn slice(&self, number: usize, endpoints: &[usize]) -> api::EndpointSlice {
+    /// The slice of a Service with these endpoints.
+    pub fn slice(&self, number: usize, endpoints: &[usize]) -> api::EndpointSlice {
         let name = self.shape.service_name(number);
         let label = ("kubernetes.io/service-name".to_owned(), name.clone());
         let endpoint = |&endpoint: &usize| api::Endpoint {

@@ -12,7 +12,7 @@ use crate::{packages, tool, vm};
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// What to measure: `nftables`. Its `--help` lists its measurements; without one it makes them all, the last of them
+    /// What to measure: `nftables`, or `micro` for the steps of portway's own and what they allocate. Its `--help` lists its measurements; without one it makes them all, the last of them
     /// in a virtual machine with kernel 6.1.
     dataplane: String,
     /// Measures in a virtual machine with this kernel, such as 6.1: `sync` with 1,000 Services, if nothing is named.
@@ -34,6 +34,9 @@ const IN_VM: &[&str] = &["sync", "--sizes", "100x2,1000x2", "--baseline", "1000"
 
 /// Builds for release, then measures.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if options.dataplane == "micro" {
+        return micro(&options.arguments);
+    }
     packages::ensure(packages::BENCH)?;
     eprintln!("==> building for release");
     let programs = ["--package", "portway", "--package", "portway-testbed", "--package", "portway-bench"];
@@ -58,6 +61,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 fn status(command: &[OsString]) -> Result<ExitCode> {
     Ok(tool::exit_code(tool::status(Command::new(&command[0]).args(&command[1..]))?))
+}
+
+/// Measures each step of portway's own, and counts what one event allocates. Arguments are criterion's: a name, say.
+fn micro(arguments: &[OsString]) -> Result<ExitCode> {
+    let package = ["--package", "portway-bench"];
+    tool::run(tool::cargo(&["bench", "--bench", "micro"]).args(package).arg("--").args(arguments))?;
+    let counts = ["--test", "allocations", "--", "--nocapture"];
+    tool::run(tool::cargo(&["test", "--release"]).args(package).args(counts))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Measures in a virtual machine. The figures are left in target/bench of this machine.

@@ -21,28 +21,29 @@ use crate::netlink::NetlinkError;
 pub fn render(plan: &Plan) -> Result<String, DataplaneError> {
     let mut printed = Vec::new();
     for family in Family::ALL {
-        let mut paper = Paper { whole: Transaction::new(family, TABLE) };
+        let mut whole = Transaction::new(family, TABLE);
+        let mut paper = Paper { told: |part: &Transaction| whole.items.extend(part.items.iter().cloned()) };
         let report = Table::new(family).sync(&mut paper, plan, Instant::now());
         if let Some(error) = report.error {
             return Err(error);
         }
-        printed.push(text::table(&paper.whole));
+        printed.push(text::table(&whole));
     }
     Ok(printed.join("\n"))
 }
 
-/// A kernel that has nothing, and keeps what it is told as one transaction.
-struct Paper {
-    whole: Transaction,
+/// A kernel that has nothing, takes everything, and only passes on what it is told.
+pub(crate) struct Paper<F> {
+    pub(crate) told: F,
 }
 
-impl Kernel for Paper {
+impl<F: FnMut(&Transaction) + Send> Kernel for Paper<F> {
     fn snapshot(&mut self, _family: Family, _learned: bool) -> Result<Snapshot, NetlinkError> {
         Ok(Snapshot::default())
     }
 
     fn commit(&mut self, transaction: &Transaction, _generation: Option<u32>) -> Result<Committed, CommitError> {
-        self.whole.items.extend(transaction.items.iter().cloned());
+        (self.told)(transaction);
         Ok(Committed::default())
     }
 }

@@ -16,13 +16,18 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
+use portway_model::{Event, Kind};
+use serde_json::value::RawValue;
 
 use crate::inbox::EventSink;
 use crate::recorder::Recording;
+use crate::sources::convert::Object;
 
 pub use client::ConnectError;
 use sink::Sink;
 use watch::{Necessity, Selection, Watch};
+pub use wire::BadObject;
+use wire::decode;
 
 /// Which API server, and how patient to be with it.
 #[derive(Clone, Debug, Default)]
@@ -94,6 +99,19 @@ pub async fn run(config: KubernetesConfig, sink: EventSink) -> Result<(), Connec
 /// As [`run`].
 pub async fn record(config: KubernetesConfig, recording: Recording) -> Result<(), ConnectError> {
     follow(config, recording).await
+}
+
+/// What lists and watches make of one object of this kind.
+///
+/// # Errors
+/// If it is none: which object, which field, and what is wrong with it.
+pub fn read(kind: Kind, object: &RawValue) -> Result<Event, BadObject> {
+    match kind {
+        Kind::Service => decode::<Service>(object).map(Object::into_event),
+        Kind::EndpointSlice => decode::<EndpointSlice>(object).map(Object::into_event),
+        Kind::Node => decode::<Node>(object).map(Object::into_event),
+        Kind::ServiceCidr => decode::<ServiceCIDR>(object).map(Object::into_event),
+    }
 }
 
 async fn follow<S: Sink>(config: KubernetesConfig, sink: S) -> Result<(), ConnectError> {

@@ -76,7 +76,7 @@ impl Meta {
 /// An object that the API should not hold: which one, which field, and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind} {name}: {field}: {problem}")]
-pub(super) struct BadObject {
+pub struct BadObject {
     kind: &'static str,
     name: String,
     field: String,

@@ -1,0 +1,3 @@
+//! What the measuring program, the micro benchmarks and the count of allocations share.
+
+pub mod world;

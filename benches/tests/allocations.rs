@@ -1,0 +1,118 @@
+//! How often portway asks for memory when one endpoint of one Service is replaced, step by step. The counts do not depend
+//! on the machine, so a regression shows at once; and they must not grow with the cluster.
+//!
+//! `cargo xtask bench micro` prints them: `cargo test --package portway-bench --test allocations -- --nocapture`.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+
+use allocation_counter::{AllocationInfo, measure};
+use portway::sources::kubernetes::read;
+use portway_bench::world::World;
+use portway_dataplane::Dataplane as _;
+use portway_dataplane::iptables::render::Options;
+use portway_dataplane::iptables::ruleset::Ruleset;
+use portway_dataplane::iptables::{TREE_ABOVE, restore};
+use portway_dataplane::nftables::wire::encode;
+use portway_dataplane::nftables::{Nftables, object::Transaction};
+use portway_model::{Event, Family, Kind};
+use serde_json::value::to_raw_value;
+
+/// Events, of which the median counts: a map that happens to grow at one of them is not that one's cost.
+const EVENTS: usize = 9;
+
+/// Endpoints of each Service.
+const ENDPOINTS: usize = 4;
+
+/// The most allocations that each step may make, with some room above what it made when this was written.
+const MOST: [(&str, u64); 5] = [
+    ("decode JSON", 110),
+    ("ingest", 12),
+    ("resolve", 30),
+    ("nftables: diff and encode", 50),
+    ("iptables: diff and text", 1900),
+];
+
+/// What one step asks for at each event.
+#[derive(Default)]
+struct Step(Vec<AllocationInfo>);
+
+impl Step {
+    fn count(&mut self, work: impl FnOnce()) {
+        self.0.push(measure(work));
+    }
+
+    /// Allocations of the median event.
+    fn allocations(&self) -> u64 {
+        median(self.0.iter().map(|event| event.count_total).collect())
+    }
+
+    /// Bytes asked for at the median event.
+    fn bytes(&self) -> u64 {
+        median(self.0.iter().map(|event| event.bytes_total).collect())
+    }
+}
+
+fn median(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+/// One endpoint of one Service replaced, again and again, in a cluster of so many Services: the steps of [`MOST`].
+fn steps(services: usize) -> [Step; 5] {
+    let mut world = World::new(services, ENDPOINTS).unwrap();
+    let mut nftables = Nftables::on_paper(|transaction: &Transaction| {
+        encode(transaction).expect("it can be encoded");
+    });
+    assert!(!nftables.sync(world.plan()).failed());
+    let mut iptables = Ruleset::new(Family::V4, Options::default(), Some(TREE_ABOVE));
+    iptables.load(world.plan());
+    let mut steps: [Step; 5] = Default::default();
+    let [decode, ingest, resolve, by_nftables, by_iptables] = &mut steps;
+    let service = services / 2;
+    for turn in 0..EVENTS {
+        let endpoints = [0, 1, 2, 4 - turn % 2];
+        let json = to_raw_value(&world.shape().slices_with(service, &endpoints)[0]).unwrap();
+        decode.count(|| drop(read(Kind::EndpointSlice, &json).expect("a sound slice")));
+        let event = Event::EndpointSlice(world.slice(service, &endpoints));
+        ingest.count(|| assert!(world.cluster().ingest(event).is_empty()));
+        let mut change = None;
+        resolve.count(|| change = Some(world.cluster().drain().0));
+        let change = change.unwrap();
+        assert_eq!(change.services.len(), 1);
+        by_nftables.count(|| {
+            let report = nftables.apply(&change);
+            assert!(!report.failed() && report.families.len() == 1);
+        });
+        by_iptables.count(|| {
+            let delta = iptables.apply(&change);
+            let script = restore::script(&delta, &[], &BTreeSet::new());
+            assert!(script.text.contains("COMMIT"));
+        });
+    }
+    steps
+}
+
+fn print(services: usize, steps: &[Step]) {
+    println!("one endpoint replaced, {services} Services of {ENDPOINTS} endpoints, median of {EVENTS}:");
+    for (step, (name, _)) in steps.iter().zip(MOST) {
+        println!("  {name:28} {:6} allocations {:8} bytes", step.allocations(), step.bytes());
+    }
+}
+
+#[test]
+fn one_event_asks_for_little_memory_and_no_more_in_a_large_cluster() {
+    let (small, large) = (steps(100), steps(2_000));
+    print(100, &small);
+    print(2_000, &large);
+    for ((small, large), (name, most)) in small.iter().zip(&large).zip(MOST) {
+        let (small, large) = (small.allocations(), large.allocations());
+        assert!(small > 0 && small <= most, "{name}: {small} allocations in a small cluster, {most} are allowed");
+        // A tree of more levels may cost a node or two more.
+        assert!(
+            large <= small + 2 + small / 4,
+            "{name}: {large} allocations in a large cluster, {small} in a small one"
+        );
+    }
+}
