@@ -13,7 +13,7 @@ mod report;
 mod results;
 mod stage;
 mod statistics;
-#[expect(dead_code, reason = "long measurements come next")]
+#[cfg_attr(not(test), expect(dead_code, reason = "long measurements come next"))]
 mod stop;
 
 use std::process::ExitCode;
@@ -41,6 +41,10 @@ enum Dataplane {
     Nftables(nftables::Options),
     /// The iptables dataplane.
     Iptables(iptables::Options),
+    /// Says what changed between two results files beyond noise.
+    Compare(results::compare::Options),
+    /// Draws results files, as SVG and PNG beside them.
+    Plot(results::plot::Options),
     /// One size of `sync`, in a process of its own so that its memory can be told; prints one JSON object.
     #[command(hide = true)]
     NftablesCell(nftables::sync::CellOptions),
@@ -50,6 +54,8 @@ fn main() -> Result<ExitCode> {
     match Arguments::parse().dataplane {
         Dataplane::Nftables(options) => nftables::run(&options),
         Dataplane::Iptables(options) => iptables::run(&options),
+        Dataplane::Compare(options) => results::compare::run(&options),
+        Dataplane::Plot(options) => results::plot::run(&options),
         Dataplane::NftablesCell(options) => nftables::sync::cell(&options).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -25,6 +25,11 @@ const IPTABLES: Package =
 const IPROUTE2: Package = Package { name: "iproute2", brings: "ip", reason: "makes and inspects network namespaces" };
 const CONNTRACK: Package = Package { name: "conntrack", brings: "conntrack", reason: "lists tracked connections" };
 const PROCPS: Package = Package { name: "procps", brings: "sysctl", reason: "sets kernel parameters in namespaces" };
+const FONT: Package = Package {
+    name: "fonts-dejavu-core",
+    brings: "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+    reason: "letters the plots of measurements",
+};
 const KMOD: Package = Package { name: "kmod", brings: "depmod", reason: "loads kernel modules, and orders a VM's" };
 
 /// What tests that send packets need.
@@ -34,7 +39,7 @@ pub(crate) const TEST: &[Package] = &[NFTABLES, IPTABLES, IPROUTE2, CONNTRACK, P
 pub(crate) const DEMO: &[Package] = &[NFTABLES, IPROUTE2, CONNTRACK, PROCPS];
 
 /// What measurements need.
-pub(crate) const BENCH: &[Package] = &[NFTABLES, IPTABLES, IPROUTE2, CONNTRACK, PROCPS];
+pub(crate) const BENCH: &[Package] = &[NFTABLES, IPTABLES, IPROUTE2, CONNTRACK, PROCPS, FONT];
 
 /// What a virtual machine with another kernel needs.
 pub(crate) const VM: &[Package] = &[

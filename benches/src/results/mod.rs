@@ -4,10 +4,23 @@
 //! measurement. Raw samples are kept: a percentile can be computed from them, but not the other way round.
 
 mod cell;
+pub(crate) mod compare;
+mod conclude;
+mod figures;
 mod file;
+mod group;
 pub(crate) mod machine;
+pub(crate) mod plot;
+mod summary;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "what measures into these lines comes next"))]
 pub(crate) use cell::{Cell, Line, Run, Setting, Unit};
-#[expect(unused_imports, reason = "what measures into these lines comes next")]
+#[expect(unused_imports, reason = "what measures into results files comes next")]
+pub(crate) use conclude::conclude;
 pub(crate) use file::{Results, Writer};
+
+/// Columns of text for tables: those of the terminal, as long as tables are readable in them.
+fn width() -> usize {
+    const PLAIN: usize = 140;
+    let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(PLAIN, |size| size.ws_col.into());
+    if terminal < 60 { PLAIN } else { terminal.min(200) }
+}

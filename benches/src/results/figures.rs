@@ -1,0 +1,209 @@
+//! Figures of samples: percentiles, spread between repeats, ratios with their interval, and numbers as people read them.
+
+use crate::statistics::Ratio;
+
+use super::{Cell, Unit};
+
+/// Draws of a bootstrap.
+const DRAWS: usize = 1000;
+
+/// A percentile of each repeat: the median of the repeats, and the least and the greatest of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    /// The median of the repeats.
+    pub(crate) middle: f64,
+    /// The least.
+    pub(crate) least: f64,
+    /// The greatest.
+    pub(crate) most: f64,
+}
+
+/// The value below which this share of the samples lies, by the nearest rank. `None` without samples.
+pub(crate) fn percentile(samples: &[f64], share: f64) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    percentile_of_sorted(&sorted, share)
+}
+
+/// The same for samples in ascending order.
+pub(crate) fn percentile_of_sorted(sorted: &[f64], share: f64) -> Option<f64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank among samples")]
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied()
+}
+
+/// The median; of an even number, the mean of the middle two. `None` without values.
+pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
+    let middle = values.len() / 2;
+    if values.is_empty() {
+        return None;
+    }
+    let is_even = values.len().is_multiple_of(2);
+    let (below, &mut upper, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
+    if !is_even {
+        return Some(upper);
+    }
+    let lower = below.iter().copied().max_by(f64::total_cmp)?;
+    Some(f64::midpoint(lower, upper))
+}
+
+/// A percentile of each repeat's samples, over all repeats that have any.
+pub(crate) fn spread(repeats: &[&Cell], share: f64) -> Option<Spread> {
+    let mut each: Vec<f64> = repeats.iter().filter_map(|cell| percentile(&cell.samples, share)).collect();
+    let least = each.iter().copied().min_by(f64::total_cmp)?;
+    let most = each.iter().copied().max_by(f64::total_cmp)?;
+    Some(Spread { middle: median(&mut each)?, least, most })
+}
+
+/// How much more the median of `above` is than that of `below`, each a list of repeats, with the interval that holds the
+/// ratio in 95 of 100 cases: a percentile bootstrap that draws repeats, and samples within them, anew. What disturbs one
+/// repeat disturbs all of its samples, so samples alone count as the unit only where there is one repeat. Few repeats make
+/// a bootstrap too sure of itself; the interval is widened as Student's distribution asks for their number.
+///
+/// `None` without samples, or where the lower median is 0.
+pub(crate) fn ratio(below: &[&[f64]], above: &[&[f64]]) -> Option<Ratio> {
+    let whole = |repeats: &[&[f64]]| median(&mut repeats.concat());
+    let (low, high) = (whole(below)?, whole(above)?);
+    if low == 0.0 {
+        return None;
+    }
+    // The seed is fixed: the same samples give the same interval.
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut draw = |repeats: &[&[f64]]| {
+        let mut drawn = Vec::with_capacity(repeats.iter().map(|repeat| repeat.len()).sum());
+        for _ in 0..repeats.len() {
+            let repeat = repeats[random.usize(..repeats.len())];
+            drawn.extend((0..repeat.len()).map(|_| repeat[random.usize(..repeat.len())]));
+        }
+        median(&mut drawn)
+    };
+    let mut draws: Vec<f64> = (0..DRAWS)
+        .filter_map(|_| Some((draw(below)?, draw(above)?)))
+        .map(|(below, above)| above / below)
+        .filter(|ratio| ratio.is_finite())
+        .collect();
+    draws.sort_by(f64::total_cmp);
+    let (ratio, widening) = (high / low, widening(below.len(), above.len()));
+    let end = |share| {
+        let end = percentile_of_sorted(&draws, share)?;
+        // As a factor, since a ratio and its inverse are the same news.
+        let is_usable = ratio > 0.0 && end > 0.0;
+        Some(if is_usable { ratio * (end / ratio).powf(widening) } else { end })
+    };
+    Some(Ratio { ratio, low: end(0.025)?, high: end(0.975)? })
+}
+
+/// By how much a bootstrap over this many repeats of either side is too narrow.
+fn widening(below: usize, above: usize) -> f64 {
+    /// The 97.5th percentile of Student's distribution with 1, 2, 3 … degrees of freedom.
+    const STUDENT: [f64; 10] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23];
+    const NORMAL: f64 = 1.96;
+    let freedom = below + above - 2;
+    // A single repeat says nothing of the differences between repeats; its samples stand for themselves.
+    let Some(repeats) = [below, above].into_iter().filter(|repeats| *repeats > 1).min() else { return 1.0 };
+    let student = STUDENT.get(freedom - 1).copied().unwrap_or(NORMAL + 2.5 / freedom as f64);
+    // The variance of draws among n is short by (n - 1) / n.
+    student / NORMAL * (repeats as f64 / (repeats - 1) as f64).sqrt()
+}
+
+impl Unit {
+    /// As it stands behind a number.
+    pub(crate) fn symbol(self) -> &'static str {
+        match self {
+            Unit::Milliseconds => "ms",
+            Unit::Microseconds => "µs",
+            Unit::Mebibytes => "MiB",
+            Unit::Bytes => "B",
+            Unit::Count => "",
+            Unit::PerSecond => "/s",
+            Unit::MebibitsPerSecond => "Mibit/s",
+        }
+    }
+
+    /// Whether more is better.
+    pub(crate) fn is_rate(self) -> bool {
+        matches!(self, Unit::PerSecond | Unit::MebibitsPerSecond)
+    }
+
+    /// Whether it is a time.
+    pub(crate) fn is_time(self) -> bool {
+        matches!(self, Unit::Milliseconds | Unit::Microseconds)
+    }
+}
+
+/// A number with three digits, or with all of those before the point: `0.0912`, `9.12`, `91.2`, `12,345`.
+pub(crate) fn number(value: f64) -> String {
+    let size = value.abs();
+    if size >= 999.5 {
+        let text = format!("{size:.0}");
+        let digits = text.len();
+        let grouped = text.chars().enumerate().flat_map(|(index, digit)| {
+            let comma = (index > 0 && (digits - index).is_multiple_of(3)).then_some(',');
+            comma.into_iter().chain([digit])
+        });
+        return if value < 0.0 { "-".chars().chain(grouped).collect() } else { grouped.collect() };
+    }
+    let places = match size {
+        0.0 => return "0".to_owned(),
+        ..0.0001 => return format!("{value:.1e}"),
+        ..0.001 => 6,
+        ..0.01 => 5,
+        ..0.1 => 4,
+        ..0.9995 => 3,
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.places$}");
+    // Whole numbers are counts for the most part, and look like it.
+    if value.fract() == 0.0 { format!("{value:.0}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_nearest_ranks() {
+        let samples: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        let at = |share| percentile(&samples, share).expect("samples");
+        assert_eq!([at(0.0), at(0.5), at(0.9), at(0.99), at(1.0)], [1.0, 50.0, 90.0, 99.0, 100.0]);
+        assert_eq!(percentile(&[], 0.5), None);
+        assert_eq!(median(&mut [4.0, 1.0, 3.0]), Some(3.0));
+        assert_eq!(median(&mut [4.0, 1.0, 3.0, 2.0]), Some(2.5));
+    }
+
+    #[test]
+    fn the_spread_is_between_repeats() {
+        let cell = |samples: &[f64]| Cell { samples: samples.to_vec(), ..Cell::default() };
+        let repeats = [cell(&[1.0, 2.0, 90.0]), cell(&[5.0, 6.0, 7.0]), cell(&[3.0, 3.0, 3.0]), cell(&[])];
+        let all: Vec<&Cell> = repeats.iter().collect();
+        assert_eq!(spread(&all, 0.5), Some(Spread { middle: 3.0, least: 2.0, most: 6.0 }));
+    }
+
+    #[test]
+    fn intervals_widen_with_the_difference_between_repeats() {
+        let base: Vec<f64> = (0..200).map(|i| 100.0 + f64::from(i % 10)).collect();
+        let shifted = |by: f64| base.iter().map(|value| value + by).collect::<Vec<_>>();
+        let steady = [shifted(0.0), shifted(0.0), shifted(0.0)];
+        let moody = [shifted(-40.0), shifted(0.0), shifted(40.0)];
+        let of = |repeats: &[Vec<f64>]| {
+            let repeats: Vec<&[f64]> = repeats.iter().map(Vec::as_slice).collect();
+            ratio(&[&base, &base, &base], &repeats).expect("a ratio")
+        };
+        let (narrow, wide) = (of(&steady), of(&moody));
+        assert!(narrow.low > 0.97 && narrow.high < 1.03, "{narrow:?}");
+        assert!(wide.low < 0.75 && wide.high > 1.25, "{wide:?}");
+        assert!(ratio(&[&[0.0]], &[&[1.0]]).is_none());
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let texts =
+            [0.0, 0.000_02, 0.0912, 0.999_9, 1.0, 9.124, 91.24, 912.4, 999.7, 12_345.6, -1_234_567.0].map(number);
+        assert_eq!(
+            texts,
+            ["0", "2.0e-5", "0.0912", "1.00", "1", "9.12", "91.2", "912", "1,000", "12,346", "-1,234,567"]
+        );
+    }
+}
