@@ -12,8 +12,8 @@ use crate::{packages, tool, vm};
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// What to measure: `nftables`, or `micro` for the steps of portway's own and what they allocate. Its `--help` lists its measurements; without one it makes them all, the last of them
-    /// in a virtual machine with kernel 6.1.
+    /// What to measure: `nftables`, whose `--help` lists its measurements; without one it makes them all, the last of them
+    /// in a virtual machine with kernel 6.1. Or `micro`: each step of portway's own, and what one event allocates.
     dataplane: String,
     /// Measures in a virtual machine with this kernel, such as 6.1: `sync` with 1,000 Services, if nothing is named.
     #[arg(long)]
