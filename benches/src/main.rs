@@ -13,8 +13,8 @@ mod report;
 mod results;
 mod stage;
 mod statistics;
-#[cfg_attr(not(test), expect(dead_code, reason = "long measurements come next"))]
 mod stop;
+mod sync;
 
 use std::process::ExitCode;
 
@@ -37,6 +37,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Dataplane {
+    /// How long until a change of the cluster reaches packets, for portway in each mode and any other proxy.
+    Sync(sync::Options),
     /// The nftables dataplane.
     Nftables(nftables::Options),
     /// The iptables dataplane.
@@ -52,6 +54,7 @@ enum Dataplane {
 
 fn main() -> Result<ExitCode> {
     match Arguments::parse().dataplane {
+        Dataplane::Sync(options) => sync::run(&options),
         Dataplane::Nftables(options) => nftables::run(&options),
         Dataplane::Iptables(options) => iptables::run(&options),
         Dataplane::Compare(options) => results::compare::run(&options),

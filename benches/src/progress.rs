@@ -28,7 +28,6 @@ impl Progress {
     }
 
     /// Nothing done yet of steps that will take about `seconds` together. See [`Progress::begin`].
-    #[expect(dead_code, reason = "long measurements come next")]
     pub(crate) fn of(seconds: f64) -> Self {
         Self::with(ProgressBar::new(1000), seconds, "{elapsed_precise} {bar:24} {left} {msg}")
     }

@@ -33,7 +33,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Reads a server's line.
-    pub(crate) fn parse(line: &str) -> Self {
+    pub fn parse(line: &str) -> Self {
         let mut words = line.split_whitespace();
         let parsed = (|| {
             let backend = words.next()?.to_owned();
@@ -44,7 +44,8 @@ impl Outcome {
         parsed.unwrap_or_else(|| Outcome::Failed(format!("answered {line:?}")))
     }
 
-    fn of_error(error: &io::Error) -> Self {
+    /// What an error of a socket means.
+    pub fn of_error(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Outcome::Refused,
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outcome::TimedOut,

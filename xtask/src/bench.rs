@@ -1,4 +1,4 @@
-//! `cargo xtask bench nftables`: builds the measuring program and runs it, here and in a virtual machine.
+//! `cargo xtask bench`: builds the measuring program and runs it, here and for `nftables` in a virtual machine too.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -12,7 +12,8 @@ use crate::{packages, tool, vm};
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// What to measure: `nftables`, whose `--help` lists its measurements; without one it makes them all, the last of them
+    /// What to measure: `sync`, how long until a change reaches packets, for any proxy. Or `nftables`, whose `--help` lists
+    /// its measurements; without one it makes them all, the last of them
     /// in a virtual machine with kernel 6.1. Or `micro`: each step of portway's own, and what one event allocates.
     dataplane: String,
     /// Measures in a virtual machine with this kernel, such as 6.1: `sync` with 1,000 Services, if nothing is named.
@@ -47,7 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     command.extend(["--commit".into(), commit.unwrap_or_default().trim().into()]);
     match &options.kernel {
         Some(kernel) => in_vm(kernel, command, &options.arguments),
-        None if options.arguments.is_empty() => {
+        None if options.dataplane == "nftables" && options.arguments.is_empty() => {
             let here = status(&command)?;
             let there = in_vm(OLD_KERNEL, command, &[])?;
             Ok(if here == ExitCode::SUCCESS { there } else { here })

@@ -14,7 +14,6 @@ pub(crate) mod plot;
 mod summary;
 
 pub(crate) use cell::{Cell, Line, Run, Setting, Unit};
-#[expect(unused_imports, reason = "what measures into results files comes next")]
 pub(crate) use conclude::conclude;
 pub(crate) use file::{Results, Writer};
 

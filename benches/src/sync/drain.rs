@@ -1,0 +1,92 @@
+//! `drain`: a node is drained. A hundred Services lose one of their two pods each, in as many events, one after the other
+//! without a pause; from the last event to the end of the last connection that reached one of the pods that are gone.
+//!
+//! Each Service keeps a pod, so no connection may fail meanwhile. That no connection reached a pod that is gone is
+//! believed after two seconds and 2,000 connections without one.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::series::Series;
+use super::trial::Trial;
+use super::truth::Id;
+
+const PODS: usize = 100;
+const DRAINS: usize = 3;
+const QUIET: Duration = Duration::from_secs(2);
+const QUIET_CONNECTIONS: u64 = 2000;
+
+/// Drains, lets the pods come back elsewhere, and drains again.
+pub(crate) fn measure(trial: &mut Trial<'_>) -> Result<()> {
+    let limit = trial.limits.event;
+    let mut series = Series::new(trial.limits.budget);
+    let ids: Vec<Id> = (0..PODS).map(|_| trial.site.add_watched(2)).collect::<Result<_>>()?;
+    trial.site.watch.focus(&ids);
+    let mut version = 1;
+    let mut done = 0;
+    while trial.goes_on(&mut series, done, DRAINS) {
+        done += 1;
+        if let Some(id) = unserved(trial, &ids, version)? {
+            let name = trial.site.watch.truth().name(id).to_owned();
+            series.fail(format!("drain {done}: {name} did not come within {limit:?}"));
+            break;
+        }
+        let mut gone = Vec::new();
+        let mut last = Instant::now();
+        for id in &ids {
+            let backends = trial.site.backends(*id);
+            gone.push(backends[0]);
+            last = trial.site.replace(*id, &backends[1..])?.1.at;
+        }
+        let end = quiet(trial, &gone, last);
+        series.take(last, end, || format!("drain {done}: pods that were gone were still reached after {limit:?}"));
+        for id in &ids {
+            trial.site.watch.truth().settle(*id);
+        }
+        // As many pods come back; what follows is that the new ones answer.
+        for id in &ids {
+            let backends = [trial.site.new_backends(1), trial.site.backends(*id)].concat();
+            version = trial.site.replace(*id, &backends)?.0;
+        }
+    }
+    trial.site.watch.focus(&[]);
+    for id in ids {
+        trial.site.delete(id)?;
+    }
+    trial.record_series("drain", &[], series)
+}
+
+/// A Service whose version has not been seen in time.
+fn unserved(trial: &mut Trial<'_>, ids: &[Id], version: u64) -> Result<Option<Id>> {
+    let end = Instant::now() + trial.limits.event;
+    for id in ids {
+        let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        if trial.wait(*id, version, left)?.is_none() {
+            return Ok(Some(*id));
+        }
+    }
+    Ok(None)
+}
+
+/// The end of the last connection to one of these pods, or `sent` if all were before it; `None` if they do not cease.
+fn quiet(trial: &Trial<'_>, gone: &[IpAddr], sent: Instant) -> Option<Instant> {
+    let mut last = sent;
+    let mut connections = trial.site.watch.focused();
+    loop {
+        std::thread::sleep(Duration::from_millis(20));
+        let newest = trial.site.watch.answers(gone).iter().map(|answers| answers.last).max();
+        if let Some(newest) = newest.filter(|newest| *newest > last) {
+            last = newest;
+            connections = trial.site.watch.focused();
+        }
+        let since = trial.site.watch.focused() - connections;
+        if last.elapsed() > QUIET && since > QUIET_CONNECTIONS {
+            return Some(last);
+        }
+        if sent.elapsed() > trial.limits.event + QUIET || trial.stop.is_set() {
+            return None;
+        }
+    }
+}

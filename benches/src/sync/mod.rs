@@ -1,0 +1,215 @@
+//! `sync`: how long until a change of the cluster reaches packets, what it costs, and how that grows, for any proxy.
+//!
+//! Each *job* is one proxy at one cluster size and pacing setting: a test API server with the objects, a node made of
+//! network namespaces, the proxy as a process on it, and clients in pods that watch ([`watch`]) and have every connection
+//! judged ([`truth`]). All is measured from outside, from the moment the API server hands the event to the watchers'
+//! connections ([`portway_testbed::apiserver::Sent`]) until traffic shows it. Repeats stand outermost and proxies
+//! innermost, so that what drifts on the machine meets all alike.
+
+mod account;
+mod churn;
+mod drain;
+mod hail;
+mod options;
+mod plan;
+mod proxy;
+mod replace;
+mod replay;
+mod restart;
+mod rolling;
+mod series;
+mod services;
+mod site;
+mod start;
+mod trial;
+mod truth;
+mod watch;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use portway_testbed::apiserver::Synthetic;
+
+use self::plan::{Job, Limits, Part};
+use self::proxy::Candidate;
+use self::site::Site;
+use self::trial::Trial;
+use crate::progress::Progress;
+use crate::results::{Cell, Run, Setting, Writer, conclude, machine};
+use crate::stop::Stop;
+
+pub(crate) use self::options::Options;
+
+/// Measures. Fails if anything that was asked for could not be measured, an event was lost or a connection misdirected.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let stop = Stop::on_signals()?;
+    let mut run = Run::here("sync", &options.commit);
+    let (candidates, problems) = able(options, &stop)?;
+    for candidate in &candidates {
+        let version = machine::version(candidate.program(), "--version").unwrap_or_else(|| "unknown".to_owned());
+        run.tools.insert(candidate.name.clone(), version);
+    }
+    let mut writer = Writer::create(options.out.as_deref(), run)?;
+    for (name, problem) in problems {
+        writer.cell(Cell {
+            measurement: "start-complete".to_owned(),
+            proxy: name,
+            failures: vec![problem],
+            ..Cell::default()
+        })?;
+    }
+    let limits = options.limits();
+    let settings = options.settings();
+    let has_setting = |candidate: usize, setting| candidates[candidate].has_setting(setting);
+    for candidate in candidates.iter().filter(|candidate| !candidate.has_setting(Setting::Minimum)) {
+        if settings.contains(&Setting::Minimum) {
+            eprintln!("{}: no {{min-sync-period}} in its command, so not at the minimum", candidate.name);
+        }
+    }
+    let sizes = if options.trace.is_some() { vec![replay::SIZE] } else { options.sizes() };
+    let jobs = plan::jobs(candidates.len(), &sizes, &settings, options.repeats, has_setting);
+    let parts = options.parts();
+    let guess = |job: &Job| match &options.trace {
+        Some(trace) => replay::guess(trace, options.pace),
+        None => Ok(parts.iter().map(|part| part.guess(job, &limits)).sum()),
+    };
+    let total = jobs.iter().map(guess).sum::<Result<f64>>()?;
+    let progress = Progress::of(total);
+    for (index, job) in jobs.iter().enumerate() {
+        if stop.is_set() {
+            break;
+        }
+        let candidate = &candidates[job.candidate];
+        let title = format!("{}/{} {}", index + 1, jobs.len(), title(job, candidate));
+        let outcome = match &options.trace {
+            Some(trace) => {
+                progress.begin(&title, guess(job)?);
+                replay::job(trace, options.pace, job, candidate, &limits, &stop, &mut writer)
+            }
+            None => one(job, candidate, &limits, &parts, &title, &progress, &stop, &mut writer),
+        };
+        if let Err(error) = outcome
+            && !stop.is_set()
+        {
+            writer.cell(failed(job, candidate, format!("{error:#}")))?;
+        }
+    }
+    drop(progress);
+    // Promises hold for the conditions that they were made for.
+    let verdict = verdict(&writer, &stop);
+    Ok(conclude(&writer, verdict, options.is_whole()))
+}
+
+/// One job: a new site, the proxy, and each part in turn.
+#[expect(clippy::too_many_arguments, reason = "one caller; a struct of them would be unpacked at once")]
+fn one(
+    job: &Job,
+    candidate: &Candidate,
+    limits: &Limits,
+    parts: &[Part],
+    title: &str,
+    progress: &Progress,
+    stop: &Stop,
+    writer: &mut Writer,
+) -> Result<()> {
+    progress.begin(format!("{title}: start"), Part::Start.guess(job, limits));
+    let shape = Synthetic::new(job.services, job.endpoints);
+    let site = Site::new(shape, |store| Ok(shape.fill(store)?), candidate)?;
+    let mut trial = Trial::new(job, candidate, limits, site, stop, writer)?;
+    let outcome = all(&mut trial, parts, title, progress);
+    trial.finish().and(outcome)
+}
+
+fn all(trial: &mut Trial<'_>, parts: &[Part], title: &str, progress: &Progress) -> Result<()> {
+    trial.phase("start", start::measure)?;
+    for part in parts.iter().filter(|part| **part != Part::Start) {
+        let (name, work): (_, fn(&mut Trial<'_>) -> Result<()>) = match part {
+            Part::Start => continue,
+            Part::ReplaceIdle => ("replace-idle", replace::idle),
+            Part::ReplaceChurn => ("replace-churn", replace::under_churn),
+            Part::Services => ("services", services::measure),
+            Part::Rolling => ("rolling-update", rolling::measure),
+            Part::Drain => ("drain", drain::measure),
+            Part::Restart => ("restart", restart::measure),
+        };
+        if trial.stop.is_set() {
+            break;
+        }
+        progress.begin(format!("{title}: {name}"), part.guess(trial.job, trial.limits));
+        trial.phase(name, work).with_context(|| name.to_owned())?;
+    }
+    Ok(())
+}
+
+fn title(job: &Job, candidate: &Candidate) -> String {
+    let setting = match job.setting {
+        Setting::Default => "default pacing",
+        Setting::Minimum => "minimum pacing",
+    };
+    format!("{}, {} × {}, {setting}, repeat {}", candidate.name, job.services, job.endpoints, job.repeat)
+}
+
+/// A cell that says why there are no others.
+fn failed(job: &Job, candidate: &Candidate, why: String) -> Cell {
+    Cell {
+        measurement: "job".to_owned(),
+        proxy: candidate.name.clone(),
+        setting: job.setting,
+        services: job.services,
+        endpoints: job.endpoints,
+        repeat: job.repeat,
+        failures: vec![why],
+        ..Cell::default()
+    }
+}
+
+/// Who cannot be measured, and why.
+type Problem = (String, String);
+
+/// The candidates that can serve a small cluster, and for those that cannot but were asked for, why not. What was not
+/// asked for by name is left out with its reason.
+fn able(options: &Options, stop: &Stop) -> Result<(Vec<Candidate>, Vec<Problem>)> {
+    let (mut able, mut problems) = (Vec::new(), Vec::new());
+    for (candidate, is_named) in options.candidates()? {
+        if stop.is_set() {
+            break;
+        }
+        match serves(&candidate) {
+            Ok(()) => able.push(candidate),
+            Err(error) => {
+                eprintln!("{} cannot be measured here: {error:#}", candidate.name);
+                if is_named {
+                    problems.push((candidate.name, format!("{error:#}")));
+                }
+            }
+        }
+    }
+    ensure!(!able.is_empty() || stop.is_set(), "there is no proxy that can be measured here");
+    Ok((able, problems))
+}
+
+/// Whether a proxy serves a cluster of a few Services.
+fn serves(candidate: &Candidate) -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let shape = Synthetic::new(2, 1);
+    let mut site = Site::new(shape, |store| Ok(shape.fill(store)?), candidate)?;
+    let id = site.made_up(0);
+    site.watch.focus(&[id]);
+    let mut running = site.start(candidate, Setting::Default)?;
+    while running.started.elapsed() < LIMIT {
+        if site.watch.wait(id, 1, Duration::from_millis(20)).is_some() {
+            return Ok(());
+        }
+        running.check()?;
+    }
+    anyhow::bail!("it does not serve a cluster of 2 Services within {LIMIT:?}; it said:\n{}", running.tail())
+}
+
+/// Says that something was not as it should be, if it was not: the sentences are those of the cells.
+fn verdict(writer: &Writer, stop: &Stop) -> Result<()> {
+    stop.check()?;
+    let failed = writer.results().cells.iter().filter(|cell| !cell.failures.is_empty()).count();
+    ensure!(failed == 0, "{failed} measurements have failures");
+    Ok(())
+}
