@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use portway_dataplane::Dataplane as _;
-use portway_dataplane::iptables::TREE_ABOVE;
+use portway_dataplane::iptables::{TREE_ABOVE, accounting};
 use portway_dataplane::iptables::tool::Flavour;
 use serde_json::json;
 
@@ -60,7 +60,11 @@ fn cell(options: &Options, flavour: Flavour, services: usize, report: &mut Repor
         })?;
         ours.add(took);
         let file = file(&rules)?;
-        tools.add(Loopback::new()?.run(|| from_file(flavour, &file))?);
+        tools.add(Loopback::new()?.run(|| -> Result<_> {
+            // The rules name counters, which live in the namespace and not in the file.
+            let _ = accounting::create();
+            from_file(flavour, &file)
+        })?);
         last = Some((loopback, dataplane));
         if took > LONG {
             break;

@@ -29,31 +29,34 @@ impl Missing {
 }
 
 /// What has to be written if `kernel` is there and `wanted` is wanted.
-pub(super) fn missing(kernel: &Tables, wanted: &Tables) -> Missing {
+pub(super) fn missing(kernel: &Tables, mut wanted: Tables) -> Missing {
     let mut delta = Delta::new();
     let empty = BTreeMap::new();
     for table in Table::ALL {
-        let (there, here) = (kernel.get(&table).unwrap_or(&empty), wanted.get(&table).unwrap_or(&empty));
+        let there = kernel.get(&table).unwrap_or(&empty);
+        let here = wanted.remove(&table).unwrap_or_default();
         let used = used_by_others(there, |chain| here.contains_key(chain) || is_removable(chain));
         let mut chains = BTreeMap::new();
-        for (name, rules) in here {
-            if there.get(name).is_some_and(|there| equal(name, there, rules)) {
-                continue;
-            }
-            let mut after = rules.clone();
-            if name == MERGED {
-                let others = there.get(name).into_iter().flatten().filter(|rule| !rules.contains(rule));
-                after.splice(0..0, others.cloned());
-            }
-            chains.insert(name.clone(), ChainChange { before: there.get(name).cloned(), after: Some(after) });
-        }
-        for (name, rules) in there.iter().filter(|(name, _)| !here.contains_key(*name) && is_removable(name)) {
+        let stale = there.iter().filter(|(name, _)| !here.contains_key(*name) && is_removable(name));
+        for (name, rules) in stale {
             // The kernel does not delete a chain that others' rules lead to. Empty, it does no harm, and it goes when
             // they do.
             let after = used.contains(name.as_str()).then(Vec::new);
             if after.as_ref() != Some(rules) {
                 chains.insert(name.clone(), ChainChange { before: Some(rules.clone()), after });
             }
+        }
+        for (name, mut rules) in here {
+            let before = there.get(&name);
+            if before.is_some_and(|there| equal(&name, there, &rules)) {
+                continue;
+            }
+            if name == MERGED {
+                let others = before.into_iter().flatten().filter(|rule| !rules.contains(rule)).cloned();
+                let others: Vec<String> = others.collect();
+                rules.splice(0..0, others);
+            }
+            chains.insert(name, ChainChange { before: before.cloned(), after: Some(rules) });
         }
         if !chains.is_empty() {
             delta.insert(table, chains);

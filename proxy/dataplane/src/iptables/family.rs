@@ -131,11 +131,16 @@ impl FamilyTables {
 
     /// Reads the kernel and compares.
     fn missing(&mut self) -> Result<Missing, DataplaneError> {
-        let kernel = restore::parse_save(&self.tool.save()?);
-        let wanted = self.wanted.tables();
+        // The tool lists while this renders.
+        let (saved, wanted) = std::thread::scope(|scope| {
+            let saving = scope.spawn(|| self.tool.save());
+            let wanted = self.wanted.tables();
+            (saving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), wanted)
+        });
+        let kernel = restore::parse_save(&saved?);
         let rules = |table: &Table| wanted.get(table).map_or(0, |chains| chains.values().map(Vec::len).sum());
         self.totals = Table::ALL.iter().map(|table| (*table, rules(table))).collect();
-        Ok(compare::missing(&kernel, &wanted))
+        Ok(compare::missing(&kernel, wanted))
     }
 
     /// Ends a write that got through.

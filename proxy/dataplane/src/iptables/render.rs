@@ -50,11 +50,9 @@ pub struct Chain {
     pub rules: Vec<String>,
 }
 
-/// Everything that one Service port puts into the two tables.
+/// What one Service port puts into the index chains of the two tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PortRules {
-    /// Chains of the nat table that are its own.
-    pub chains: Vec<Chain>,
+pub struct IndexRules {
     /// Rules for KUBE-SERVICES of the nat table, each with the address it looks for.
     pub services: Vec<(IpAddr, Rule)>,
     /// Rules for KUBE-NODEPORTS of the nat table.
@@ -67,9 +65,19 @@ pub struct PortRules {
     pub filter_firewall: Vec<Rule>,
 }
 
-/// Renders one Service port.
-pub fn port(share: &PortShare, settings: &NodeSettings, options: &Options) -> PortRules {
-    Renderer { share, settings: settings.family(share.family), options, chains: PortChains::new(&share.name) }.render()
+/// The rules of one Service port that lead to its chains, or refuse.
+pub fn index(share: &PortShare, settings: &NodeSettings, options: &Options) -> IndexRules {
+    let renderer = Renderer::new(share, settings, options);
+    let mut rules = IndexRules::default();
+    for frontend in &share.frontends {
+        renderer.frontend(frontend, &mut rules);
+    }
+    rules
+}
+
+/// The chains of the nat table that are one Service port's own.
+pub fn chains(share: &PortShare, settings: &NodeSettings, options: &Options) -> Vec<Chain> {
+    Renderer::new(share, settings, options).chains()
 }
 
 /// Whether NodePorts answer at 127.0.0.0/8: for IPv4 alone, where that is asked for and the chosen addresses contain
@@ -122,38 +130,40 @@ struct Renderer<'a> {
     chains: PortChains,
 }
 
-impl Renderer<'_> {
-    fn render(&self) -> PortRules {
-        let mut rules = PortRules::default();
-        let uses = |verdict| {
-            self.share
-                .frontends
-                .iter()
-                .any(|frontend| Origin::ALL.iter().any(|o| frontend.route(*o).verdict == verdict))
-        };
-        if uses(Verdict::Cluster) {
-            rules.chains.push(self.class_chain(&self.chains.cluster, &self.share.cluster, Verdict::Cluster));
-        }
-        if uses(Verdict::Local) {
-            rules.chains.push(self.class_chain(&self.chains.local, &self.share.local, Verdict::Local));
-        }
-        rules.chains.extend(self.external_chain());
-        rules.chains.extend(self.firewall_chain());
-        for backend in self.endpoints() {
-            rules.chains.push(self.endpoint(backend));
-        }
-        for frontend in &self.share.frontends {
-            self.frontend(frontend, &mut rules);
-        }
-        rules
+/// An endpoint and its chain's name.
+type Endpoint<'a> = (&'a Backend, String);
+
+impl<'a> Renderer<'a> {
+    fn new(share: &'a PortShare, settings: &'a NodeSettings, options: &'a Options) -> Self {
+        Self { share, settings: settings.family(share.family), options, chains: PortChains::new(&share.name) }
     }
 
-    /// Everything reachable through a chain of this port: the union of the classes in use (contract TOPO-9).
-    fn endpoints(&self) -> Vec<&Backend> {
+    fn chains(&self) -> Vec<Chain> {
+        let uses = |verdict| {
+            let routes = |frontend: &Frontend| Origin::ALL.iter().any(|o| frontend.route(*o).verdict == verdict);
+            self.share.frontends.iter().any(routes)
+        };
+        let endpoints = self.endpoints();
+        let mut chains = Vec::with_capacity(endpoints.len() + 3);
+        if uses(Verdict::Cluster) {
+            let backends = &self.share.cluster;
+            chains.push(self.class_chain(&self.chains.cluster, backends, Verdict::Cluster, &endpoints));
+        }
+        if uses(Verdict::Local) {
+            chains.push(self.class_chain(&self.chains.local, &self.share.local, Verdict::Local, &endpoints));
+        }
+        chains.extend(self.external_chain());
+        chains.extend(self.firewall_chain());
+        chains.extend(endpoints.into_iter().map(|endpoint| self.endpoint(endpoint)));
+        chains
+    }
+
+    /// Everything reachable through a chain of this port, sorted: the union of the classes in use (contract TOPO-9).
+    fn endpoints(&self) -> Vec<Endpoint<'a>> {
         let mut all: Vec<&Backend> = self.share.cluster.iter().chain(self.share.local.iter()).collect();
         all.sort_unstable();
         all.dedup();
-        all
+        all.into_iter().map(|backend| (backend, endpoint_chain(&self.share.name, backend))).collect()
     }
 
     fn comment(&self, text: String) -> String {
@@ -161,8 +171,12 @@ impl Renderer<'_> {
     }
 
     /// KUBE-SVC or KUBE-SVL: masquerade of cluster IP traffic, then affinity, then chance (contract IPT-4).
-    fn class_chain(&self, name: &str, backends: &[Backend], class: Verdict) -> Chain {
-        let mut rules = Vec::new();
+    fn class_chain(&self, name: &str, backends: &[Backend], class: Verdict, endpoints: &[Endpoint<'_>]) -> Chain {
+        let mut rules = Vec::with_capacity(backends.len() + 1);
+        let chain_of = |backend: &Backend| {
+            let known = endpoints.binary_search_by_key(&backend, |(known, _)| known);
+            known.map_or_else(|_| endpoint_chain(&self.share.name, backend), |at| endpoints[at].1.clone())
+        };
         for frontend in self.share.frontends.iter().filter(|f| f.kind == FrontendKind::ClusterIp) {
             if frontend.route(Origin::Outside).verdict == class {
                 self.cluster_ip_masquerade(name, frontend, &mut rules);
@@ -171,7 +185,7 @@ impl Renderer<'_> {
         let port = &self.share.name;
         if let Some(affinity) = self.share.affinity {
             for backend in backends {
-                let chain = endpoint_chain(port, backend);
+                let chain = chain_of(backend);
                 let recent = format!(
                     "-m recent --rcheck --seconds {} --reap --name {chain} --mask {} --rsource",
                     affinity.timeout_seconds,
@@ -186,7 +200,7 @@ impl Renderer<'_> {
             if let Some(probability) = rule::probability(index, backends.len()) {
                 rule = rule.matching(probability);
             }
-            rules.push(rule.jump(endpoint_chain(port, backend)).line(name));
+            rules.push(rule.jump(chain_of(backend)).line(name));
         }
         Chain { name: name.to_owned(), rules }
     }
@@ -282,9 +296,8 @@ impl Renderer<'_> {
     }
 
     /// KUBE-SEP: one endpoint (contract MASQ-5, AFF-1).
-    fn endpoint(&self, backend: &Backend) -> Chain {
+    fn endpoint(&self, (backend, name): Endpoint<'_>) -> Chain {
         let port = &self.share.name;
-        let name = endpoint_chain(port, backend);
         let comment = self.comment(port.to_string());
         let hairpin = Rule::new().source(rule::single(backend.address)).comment(&comment).jump("KUBE-MARK-MASQ");
         let mut dnat = Rule::new()
@@ -311,7 +324,7 @@ impl Renderer<'_> {
     }
 
     /// The rules of one frontend in the index chains.
-    fn frontend(&self, frontend: &Frontend, rules: &mut PortRules) {
+    fn frontend(&self, frontend: &Frontend, rules: &mut IndexRules) {
         let port = &self.share.name;
         let outside = frontend.route(Origin::Outside);
         let what = match frontend.kind {

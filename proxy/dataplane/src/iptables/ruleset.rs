@@ -12,7 +12,7 @@ use portway_model::{
 
 use super::accounting::INVALID_DROPPED;
 use super::dispatch::{Chains, Dispatch};
-use super::render::{self, Options, PortRules};
+use super::render::{self, IndexRules, Options};
 use super::rule::Rule;
 
 /// The tables that portway writes to.
@@ -312,7 +312,7 @@ impl Ruleset {
     fn index_service(&mut self, share: &ServiceShare, put: bool) {
         let options = self.options();
         for port in share.ports.iter().filter(|port| port.family == self.family) {
-            let rules = render::port(port, &self.settings, &options);
+            let rules = render::index(port, &self.settings, &options);
             for (place, (address, rule)) in rules.services.into_iter().enumerate() {
                 self.dispatch.set(address, (port.name.clone(), place), put.then_some(rule));
             }
@@ -348,11 +348,9 @@ impl Ruleset {
     fn touched(&self, change: &Change) -> Touched {
         let options = self.options();
         let mut touched = Touched::default();
-        let render = |share: &Option<Arc<ServiceShare>>| -> (Vec<PortRules>, Option<u16>) {
+        let render = |share: &Option<Arc<ServiceShare>>| -> (Vec<IndexRules>, Option<u16>) {
             let Some(share) = share else { return (Vec::new(), None) };
-            let mut rules: Vec<PortRules> =
-                self.ports(share).map(|port| render::port(port, &self.settings, &options)).collect();
-            rules.iter_mut().for_each(|rules| rules.chains.clear());
+            let rules = self.ports(share).map(|port| render::index(port, &self.settings, &options)).collect();
             (rules, share.health_check.map(|check| check.port))
         };
         for service in &change.services {
@@ -401,9 +399,8 @@ impl Ruleset {
     fn service_chains(&self, share: &ServiceShare, nat: &mut Chains) {
         let options = self.options();
         for port in self.ports(share) {
-            nat.extend(
-                render::port(port, &self.settings, &options).chains.into_iter().map(|chain| (chain.name, chain.rules)),
-            );
+            let chains = render::chains(port, &self.settings, &options);
+            nat.extend(chains.into_iter().map(|chain| (chain.name, chain.rules)));
         }
     }
 

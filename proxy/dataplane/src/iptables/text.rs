@@ -15,7 +15,7 @@ pub fn text(plan: &Plan, config: &Config) -> String {
     for (family, tool) in [(Family::V4, "iptables-restore"), (Family::V6, "ip6tables-restore")] {
         let mut ruleset = Ruleset::new(family, config.options.clone(), config.tree_above);
         ruleset.load(plan);
-        let missing = compare::missing(&Tables::new(), &ruleset.tables());
+        let missing = compare::missing(&Tables::new(), ruleset.tables());
         text += &format!("# {family}: {tool} --noflush\n");
         text += &restore::script(&missing.delta, &missing.jumps, &BTreeSet::new()).text;
     }
