@@ -7,6 +7,7 @@ mod bars;
 mod iptables;
 mod loopback;
 mod nftables;
+mod path;
 mod progress;
 mod report;
 #[expect(dead_code, reason = "what measures into results files comes next")]
@@ -39,6 +40,8 @@ struct Arguments {
 enum Dataplane {
     /// How long until a change of the cluster reaches packets, for portway in each mode and any other proxy.
     Sync(sync::Options),
+    /// What packets pay for a Service's address beside the endpoint's own, for portway in each mode and any other proxy.
+    Path(path::Options),
     /// The nftables dataplane.
     Nftables(nftables::Options),
     /// The iptables dataplane.
@@ -55,6 +58,7 @@ enum Dataplane {
 fn main() -> Result<ExitCode> {
     match Arguments::parse().dataplane {
         Dataplane::Sync(options) => sync::run(&options),
+        Dataplane::Path(options) => path::run(&options),
         Dataplane::Nftables(options) => nftables::run(&options),
         Dataplane::Iptables(options) => iptables::run(&options),
         Dataplane::Compare(options) => results::compare::run(&options),

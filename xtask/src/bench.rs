@@ -1,10 +1,11 @@
 //! `cargo xtask bench`: builds the measuring program and runs it, here and for `nftables` in a virtual machine too.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{packages, tool, vm};
 
@@ -12,10 +13,11 @@ use crate::{packages, tool, vm};
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// What to measure: `sync`, how long until a change reaches packets, for any proxy. Or `nftables`, whose `--help` lists
-    /// its measurements; without one it makes them all, the last of them
-    /// in a virtual machine with kernel 6.1. Or `micro`: each step of portway's own, and what one event allocates.
-    dataplane: String,
+    /// What to do. `sync`: how long until a change reaches packets, for any proxy. `path`: what packets pay for a Service's
+    /// address. `compare` and `plot` read what these left. `nftables`, `iptables`: portway's dataplanes; `nftables` alone
+    /// makes all of its measurements, the last of them in a virtual machine with kernel 6.1. `micro`: each step of
+    /// portway's own, and what one event allocates. Each but `micro` has its own `--help`.
+    bench: String,
     /// Measures in a virtual machine with this kernel, such as 6.1: `sync` with 1,000 Services, if nothing is named.
     #[arg(long)]
     kernel: Option<String>,
@@ -35,7 +37,7 @@ const IN_VM: &[&str] = &["sync", "--sizes", "100x2,1000x2", "--baseline", "1000"
 
 /// Builds for release, then measures.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    if options.dataplane == "micro" {
+    if options.bench == "micro" {
         return micro(&options.arguments);
     }
     packages::ensure(packages::BENCH)?;
@@ -44,18 +46,22 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     tool::run(tool::cargo(&["build", "--release", "--bins"]).args(programs))?;
     let commit = tool::output(Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(tool::root()));
     let program = tool::target().join("release/portway-bench");
-    let mut command: Vec<OsString> = vec![program.into(), options.dataplane.clone().into()];
-    command.extend(["--commit".into(), commit.unwrap_or_default().trim().into()]);
+    let mut command: Vec<OsString> = vec![program.into(), options.bench.clone().into()];
+    if !matches!(options.bench.as_str(), "compare" | "plot") {
+        command.extend(["--commit".into(), commit.unwrap_or_default().trim().into()]);
+    }
     match &options.kernel {
         Some(kernel) => in_vm(kernel, command, &options.arguments),
-        None if options.dataplane == "nftables" && options.arguments.is_empty() => {
+        None if options.bench == "nftables" && options.arguments.is_empty() => {
             let here = status(&command)?;
             let there = in_vm(OLD_KERNEL, command, &[])?;
             Ok(if here == ExitCode::SUCCESS { there } else { here })
         }
         None => {
             command.extend(options.arguments.iter().cloned());
-            status(&command)
+            // In this program's place, so that Ctrl-C and the exit status are the measuring program's own.
+            let error = Command::new(&command[0]).args(&command[1..]).exec();
+            Err(error).with_context(|| format!("cannot run {}", command[0].display()))
         }
     }
 }

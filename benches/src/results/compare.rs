@@ -10,7 +10,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 
 use super::figures::{median, number, ratio};
-use super::group::Key;
+use super::group::{Key, ROUTE};
 use super::summary::samples;
 use super::{Cell, Results, Run, Unit};
 use crate::statistics::Ratio;
@@ -224,7 +224,8 @@ fn text(changes: &[Change], all: bool, width: usize) -> String {
             let [times, low, high] = [ratio.ratio, ratio.low, ratio.high].map(number);
             format!("×{times} [{low}–{high}]")
         });
-        let name = format!("{}\n{}", change.key.measurement, change.key.place());
+        let route = change.key.labels.get(ROUTE).map_or_else(String::new, |route| format!(", {ROUTE} {route}"));
+        let name = change.key.lines() + &route;
         table.add_row([name, change.proxy.clone(), medians, ratio, change.verdict.to_string()]);
     }
     let mut text = if table.is_empty() { String::new() } else { format!("{table}\n") };

@@ -62,6 +62,32 @@ pub(crate) fn spread(repeats: &[&Cell], share: f64) -> Option<Spread> {
 ///
 /// `None` without samples, or where the lower median is 0.
 pub(crate) fn ratio(below: &[&[f64]], above: &[&[f64]]) -> Option<Ratio> {
+    let freedom = (below.len() + above.len()).saturating_sub(2);
+    bootstrap(below, above, freedom, |random| {
+        let mut draw = |repeats: &[&[f64]]| (0..repeats.len()).map(|_| random.usize(..repeats.len())).collect();
+        [draw(below), draw(above)]
+    })
+}
+
+/// The same for what was measured in turn within each repeat, as many repeats of either: what disturbed a repeat disturbed
+/// both, so they are drawn in pairs.
+pub(crate) fn paired_ratio(below: &[&[f64]], above: &[&[f64]]) -> Option<Ratio> {
+    if below.len() != above.len() {
+        return ratio(below, above);
+    }
+    bootstrap(below, above, below.len().saturating_sub(1), |random| {
+        let drawn: Vec<usize> = (0..below.len()).map(|_| random.usize(..below.len())).collect();
+        [drawn.clone(), drawn]
+    })
+}
+
+/// `draw` says which repeats of either side a draw has; `freedom` is that of Student's distribution.
+fn bootstrap(
+    below: &[&[f64]],
+    above: &[&[f64]],
+    freedom: usize,
+    mut draw: impl FnMut(&mut fastrand::Rng) -> [Vec<usize>; 2],
+) -> Option<Ratio> {
     let whole = |repeats: &[&[f64]]| median(&mut repeats.concat());
     let (low, high) = (whole(below)?, whole(above)?);
     if low == 0.0 {
@@ -69,21 +95,20 @@ pub(crate) fn ratio(below: &[&[f64]], above: &[&[f64]]) -> Option<Ratio> {
     }
     // The seed is fixed: the same samples give the same interval.
     let mut random = fastrand::Rng::with_seed(1);
-    let mut draw = |repeats: &[&[f64]]| {
-        let mut drawn = Vec::with_capacity(repeats.iter().map(|repeat| repeat.len()).sum());
-        for _ in 0..repeats.len() {
-            let repeat = repeats[random.usize(..repeats.len())];
-            drawn.extend((0..repeat.len()).map(|_| repeat[random.usize(..repeat.len())]));
-        }
-        median(&mut drawn)
+    let resampled = |repeats: &[&[f64]], chosen: &[usize], random: &mut fastrand::Rng| {
+        let drawn = chosen.iter().flat_map(|&index| std::iter::repeat_n(repeats[index], repeats[index].len()));
+        median(&mut drawn.map(|repeat| repeat[random.usize(..repeat.len())]).collect::<Vec<_>>())
     };
     let mut draws: Vec<f64> = (0..DRAWS)
-        .filter_map(|_| Some((draw(below)?, draw(above)?)))
-        .map(|(below, above)| above / below)
+        .filter_map(|_| {
+            let [chosen_below, chosen_above] = draw(&mut random);
+            let lower = resampled(below, &chosen_below, &mut random)?;
+            Some(resampled(above, &chosen_above, &mut random)? / lower)
+        })
         .filter(|ratio| ratio.is_finite())
         .collect();
     draws.sort_by(f64::total_cmp);
-    let (ratio, widening) = (high / low, widening(below.len(), above.len()));
+    let (ratio, widening) = (high / low, widening(below.len(), above.len(), freedom));
     let end = |share| {
         let end = percentile_of_sorted(&draws, share)?;
         // As a factor, since a ratio and its inverse are the same news.
@@ -94,14 +119,13 @@ pub(crate) fn ratio(below: &[&[f64]], above: &[&[f64]]) -> Option<Ratio> {
 }
 
 /// By how much a bootstrap over this many repeats of either side is too narrow.
-fn widening(below: usize, above: usize) -> f64 {
+fn widening(below: usize, above: usize, freedom: usize) -> f64 {
     /// The 97.5th percentile of Student's distribution with 1, 2, 3 … degrees of freedom.
     const STUDENT: [f64; 10] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23];
     const NORMAL: f64 = 1.96;
-    let freedom = below + above - 2;
     // A single repeat says nothing of the differences between repeats; its samples stand for themselves.
     let Some(repeats) = [below, above].into_iter().filter(|repeats| *repeats > 1).min() else { return 1.0 };
-    let student = STUDENT.get(freedom - 1).copied().unwrap_or(NORMAL + 2.5 / freedom as f64);
+    let student = STUDENT.get(freedom.saturating_sub(1)).copied().unwrap_or(NORMAL + 2.5 / freedom as f64);
     // The variance of draws among n is short by (n - 1) / n.
     student / NORMAL * (repeats as f64 / (repeats - 1) as f64).sqrt()
 }
@@ -195,6 +219,18 @@ mod tests {
         assert!(narrow.low > 0.97 && narrow.high < 1.03, "{narrow:?}");
         assert!(wide.low < 0.75 && wide.high > 1.25, "{wide:?}");
         assert!(ratio(&[&[0.0]], &[&[1.0]]).is_none());
+    }
+
+    #[test]
+    fn pairs_cancel_what_disturbs_both() {
+        let base: Vec<f64> = (0..200).map(|i| 100.0 + f64::from(i % 10)).collect();
+        let by = |factor: f64| base.iter().map(|value| value * factor).collect::<Vec<_>>();
+        let (below, above) = ([0.5, 0.8, 1.0, 1.6, 2.5].map(by), [0.6, 0.96, 1.2, 1.92, 3.0].map(by));
+        let (below, above) = (below.each_ref().map(Vec::as_slice), above.each_ref().map(Vec::as_slice));
+        let (alone, paired) = (ratio(&below, &above), paired_ratio(&below, &above));
+        let (alone, paired) = (alone.expect("a ratio"), paired.expect("a ratio"));
+        assert!(paired.low > 1.1 && paired.high < 1.3, "{paired:?}");
+        assert!(alone.low < 0.8 && alone.high > 1.8, "{alone:?}");
     }
 
     #[test]

@@ -50,11 +50,25 @@ impl Key {
         }
     }
 
-    /// The size, the pacing and the labels, as a second line below the measurement's name.
+    /// The size and the pacing.
     pub(crate) fn place(&self) -> String {
-        let size = format!("{} × {}", number(self.services as f64), number(self.endpoints as f64));
-        let labels = self.labels.iter().map(|(name, value)| format!("{name} {value}"));
-        std::iter::once(size).chain([self.setting.to_string()]).chain(labels).collect::<Vec<_>>().join(", ")
+        format!("{} × {}, {}", number(self.services as f64), number(self.endpoints as f64), self.setting)
+    }
+
+    /// The labels, but for the route.
+    pub(crate) fn labels(&self) -> Option<String> {
+        let labels = self.labels.iter().filter(|(name, _)| *name != ROUTE);
+        let labels: Vec<String> = labels.map(|(name, value)| format!("{name} {value}")).collect();
+        (!labels.is_empty()).then(|| labels.join(", "))
+    }
+
+    /// The name of the measurement, its place and its labels, a line each.
+    pub(crate) fn lines(&self) -> String {
+        [Some(self.measurement.clone()), Some(self.place()), self.labels()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// The same measurement without any proxy in its way.
@@ -70,7 +84,8 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", self.measurement, self.place())
+        f.write_str(&self.lines().replace('\n', ", "))?;
+        self.labels.get(ROUTE).map_or(Ok(()), |route| write!(f, ", {ROUTE} {route}"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 
-use super::figures::{median, number, ratio, spread};
+use super::figures::{median, number, paired_ratio, spread};
 use super::group::{DIRECT, Key, ROUTE, Row, proxies, rows};
 use super::{Cell, Results, Unit};
 
@@ -29,6 +29,9 @@ pub(crate) fn summary(results: &Results, width: usize) -> String {
     }
     text.push_str("(a–b) least and greatest of the repeats; n samples of all repeats together\n");
     text.push_str(&format!("× median over that of {first} in the same row\n"));
+    if rows.iter().any(|row| row.key.labels.contains_key(ROUTE)) {
+        text.push_str("vip/direct × [95 % interval] through a Service's address over straight to an endpoint\n");
+    }
     text
 }
 
@@ -47,8 +50,7 @@ fn table(rows: &[Row<'_>], first: &str, proxies: &[&str], width: usize) -> Table
         }
         let direct = row.key.direct().and_then(|key| by_key.get(&key).copied());
         let cells = proxies.iter().map(|proxy| cell(row, direct, first, proxy));
-        let name = format!("{}\n{}", row.key.measurement, row.key.place());
-        table.add_row(std::iter::once(name).chain(cells));
+        table.add_row(std::iter::once(row.key.lines()).chain(cells));
     }
     table
 }
@@ -85,7 +87,7 @@ fn cell(row: &Row<'_>, direct: Option<&Row<'_>>, first: &str, proxy: &str) -> St
     if failures > 0 || count == 0 {
         let comma = if counts.is_empty() { "" } else { ", " };
         counts.push_str(&format!("{comma}{failures} failed"));
-    } else if count > repeats.len() {
+    } else if count > repeats.len() && direct.is_none() {
         counts.push_str(", none failed");
     }
     lines.extend((!counts.is_empty()).then_some(counts));
@@ -118,10 +120,10 @@ fn tail(unit: Unit, repeats: &[&Cell]) -> String {
 /// A median beside that of the same without a proxy.
 fn over_direct(repeats: &[&Cell], direct: &[&Cell]) -> Option<String> {
     let below = samples(direct);
-    let ratio = ratio(&below, &samples(repeats))?;
+    let ratio = paired_ratio(&below, &samples(repeats))?;
     let median = median(&mut below.concat())?;
     let [times, low, high] = [ratio.ratio, ratio.low, ratio.high].map(number);
-    Some(format!("direct {}, vip/direct\n×{times} [{low}–{high}]", number(median)))
+    Some(format!("direct {}\nvip/direct ×{times} [{low}–{high}]", number(median)))
 }
 
 /// The samples of each repeat that has any.

@@ -10,16 +10,16 @@ mod account;
 mod churn;
 mod drain;
 mod hail;
-mod options;
+pub(crate) mod options;
 mod plan;
-mod proxy;
+pub(crate) mod proxy;
 mod replace;
 mod replay;
 mod restart;
 mod rolling;
 mod series;
 mod services;
-mod site;
+pub(crate) mod site;
 mod start;
 mod trial;
 mod truth;
@@ -45,7 +45,7 @@ pub(crate) use self::options::Options;
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let mut run = Run::here("sync", &options.commit);
-    let (candidates, problems) = able(options, &stop)?;
+    let (candidates, problems) = able(options.candidates()?, &stop)?;
     for candidate in &candidates {
         let version = machine::version(candidate.program(), "--version").unwrap_or_else(|| "unknown".to_owned());
         run.tools.insert(candidate.name.clone(), version);
@@ -165,13 +165,13 @@ fn failed(job: &Job, candidate: &Candidate, why: String) -> Cell {
 }
 
 /// Who cannot be measured, and why.
-type Problem = (String, String);
+pub(crate) type Problem = (String, String);
 
 /// The candidates that can serve a small cluster, and for those that cannot but were asked for, why not. What was not
 /// asked for by name is left out with its reason.
-fn able(options: &Options, stop: &Stop) -> Result<(Vec<Candidate>, Vec<Problem>)> {
+pub(crate) fn able(candidates: Vec<(Candidate, bool)>, stop: &Stop) -> Result<(Vec<Candidate>, Vec<Problem>)> {
     let (mut able, mut problems) = (Vec::new(), Vec::new());
-    for (candidate, is_named) in options.candidates()? {
+    for (candidate, is_named) in candidates {
         if stop.is_set() {
             break;
         }

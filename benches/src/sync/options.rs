@@ -31,15 +31,8 @@ The exit status is 0 if everything was measured, no event was lost and no connec
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Options {
-    /// Another proxy, beside portway: NAME=COMMAND. The command may hold {kubeconfig}, {node}, {mode}, {cluster-cidr} and
-    /// {min-sync-period}. With {mode}, it is measured in each mode. Words with {min-sync-period} are left out at the default
-    /// pacing; without any there is no minimum.
-    #[arg(long, value_name = "NAME=COMMAND")]
-    proxy: Vec<Template>,
-    /// Modes: nftables, iptables-legacy and iptables-nft (iptables on a node whose other rules are of that flavour),
-    /// iptables (on an empty node) [default: all that can run here].
-    #[arg(long, value_name = "MODE", value_delimiter = ',')]
-    mode: Vec<String>,
+    #[command(flatten)]
+    proxies: Proxies,
     /// Sizes of the cluster as SERVICESxENDPOINTS.
     #[arg(long, value_delimiter = ',', default_value = "1000x4,5000x4,10000x4")]
     sizes: Vec<Size>,
@@ -80,9 +73,6 @@ pub(crate) struct Options {
     /// How many times as fast as it was recorded the trace is replayed.
     #[arg(long, default_value_t = 1.0, requires = "trace")]
     pub(crate) pace: f64,
-    /// The portway program; by default the one beside this program.
-    #[arg(long)]
-    portway: Option<PathBuf>,
     /// What is measured, for the record.
     #[arg(long, default_value = "unknown")]
     pub(crate) commit: String,
@@ -95,16 +85,24 @@ pub(crate) struct Options {
     fault: Vec<String>,
 }
 
-/// See [`Setting`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Pacing {
-    /// As the proxy comes.
-    Default,
-    /// minSyncPeriod at its minimum.
-    Minimum,
+/// Which proxies are measured, alike for `sync` and `path`.
+#[derive(clap::Args)]
+pub(crate) struct Proxies {
+    /// Another proxy, beside portway: NAME=COMMAND. The command may hold {kubeconfig}, {node}, {mode}, {cluster-cidr} and
+    /// {min-sync-period}. With {mode}, it is measured in each mode. Words with {min-sync-period} are left out at the default
+    /// pacing; without any there is no minimum.
+    #[arg(long, value_name = "NAME=COMMAND")]
+    proxy: Vec<Template>,
+    /// Modes: nftables, iptables-legacy and iptables-nft (iptables on a node whose other rules are of that flavour),
+    /// iptables (on an empty node) [default: all that can run here].
+    #[arg(long, value_name = "MODE", value_delimiter = ',')]
+    mode: Vec<String>,
+    /// The portway program; by default the one beside this program.
+    #[arg(long)]
+    portway: Option<PathBuf>,
 }
 
-impl Options {
+impl Proxies {
     /// The proxies in each mode, in the order in which ratios are formed, and whether each was asked for by name.
     pub(crate) fn candidates(&self) -> Result<Vec<(Candidate, bool)>> {
         let chosen: Vec<&str> =
@@ -131,15 +129,32 @@ impl Options {
         let mut candidates = Vec::new();
         for (template, is_peer) in std::iter::once((&own, false)).chain(self.proxy.iter().map(|peer| (peer, true))) {
             let is_named = is_peer || !self.mode.is_empty();
-            for mut candidate in template.candidates(&modes) {
-                candidate.faults = self.faults(&candidate.name)?;
-                candidates.push((candidate, is_named));
-            }
+            candidates.extend(template.candidates(&modes).into_iter().map(|candidate| (candidate, is_named)));
         }
         let mut names: Vec<&str> = candidates.iter().map(|(candidate, _)| candidate.name.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             bail!("two proxies have the name {}", twice[0]);
+        }
+        Ok(candidates)
+    }
+}
+
+/// See [`Setting`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Pacing {
+    /// As the proxy comes.
+    Default,
+    /// minSyncPeriod at its minimum.
+    Minimum,
+}
+
+impl Options {
+    /// The proxies in each mode, see [`Proxies::candidates`], with what is wrong with the API server for them.
+    pub(crate) fn candidates(&self) -> Result<Vec<(Candidate, bool)>> {
+        let mut candidates = self.proxies.candidates()?;
+        for (candidate, _) in &mut candidates {
+            candidate.faults = self.faults(&candidate.name)?;
         }
         Ok(candidates)
     }
