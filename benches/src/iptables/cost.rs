@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use portway_dataplane::Dataplane as _;
-use portway_dataplane::iptables::{TREE_ABOVE, accounting};
 use portway_dataplane::iptables::tool::Flavour;
+use portway_dataplane::iptables::{TREE_ABOVE, accounting};
 use serde_json::json;
 
 use super::{Options, load, open};

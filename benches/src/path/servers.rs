@@ -161,3 +161,35 @@ fn sink(mut stream: TcpStream) -> io::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::ask;
+    use super::*;
+
+    #[test]
+    fn servers_are_asked_from_everywhere_by_every_measurement() {
+        if let Some(lacking) = portway_testbed::missing() {
+            println!("SKIPPED servers_are_asked_from_everywhere_by_every_measurement: needs {lacking}");
+            return;
+        }
+        let cluster = Cluster::new().expect("a cluster");
+        let servers = Servers::start(&cluster).expect("servers");
+        let at = |port: Port| [0, 1, 65_533].map(|number| SocketAddr::new(Servers::backend(number), port.at_backend()));
+        let slice = Duration::from_millis(10);
+        for host in ["pod-1-a", "node-1", "client"] {
+            cluster.host(host).run(|| {
+                let latencies = ask::connects(&at(Port::Connect), 20).expect("connections");
+                assert!(latencies.len() == 20 && latencies.iter().all(|latency| *latency > 0.0), "{latencies:?}");
+                assert!(ask::connection_rate(&at(Port::Connect), slice).expect("connections") > 100.0);
+                assert!(ask::request_rate(&at(Port::Echo), slice).expect("requests") > 100.0);
+                assert!(ask::throughput(&at(Port::Sink), slice).expect("bytes") > 10.0);
+            });
+        }
+        // Nobody is there who would have to be told that it is over.
+        drop(servers);
+        cluster.node().run(|| ask::connects(&at(Port::Connect), 1)).expect_err("the servers have ended");
+    }
+}
