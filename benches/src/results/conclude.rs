@@ -13,6 +13,15 @@ use crate::stop::{STATUS, Stopped};
 /// measuring ended: after Ctrl-C or an error, what came before it is shown all the same. `has_bars` tells whether promises
 /// hold for what was measured; with changed conditions they do not.
 pub(crate) fn conclude(writer: &Writer, measured: Result<()>, has_bars: bool) -> ExitCode {
+    end(writer, measured, has_bars, true)
+}
+
+/// The same without plots.
+pub(crate) fn conclude_plainly(writer: &Writer, measured: Result<()>, has_bars: bool) -> ExitCode {
+    end(writer, measured, has_bars, false)
+}
+
+fn end(writer: &Writer, measured: Result<()>, has_bars: bool, has_plots: bool) -> ExitCode {
     let results = writer.results();
     println!("{}", results.run.headline());
     print!("{}", summary::summary(results, super::width()));
@@ -23,7 +32,7 @@ pub(crate) fn conclude(writer: &Writer, measured: Result<()>, has_bars: bool) ->
     for failure in failures(results) {
         println!("{failure}");
     }
-    match plot::draw(results) {
+    match if has_plots { plot::draw(results) } else { Ok(Vec::new()) } {
         Ok(files) if files.is_empty() => {}
         Ok(files) => {
             println!("plots: {}", files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" "));

@@ -14,7 +14,7 @@ pub(crate) mod plot;
 mod summary;
 
 pub(crate) use cell::{Cell, Line, Run, Setting, Unit};
-pub(crate) use conclude::conclude;
+pub(crate) use conclude::{conclude, conclude_plainly};
 pub(crate) use file::{Results, Writer};
 
 /// Columns of text for tables: those of the terminal, as long as tables are readable in them.

@@ -36,7 +36,7 @@ use self::proxy::Candidate;
 use self::site::Site;
 use self::trial::Trial;
 use crate::progress::Progress;
-use crate::results::{Cell, Run, Setting, Writer, conclude, machine};
+use crate::results::{Cell, Run, Setting, Writer, conclude, conclude_plainly, machine};
 use crate::stop::Stop;
 
 pub(crate) use self::options::Options;
@@ -98,6 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     drop(progress);
     // Promises hold for the conditions that they were made for.
     let verdict = verdict(&writer, &stop);
+    let conclude = if options.no_plots { conclude_plainly } else { conclude };
     Ok(conclude(&writer, verdict, options.is_whole()))
 }
 

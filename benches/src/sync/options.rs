@@ -79,6 +79,9 @@ pub(crate) struct Options {
     /// Where the results go; by default a new file in target/bench.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
+    /// Draws no plots at the end.
+    #[arg(long)]
+    pub(crate) no_plots: bool,
     /// What is wrong with the API server while a proxy runs, NAME=hold:MS or NAME=drop:N (every event after N of a watch),
     /// for tests of this program.
     #[arg(long, value_name = "NAME=FAULT", hide = true)]

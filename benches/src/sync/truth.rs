@@ -47,6 +47,8 @@ struct Watched {
 struct Version {
     /// Who may answer; nobody if empty.
     backends: BTreeSet<IpAddr>,
+    /// When it was announced: just before its event was sent. Nothing before can show it.
+    since: Instant,
     /// For the first version: when it was followed. For past ones: when the next one was.
     at: Option<Instant>,
 }
@@ -75,7 +77,7 @@ impl Version {
 impl Truth {
     /// Begins to watch a Service that these backends answer.
     pub(crate) fn add(&mut self, name: String, address: SocketAddr, backends: impl IntoIterator<Item = IpAddr>) -> Id {
-        let version = Version { backends: backends.into_iter().collect(), at: None };
+        let version = Version { backends: backends.into_iter().collect(), since: Instant::now(), at: None };
         self.services.push(Watched { name, address, first: 0, versions: [version].into(), past: VecDeque::new() });
         Id(self.services.len() - 1)
     }
@@ -97,8 +99,12 @@ impl Truth {
 
     /// Says, before the event is sent, who is to answer from now on. Returns the number of the version.
     pub(crate) fn expect(&mut self, id: Id, backends: impl IntoIterator<Item = IpAddr>) -> u64 {
+        self.expect_since(id, backends, Instant::now())
+    }
+
+    fn expect_since(&mut self, id: Id, backends: impl IntoIterator<Item = IpAddr>, since: Instant) -> u64 {
         let service = &mut self.services[id.0];
-        service.versions.push_back(Version { backends: backends.into_iter().collect(), at: None });
+        service.versions.push_back(Version { backends: backends.into_iter().collect(), since, at: None });
         service.first + service.versions.len() as u64 - 1
     }
 
@@ -124,7 +130,10 @@ impl Truth {
         let backend = seen.outcome.backend().and_then(|name| name.parse().ok());
         // An answer of something that is no pod of the field is nobody's.
         let is_stranger = seen.outcome.backend().is_some() && backend.is_none();
-        let allowing = service.versions.iter().position(|version| !is_stranger && version.allows(backend));
+        let can_show = |(index, version): (usize, &Version)| {
+            !is_stranger && (index == 0 || version.since <= seen.shown) && version.allows(backend)
+        };
+        let allowing = service.versions.iter().enumerate().position(can_show);
         if let Some(index) = allowing {
             let is_new = index > 0 || service.versions[0].at.is_none();
             if is_new {
@@ -288,6 +297,23 @@ mod tests {
         assert_eq!(table.see(5, 6, answered(A)), Ok(false));
         assert_eq!(table.see(6, 7, Outcome::TimedOut), Ok(true));
         assert_eq!(table.see(8, 9, answered(A)), Err(Why::Stale));
+    }
+
+    #[test]
+    fn silence_from_before_a_service_came_does_not_show_that_it_went() {
+        let mut table = Table::new(&[]);
+        let at = |table: &Table, ms| table.start + Duration::from_millis(ms);
+        assert_eq!(table.see(0, 1, Outcome::Unreachable), Ok(true));
+        let (coming, going) = (at(&table, 10), at(&table, 100));
+        table.truth.expect_since(table.id, [ip(A)], coming);
+        assert_eq!(table.see(11, 12, answered(A)), Ok(true));
+        let gone = table.truth.expect_since(table.id, [], going);
+        // A packet of the fifth millisecond was dropped, which is known only now.
+        assert_eq!(table.see(5, 5, Outcome::TimedOut), Ok(false));
+        assert_eq!(table.truth.state(table.id, gone), State::Awaited);
+        assert_eq!(table.see(101, 102, answered(A)), Ok(false));
+        assert_eq!(table.see(50, 50, Outcome::TimedOut), Err(Why::Unanswered), "it was served then");
+        assert_eq!(table.see(103, 103, Outcome::TimedOut), Ok(true));
     }
 
     #[test]
