@@ -1,10 +1,12 @@
 //! The programs `iptables-save` and `iptables-restore`: which ones, and how they are run.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use portway_model::Family;
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::DataplaneError;
 
@@ -119,21 +121,12 @@ impl Tool {
     fn run(&self, program: &str, arguments: &[&str], input: Option<&str>) -> Result<String, DataplaneError> {
         let unusable = |source| DataplaneError::Unusable { what: program.to_owned(), source };
         let path = self.folder.as_ref().map_or_else(|| program.into(), |folder| folder.join(program));
-        let mut child = Command::new(path)
-            .args(arguments)
-            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(unusable)?;
-        let output = std::thread::scope(|scope| {
-            if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
-                // A tool that dies early closes its end; its status says more than the broken pipe.
-                scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
-            }
-            child.wait_with_output()
-        })
-        .map_err(unusable)?;
+        let stdin = match input {
+            // A file rather than a pipe: the tool reads it without a thread of ours that has to be woken for each piece.
+            Some(input) => input_file(input).map(Stdio::from).map_err(unusable)?,
+            None => Stdio::null(),
+        };
+        let output = Command::new(path).args(arguments).stdin(stdin).output().map_err(unusable)?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -141,6 +134,14 @@ impl Tool {
         let said = if said.trim().is_empty() { output.status.to_string() } else { said.trim().to_owned() };
         Err(DataplaneError::Kernel { operation: program.to_owned(), source: io::Error::other(said) })
     }
+}
+
+/// A file in memory that holds this text, to be read from its beginning.
+fn input_file(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create("iptables-restore", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
 }
 
 fn base(family: Family) -> &'static str {
