@@ -78,7 +78,7 @@ impl Iptables {
                 (Some(flavour), None) => Tool::of(family, flavour),
                 (None, _) => Tool::find(family)?,
             };
-            tool.save()?;
+            tool.mangle_chains()?;
             Ok::<_, DataplaneError>(FamilyTables::new(tool, &config))
         };
         let mut families = vec![open(Family::V4)?];

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use portway_model::Family;
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::restore::parse_save;
+use super::ruleset::{CANARY, Table};
 use crate::DataplaneError;
 
 /// The two kernels' interfaces that the tools come for.
@@ -46,25 +48,45 @@ pub struct Tool {
 
 impl Tool {
     /// Finds the tools that the node's other programs use: those whose rules hold kubelet's hint or canary, else those
-    /// that hold any rules at all, else what the plain name stands for (contract IPT-15).
+    /// with which an earlier start, or kube-proxy, has left its own canary, else those that hold most rules, else what
+    /// the plain name stands for (contract IPT-15).
     pub fn find(family: Family) -> Result<Self, DataplaneError> {
-        let candidates: Vec<Tool> = [Flavour::Nft, Flavour::Legacy]
+        let candidates: Vec<(Tool, Vec<String>)> = [Flavour::Nft, Flavour::Legacy]
             .into_iter()
             .map(|flavour| Self::of(family, flavour))
             .filter(|tool| tool.version().is_ok())
+            .filter_map(|tool| {
+                let chains = tool.mangle_chains().ok()?;
+                Some((tool, chains))
+            })
             .collect();
-        let mut most: Option<(usize, Tool)> = None;
-        for tool in candidates {
-            let Ok(saved) = tool.save() else { continue };
-            if [":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY "].iter().any(|hint| saved.contains(hint)) {
-                return tool.checked();
+        for marks in [&["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"][..], &[CANARY]] {
+            let is_marked = |chains: &[String]| chains.iter().any(|chain| marks.contains(&chain.as_str()));
+            if let Some((tool, _)) = candidates.iter().find(|(_, chains)| is_marked(chains)) {
+                return tool.clone().checked();
             }
+        }
+        let mut most: Option<(usize, Tool)> = None;
+        for (tool, _) in candidates {
+            let Ok(saved) = tool.save() else { continue };
             let rules = saved.lines().filter(|line| line.starts_with("-A ")).count();
             if rules > 0 && most.as_ref().is_none_or(|(count, _)| rules > *count) {
                 most = Some((rules, tool));
             }
         }
         most.map_or_else(|| Self { family, prefix: base(family).to_owned(), folder: None }, |(_, tool)| tool).checked()
+    }
+
+    /// The chains of the mangle table, which tell that the tools work, and who has used them. With nf_tables underneath,
+    /// a list of all tables can take many seconds.
+    pub fn mangle_chains(&self) -> Result<Vec<String>, DataplaneError> {
+        if self.prefix.ends_with(Flavour::Nft.as_str()) {
+            let listed = self.run(&self.prefix, &["-t", "mangle", "-S"], None)?;
+            return Ok(listed.lines().filter_map(|line| line.strip_prefix("-N ")).map(str::to_owned).collect());
+        }
+        // Naming a table would make the old interface load it.
+        let mut tables = parse_save(&self.save()?);
+        Ok(tables.remove(&Table::Mangle).unwrap_or_default().into_keys().collect())
     }
 
     /// The tools of one flavour, whatever others use.

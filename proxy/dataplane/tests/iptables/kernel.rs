@@ -137,6 +137,19 @@ fn ipt_15_the_flavour_of_the_nodes_other_programs_is_found() {
     }
 }
 
+#[test]
+fn ipt_15_a_restart_keeps_to_the_flavour_of_the_start_before() {
+    for (flavour, other) in [(FLAVOURS[0], FLAVOURS[1]), (FLAVOURS[1], FLAVOURS[0])] {
+        in_namespace(move || {
+            drop(synced(flavour, &cluster_with(config(), every_kind())));
+            let many: String = (1..255).map(|i| format!("-A INPUT -s 192.0.2.{i}/32 -j ACCEPT\n")).collect();
+            restore(other, &format!("*filter\n{many}COMMIT\n"));
+            let dataplane = Iptables::open(&Config::default()).unwrap();
+            assert_eq!(dataplane.tools()[0], format!("iptables-{}", flavour.as_str()));
+        });
+    }
+}
+
 /// A restart finds the chains as they are and writes nothing; what it no longer wants, it removes.
 #[test]
 fn ipt_11_a_restart_adopts_what_it_finds() {
