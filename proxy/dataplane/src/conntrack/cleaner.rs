@@ -123,11 +123,14 @@ impl<T: Table> Conntrack<T> {
             return None;
         }
         let mut cleaned = Cleaned { family, deleted: 0, examined: 0, duration: Duration::ZERO, error: None };
-        if let Err(error) = self.catch(family, &first, &mut cleaned) {
+        let local = self.local(family, &first);
+        if let Ok(local) = &local
+            && let Err(error) = self.catch(family, &first, local, &mut cleaned)
+        {
             // The walk finds them all the same.
             tracing::debug!(%family, %error, "stale UDP flows are not caught by their packets");
         }
-        let done = self.pass(family, &first, &mut cleaned).and_then(|()| {
+        let done = local.and_then(|local| self.pass(family, &first, &local, &mut cleaned)).and_then(|()| {
             let again = Instant::now() + SECOND_PASS;
             for (place, doubt) in first {
                 if let Some(work) = self.work.get_mut(&place) {
@@ -135,7 +138,8 @@ impl<T: Table> Conntrack<T> {
                     work.second.push((again, doubt));
                 }
             }
-            self.pass(family, &second, &mut cleaned)
+            let local = self.local(family, &second)?;
+            self.pass(family, &second, &local, &mut cleaned)
         });
         match done {
             Err(error) => cleaned.error = Some(error),
@@ -153,7 +157,13 @@ impl<T: Table> Conntrack<T> {
     }
 
     /// Deletes the flows of clients that go on sending to an endpoint that is gone, as they show themselves.
-    fn catch(&mut self, family: Family, due: &[(Place, Doubt)], cleaned: &mut Cleaned) -> Result<(), DataplaneError> {
+    fn catch(
+        &mut self,
+        family: Family,
+        due: &[(Place, Doubt)],
+        local: &[IpAddr],
+        cleaned: &mut Cleaned,
+    ) -> Result<(), DataplaneError> {
         let lost = due.iter().filter_map(|(_, doubt)| match doubt {
             Doubt::AnsweredBy(lost) => Some(lost),
             Doubt::All => None,
@@ -162,12 +172,11 @@ impl<T: Table> Conntrack<T> {
         if gone.is_empty() {
             return Ok(());
         }
-        let local = self.local(family, due)?;
         let Self { table, work, .. } = self;
         let gone: Vec<_> = gone.into_iter().collect();
         table.catch(family, &gone, &mut |table, flows| {
             cleaned.examined += flows.len();
-            let stale = stale_among(flows, work, due, &local);
+            let stale = stale_among(flows, work, due, local);
             if !stale.is_empty() {
                 cleaned.deleted += table.delete(&stale)?;
             }
@@ -176,11 +185,16 @@ impl<T: Table> Conntrack<T> {
     }
 
     /// Looks at these places once; they are in order.
-    fn pass(&mut self, family: Family, due: &[(Place, Doubt)], cleaned: &mut Cleaned) -> Result<(), DataplaneError> {
-        let local = self.local(family, due)?;
+    fn pass(
+        &mut self,
+        family: Family,
+        due: &[(Place, Doubt)],
+        local: &[IpAddr],
+        cleaned: &mut Cleaned,
+    ) -> Result<(), DataplaneError> {
         for query in queries(family, due) {
             let (flows, examined) = self.table.list(&query)?;
-            let stale = stale_among(flows, &self.work, due, &local);
+            let stale = stale_among(flows, &self.work, due, local);
             cleaned.examined += examined;
             if !stale.is_empty() {
                 cleaned.deleted += self.table.delete(&stale)?;

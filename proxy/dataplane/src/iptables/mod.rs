@@ -74,11 +74,10 @@ impl Iptables {
         config.options.conntrack_liberal |= std::fs::read_to_string(LIBERAL).is_ok_and(|value| value.trim() == "1");
         let open = |family| {
             let tool = match (config.flavour, &config.tools) {
-                (Some(flavour), Some(folder)) => Tool::of(family, flavour).in_folder(folder),
-                (Some(flavour), None) => Tool::of(family, flavour),
+                (Some(flavour), Some(folder)) => Tool::of(family, flavour).in_folder(folder).tried()?,
+                (Some(flavour), None) => Tool::of(family, flavour).tried()?,
                 (None, _) => Tool::find(family)?,
             };
-            tool.mangle_chains()?;
             Ok::<_, DataplaneError>(FamilyTables::new(tool, &config))
         };
         let mut families = vec![open(Family::V4)?];

@@ -263,7 +263,7 @@ impl Ruleset {
     pub fn owner(&self, chain: &str, rule: &str) -> Option<&ServiceName> {
         let target = rule.rsplit_once(" -j ").map_or("", |(_, target)| target);
         self.services.iter().find_map(|(name, share)| {
-            let chains: Chains = self.service_chains(share).collect();
+            let chains: Chains = self.service_chains(share).into_iter().collect();
             let said = rule.contains(&format!("\"{name}:")) || rule.contains(&format!("\"{name} "));
             (chains.contains_key(chain) || chains.contains_key(target) || said).then_some(name)
         })
@@ -273,7 +273,7 @@ impl Ruleset {
     pub fn owners(&self) -> HashMap<String, ServiceName> {
         let mut owners = HashMap::new();
         for (name, share) in &self.services {
-            owners.extend(self.service_chains(share).map(|(chain, _)| (chain, name.clone())));
+            owners.extend(self.service_chains(share).into_iter().map(|(chain, _)| (chain, name.clone())));
         }
         owners
     }
@@ -415,11 +415,10 @@ impl Ruleset {
         tables
     }
 
-    fn service_chains(&self, share: &ServiceShare) -> impl Iterator<Item = (String, Vec<String>)> + use<> {
+    fn service_chains(&self, share: &ServiceShare) -> Vec<(String, Vec<String>)> {
         let options = self.options();
-        let chains: Vec<_> =
-            self.ports(share).flat_map(|port| render::chains(port, &self.settings, &options)).collect();
-        chains.into_iter().map(|chain| (chain.name, chain.rules))
+        let chains = self.ports(share).flat_map(|port| render::chains(port, &self.settings, &options));
+        chains.map(|chain| (chain.name, chain.rules)).collect()
     }
 
     /// KUBE-SERVICES of the nat table: the list or the way into the tree, then NodePorts, which must be last (NP-4).

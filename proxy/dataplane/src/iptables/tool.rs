@@ -74,12 +74,22 @@ impl Tool {
                 most = Some((rules, tool));
             }
         }
-        most.map_or_else(|| Self { family, prefix: base(family).to_owned(), folder: None }, |(_, tool)| tool).checked()
+        match most {
+            Some((_, tool)) => tool,
+            None => Self { family, prefix: base(family).to_owned(), folder: None }.tried()?,
+        }
+        .checked()
+    }
+
+    /// The same tools, once they have listed what there is.
+    pub fn tried(self) -> Result<Self, DataplaneError> {
+        self.mangle_chains()?;
+        Ok(self)
     }
 
     /// The chains of the mangle table, which tell that the tools work, and who has used them. With nf_tables underneath,
     /// a list of all tables can take many seconds.
-    pub fn mangle_chains(&self) -> Result<Vec<String>, DataplaneError> {
+    fn mangle_chains(&self) -> Result<Vec<String>, DataplaneError> {
         if self.prefix.ends_with(Flavour::Nft.as_str()) {
             let listed = self.run(&self.prefix, &["-t", "mangle", "-S"], None)?;
             return Ok(listed.lines().filter_map(|line| line.strip_prefix("-N ")).map(str::to_owned).collect());
