@@ -1,16 +1,20 @@
 //! Where figures of a dataplane go: JSON lines for programs, a table of promises for people.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub(crate) use crate::bars::Limit;
 use crate::bars::{Bar, Bars};
+use crate::progress::Progress;
 use crate::results::machine::{kernel, processor};
 
 /// All figures of one run.
@@ -63,8 +67,29 @@ impl Report {
         Ok(())
     }
 
+    /// Makes the chosen measurements, or all if none is, one after the other. Success means that none failed and every
+    /// promise was kept.
+    pub(crate) fn measure<M: ValueEnum + fmt::Debug>(
+        mut self,
+        chosen: &[M],
+        mut measure: impl FnMut(&M, &mut Self, &Progress) -> Result<()>,
+    ) -> ExitCode {
+        let progress = Progress::new();
+        let chosen = if chosen.is_empty() { M::value_variants() } else { chosen };
+        let mut failed = 0;
+        for measurement in chosen {
+            if let Err(error) = measure(measurement, &mut self, &progress) {
+                failed += 1;
+                eprintln!("{measurement:?} could not be measured: {error:#}");
+            }
+        }
+        drop(progress);
+        let kept = self.finish();
+        if kept && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
     /// Prints the table of promises, and says whether all are kept.
-    pub(crate) fn finish(&self) -> bool {
+    fn finish(&self) -> bool {
         if let Some(table) = self.bars.table() {
             eprintln!("{table}");
         }

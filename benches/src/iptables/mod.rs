@@ -11,7 +11,6 @@ use clap::ValueEnum;
 use portway_dataplane::iptables::tool::Flavour;
 use portway_dataplane::iptables::{Config, Iptables};
 
-use crate::progress::Progress;
 use crate::report::Report;
 
 /// What `portway-bench iptables` takes.
@@ -56,24 +55,11 @@ enum Measurement {
 
 /// Measures what was chosen. Success means that nothing failed and every promise was kept.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let mut report = Report::new(Some(&options.out), &options.commit)?;
-    let progress = Progress::new();
-    let all = Measurement::value_variants();
-    let chosen = if options.measurements.is_empty() { all } else { &options.measurements };
-    let mut failed = 0;
-    for measurement in chosen {
-        let outcome = match measurement {
-            Measurement::Cost => cost::measure(options, &mut report, &progress),
-            Measurement::Connect => connect::measure(&options.connect, &mut report, &progress),
-        };
-        if let Err(error) = outcome {
-            failed += 1;
-            eprintln!("{measurement:?} could not be measured: {error:#}");
-        }
-    }
-    drop(progress);
-    let kept = report.finish();
-    Ok(if kept && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let report = Report::new(Some(&options.out), &options.commit)?;
+    Ok(report.measure(&options.measurements, |measurement, report, progress| match measurement {
+        Measurement::Cost => cost::measure(options, report, progress),
+        Measurement::Connect => connect::measure(&options.connect, report, progress),
+    }))
 }
 
 /// Opens the dataplane in the calling thread's namespace.

@@ -16,7 +16,6 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::progress::Progress;
 use crate::report::Report;
 
 /// Options of `portway-bench nftables`.
@@ -78,32 +77,19 @@ enum Measurement {
 
 /// Measures, and says whether all promises are kept.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let mut report = Report::new(options.out.as_deref(), &options.commit)?;
-    let progress = Progress::new();
-    let all = Measurement::value_variants();
-    let chosen = if options.measurements.is_empty() { all } else { &options.measurements };
+    let report = Report::new(options.out.as_deref(), &options.commit)?;
     let own = std::env::current_exe().context("this program's own path")?;
     let portway = options.portway.clone().unwrap_or_else(|| own.with_file_name("portway"));
-    let mut failed = 0;
-    for measurement in chosen {
-        let outcome = match measurement {
-            Measurement::Sync => sync::measure(options, &mut report, &progress),
-            Measurement::Audit => audit::measure(options.services, &mut report, &progress),
-            Measurement::Connect => connect::measure(options.services, &mut report, &progress),
-            Measurement::Torn => torn::measure(options.connections, &mut report, &progress),
-            Measurement::Event => agent::event(&portway, options.services, &mut report, &progress),
-            Measurement::Memory => agent::memory(&portway, options.services, &mut report, &progress),
-            Measurement::Udp => udp::measure(&portway, &mut report, &progress),
-            Measurement::Restart => agent::restart(&portway, options.services, &mut report, &progress),
-            Measurement::Flush => flush::measure(&portway, options.services, &mut report, &progress),
-            Measurement::Pacing => pacing::measure(&portway, options.services, &mut report, &progress),
-        };
-        if let Err(error) = outcome {
-            failed += 1;
-            eprintln!("{measurement:?} could not be measured: {error:#}");
-        }
-    }
-    drop(progress);
-    let kept = report.finish();
-    Ok(if kept && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(report.measure(&options.measurements, |measurement, report, progress| match measurement {
+        Measurement::Sync => sync::measure(options, report, progress),
+        Measurement::Audit => audit::measure(options.services, report, progress),
+        Measurement::Connect => connect::measure(options.services, report, progress),
+        Measurement::Torn => torn::measure(options.connections, report, progress),
+        Measurement::Event => agent::event(&portway, options.services, report, progress),
+        Measurement::Memory => agent::memory(&portway, options.services, report, progress),
+        Measurement::Udp => udp::measure(&portway, report, progress),
+        Measurement::Restart => agent::restart(&portway, options.services, report, progress),
+        Measurement::Flush => flush::measure(&portway, options.services, report, progress),
+        Measurement::Pacing => pacing::measure(&portway, options.services, report, progress),
+    }))
 }
