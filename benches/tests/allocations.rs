@@ -14,8 +14,9 @@ use portway_dataplane::Dataplane as _;
 use portway_dataplane::iptables::render::Options;
 use portway_dataplane::iptables::ruleset::Ruleset;
 use portway_dataplane::iptables::{TREE_ABOVE, restore};
-use portway_dataplane::nftables::wire::encode;
-use portway_dataplane::nftables::{Nftables, object::Transaction};
+use portway_dataplane::nftables::Nftables;
+use portway_kernel::nftables::object::Transaction;
+use portway_kernel::nftables::wire::encode;
 use portway_model::{Event, Family, Kind};
 use serde_json::value::to_raw_value;
 

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use portway_dataplane::Dataplane as _;
+use portway_dataplane::iptables::TREE_ABOVE;
 use portway_dataplane::iptables::tool::Flavour;
-use portway_dataplane::iptables::{TREE_ABOVE, accounting};
+use portway_kernel::nfacct;
 use serde_json::json;
 
 use super::{Options, load, open};
@@ -65,7 +66,7 @@ fn cell(options: &Options, flavour: Flavour, services: usize, report: &mut Repor
         let other = Loopback::new()?;
         tools.add(other.run(|| -> Result<_> {
             // The rules name counters, which live in the namespace and not in the file.
-            let _ = accounting::create();
+            let _ = nfacct::create();
             from_file(flavour, &file)
         })?);
         done.push(other);

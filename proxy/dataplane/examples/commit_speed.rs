@@ -6,9 +6,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portway_dataplane::nftables::object::{Bytes, Chain, Data, Element, Field, Op, Set, Transaction, Verdict};
-use portway_dataplane::nftables::watch::Watch;
-use portway_dataplane::nftables::wire::{Connection, OwnPorts, encode};
+use portway_kernel::nftables::object::{Bytes, Chain, Data, Element, Field, Op, Set, Transaction, Verdict};
+use portway_kernel::nftables::watch::Watch;
+use portway_kernel::nftables::wire::{Connection, OwnPorts, encode};
 use portway_model::Family;
 
 use Field::{DestinationAddress, DestinationPort, Protocol, Slot};

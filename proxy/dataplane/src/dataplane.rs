@@ -1,9 +1,9 @@
 //! The trait that every dataplane implements, and what it reports.
 
 use std::fmt;
-use std::io;
 use std::time::{Duration, Instant};
 
+pub use portway_kernel::Error as DataplaneError;
 use portway_model::{Change, Family, Plan, ServiceName};
 
 /// A way to make the kernel do what a [`Plan`] says.
@@ -182,33 +182,4 @@ impl fmt::Display for Drift {
             None => Ok(()),
         }
     }
-}
-
-/// Why the kernel could not be told.
-#[derive(Debug, thiserror::Error)]
-pub enum DataplaneError {
-    /// The kernel refused an operation.
-    #[error("{operation}: {source}")]
-    Kernel {
-        /// What was attempted, and on what.
-        operation: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A socket or a tool could not be used at all.
-    #[error("{what} is not usable: {source}")]
-    Unusable {
-        /// The socket or the tool.
-        what: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The kernel's answer made no sense.
-    #[error("{what}: the answer cannot be read: {detail}")]
-    Answer {
-        /// What was asked for.
-        what: String,
-        /// What is wrong with the answer.
-        detail: String,
-    },
 }

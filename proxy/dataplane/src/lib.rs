@@ -7,7 +7,6 @@
 pub mod conntrack;
 mod dataplane;
 pub mod iptables;
-pub mod netlink;
 pub mod nftables;
 
 pub use dataplane::{Dataplane, DataplaneError, Drift, FamilyReport, KernelWatch, Mode, Refused, Report, TableRules};

@@ -1,7 +1,7 @@
 //! Metrics that iptables mode alone has (contract MET-1, IPT-10, IPT-14).
 
 use portway_dataplane::FamilyReport;
-use portway_dataplane::iptables::accounting::{self, INVALID_DROPPED, LOCALHOST_ACCEPTED};
+use portway_kernel::nfacct::{self, INVALID_DROPPED, LOCALHOST_ACCEPTED};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, Result};
@@ -96,7 +96,7 @@ impl Collector for Accounted {
 
     /// Nothing where the kernel has no such counter.
     fn collect(&self) -> Vec<MetricFamily> {
-        let Ok(packets) = accounting::packets(self.name) else { return Vec::new() };
+        let Ok(packets) = nfacct::packets(self.name) else { return Vec::new() };
         self.counter.reset();
         self.counter.inc_by(packets);
         self.counter.collect()

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use portway_model::{Change, Family, NodePortAddresses, NodeSettings};
 
-use super::flow::Flow;
 use super::stale::{self, Answering, Doubt, NodePorts, Place};
-use super::table::{Kernel, Query, Table};
 use crate::DataplaneError;
+use portway_kernel::conntrack::Flow;
+use portway_kernel::conntrack::{Kernel, Query, Table};
 
 /// How long after the first pass the second comes.
 ///

@@ -8,13 +8,8 @@
 //! `stale` decides, `table` reads and deletes, `cleaner` remembers what is still to be done,
 //! `catch` finds the flows of clients that go on sending without a walk of the table.
 
-mod catch;
 mod cleaner;
-mod flow;
-mod local;
 mod stale;
-mod table;
 
 pub use cleaner::{Cleaned, Conntrack, SECOND_PASS};
-pub use flow::Flow;
-pub use table::{Found, Kernel, Query, Table};
+pub use portway_kernel::conntrack::{Flow, Found, Kernel, Query, Table};

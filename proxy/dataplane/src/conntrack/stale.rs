@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use portway_model::{Backend, Change, Family, NodePortAddresses, NodeSettings, PortShare, Protocol, ServiceShare};
 
-use super::flow::Flow;
-use super::table::Query;
+use portway_kernel::conntrack::Flow;
+use portway_kernel::conntrack::Query;
 
 /// Where flows of a UDP Service port are sent by its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

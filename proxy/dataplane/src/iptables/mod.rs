@@ -4,7 +4,6 @@
 //! KUBE-SERVICES to them; [`restore`] turns a difference into the tool's input; [`tool`] runs it. This file keeps the
 //! kernel equal to the ruleset.
 
-pub mod accounting;
 mod cleanup;
 mod compare;
 pub mod dispatch;
@@ -63,7 +62,7 @@ impl Iptables {
     /// Finds and checks the tools of both families. IPv6's may be missing; then only IPv4 is served (contract CFG-14).
     pub fn open(config: &Config) -> Result<Self, DataplaneError> {
         let mut config = config.clone();
-        config.options.accounting = match accounting::create() {
+        config.options.accounting = match portway_kernel::nfacct::create() {
             Ok(()) => true,
             Err(error) => {
                 tracing::info!(%error, "the kernel has no nfacct: dropped and localhost packets are not counted");

@@ -10,9 +10,9 @@ use portway_model::{
     PortShare, Route, Verdict,
 };
 
-use super::accounting::LOCALHOST_ACCEPTED;
 use super::names::{PortChains, endpoint_chain, socket_address};
 use super::rule::{self, Rule};
+use portway_kernel::nfacct::LOCALHOST_ACCEPTED;
 
 /// What the command line or the node decides for this dataplane alone.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use portway_model::{
     ServicePortName, ServiceShare,
 };
 
-use super::accounting::INVALID_DROPPED;
 use super::dispatch::{Chains, Dispatch};
 use super::render::{self, IndexRules, Options};
 use super::rule::Rule;
+use portway_kernel::nfacct::INVALID_DROPPED;
 
 /// The tables that portway writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

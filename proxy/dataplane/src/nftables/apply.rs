@@ -7,10 +7,7 @@
 pub(crate) mod audit;
 pub(crate) mod diff;
 pub(crate) mod draft;
-#[cfg(test)]
-pub(crate) mod fake;
 pub(crate) mod found;
-pub(crate) mod kernel;
 pub(crate) mod record;
 pub(crate) mod refusal;
 pub(crate) mod settle;

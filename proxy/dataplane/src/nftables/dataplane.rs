@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
+use portway_kernel::nftables::Kernel;
+use portway_kernel::nftables::object::{Name, Op, Transaction};
+use portway_kernel::nftables::watch::Watch;
+use portway_kernel::nftables::wire::{CommitError, Connection, OwnPorts};
 use portway_model::{Change, Family, Plan};
 
-use super::apply::kernel::Kernel;
 use super::apply::refusal::{not_done, table_name};
 use super::apply::table::Table;
 use super::layout::TABLE;
-use super::object::{Name, Op, Transaction};
 use super::render::Paper;
 use super::requirement;
-use super::watch::Watch;
-use super::wire::{CommitError, Connection, OwnPorts};
 use crate::dataplane::{Dataplane, DataplaneError, Drift, KernelWatch, Mode, Report};
 
 /// Keeps the tables `ip portway` and `ip6 portway` of one network namespace; touches nothing else.
@@ -113,6 +113,15 @@ impl Dataplane for Nftables {
             source: error.into(),
         })?;
         Ok(Some(Box::new(watch)))
+    }
+}
+
+impl KernelWatch for Watch {
+    fn wait(&mut self) -> Result<String, DataplaneError> {
+        self.wait_for_others().map_err(|error| DataplaneError::Unusable {
+            what: "the kernel's notifications of nf_tables".to_owned(),
+            source: error.into(),
+        })
     }
 }
 

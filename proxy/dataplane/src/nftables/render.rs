@@ -3,16 +3,16 @@
 
 use std::time::Instant;
 
+use portway_kernel::nftables::object::Transaction;
+use portway_kernel::nftables::text;
+use portway_kernel::nftables::wire::{CommitError, Committed, Snapshot};
 use portway_model::{Family, Plan};
 
-use super::apply::kernel::Kernel;
 use super::apply::table::Table;
 use super::layout::TABLE;
-use super::object::Transaction;
-use super::text;
-use super::wire::{CommitError, Committed, Snapshot};
 use crate::dataplane::DataplaneError;
-use crate::netlink::NetlinkError;
+use portway_kernel::netlink::NetlinkError;
+use portway_kernel::nftables::Kernel;
 
 /// Prints both families' tables for a Plan, as `nft -f` takes them. Touches no kernel, and needs no rights.
 ///
@@ -38,7 +38,7 @@ pub(crate) struct Paper<F> {
 }
 
 impl<F: FnMut(&Transaction) + Send> Kernel for Paper<F> {
-    fn snapshot(&mut self, _family: Family, _learned: bool) -> Result<Snapshot, NetlinkError> {
+    fn snapshot(&mut self, _family: Family, _table: &str, _learned: bool) -> Result<Snapshot, NetlinkError> {
         Ok(Snapshot::default())
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use portway_dataplane::netlink::{Batch, Protocol, Socket, Writer, flags, nfgenmsg};
+use portway_kernel::netlink::{Batch, Protocol, Socket, Writer, flags, nfgenmsg};
 
 const NEW: u16 = 1 << 8;
 const FLUSH: u16 = (1 << 8) | 2;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portway_dataplane::nftables::object::{
+use portway_kernel::nftables::object::{
     AddressType, Bytes, Chain, ChainType, CmpOp, CtDirection, CtKey, Data, DynsetOp, Element, Expr, FibAddress, Field,
     Hook, HookPoint, MetaKey, NatKind, Op, PayloadBase, Reg, Reject, Rule, Set, SetFlags, Transaction, Verdict,
 };

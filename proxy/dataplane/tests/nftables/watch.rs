@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use portway_dataplane::nftables::object::{
+use portway_kernel::nftables::object::{
     Bytes, Chain, ChainType, Data, DynsetOp, Element, Expr, Field, Hook, HookPoint, Op, Reg, Rule, Set, SetFlags,
     Transaction, Verdict,
 };
-use portway_dataplane::nftables::watch::Watch;
-use portway_dataplane::nftables::wire::{Connection, OwnPorts};
+use portway_kernel::nftables::watch::Watch;
+use portway_kernel::nftables::wire::{Connection, OwnPorts};
 use portway_model::Family;
 
 use crate::namespace::in_namespace;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portway_dataplane::nftables::object::{Bytes, Data, Element, Op, Rule, Set, Transaction, Verdict};
-use portway_dataplane::nftables::wire::{CommitError, Connection, OwnPorts};
+use portway_kernel::nftables::object::{Bytes, Data, Element, Op, Rule, Set, Transaction, Verdict};
+use portway_kernel::nftables::wire::{CommitError, Connection, OwnPorts};
 use portway_model::Family;
 
 use crate::namespace::in_namespace;

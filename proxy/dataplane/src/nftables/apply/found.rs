@@ -9,8 +9,8 @@ use crate::nftables::layout::entry::{At, Class, Key, Value};
 use crate::nftables::layout::sets::{self, SetId};
 use crate::nftables::layout::share::{Applied, Known};
 use crate::nftables::layout::slots::{Numbers, Slot};
-use crate::nftables::object::{Element, Name, Rule, Set};
-use crate::nftables::wire::Snapshot;
+use portway_kernel::nftables::object::{Element, Name, Rule, Set};
+use portway_kernel::nftables::wire::Snapshot;
 
 /// A table as it was found.
 pub(crate) struct Found {
@@ -21,7 +21,7 @@ pub(crate) struct Found {
     /// Whether there is a table at all.
     pub(crate) exists: bool,
     /// Chains by name, with their rules; `None`: one that portway would not write.
-    pub(crate) chains: BTreeMap<Name, (Option<crate::nftables::object::Chain>, Vec<Rule>)>,
+    pub(crate) chains: BTreeMap<Name, (Option<portway_kernel::nftables::object::Chain>, Vec<Rule>)>,
     /// Sets by name; `None`: one that portway would not write.
     pub(crate) sets: BTreeMap<Name, Option<Set>>,
     /// Elements of portway's sets, sorted by key; a set without any has no entry.

@@ -8,10 +8,10 @@ use portway_model::testing::{config, node, service, slice};
 use portway_model::{Cluster, Config, DetectLocal, Event, Family, Kind, NodePortSelection, ServiceName};
 use proptest::prelude::*;
 
-use super::fake::{Fake, FakeTable};
 use super::table::Table;
 use crate::nftables::layout::sets::{SetId, describe};
-use crate::nftables::object::{Bytes, Data, Expr, Name, Verdict};
+use portway_kernel::nftables::fake::{Fake, FakeTable};
+use portway_kernel::nftables::object::{Bytes, Data, Expr, Name, Verdict};
 
 /// One Service as some numbers say.
 #[derive(Clone, Debug)]

@@ -5,11 +5,11 @@ use std::io;
 use portway_model::{Family, ServiceName};
 
 use crate::dataplane::DataplaneError;
-use crate::netlink::NetlinkError;
 use crate::nftables::layout::TABLE;
 use crate::nftables::layout::sets::{SetId, decode, describe};
-use crate::nftables::object::{Element, Op, Set, Transaction};
-use crate::nftables::wire::{CommitError, Refusal};
+use portway_kernel::netlink::NetlinkError;
+use portway_kernel::nftables::object::{Element, Op, Set, Transaction};
+use portway_kernel::nftables::wire::{CommitError, Refusal};
 
 /// A Service that the kernel does not take as it is.
 #[derive(Debug)]

@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
-use super::kernel::Kernel;
 use super::record::Record;
 use super::table::{GRACE, commit};
 use crate::dataplane::FamilyReport;
 use crate::nftables::layout::TABLE;
 use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::sets::{SetId, encode};
-use crate::nftables::object::{Name, Op, Transaction};
-use crate::nftables::wire::CommitError;
+use portway_kernel::nftables::Kernel;
+use portway_kernel::nftables::object::{Name, Op, Transaction};
+use portway_kernel::nftables::wire::CommitError;
 
 /// How often what the kernel refuses is left out and the rest tried again.
 const ROUNDS: u32 = 4;

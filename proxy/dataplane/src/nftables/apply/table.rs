@@ -9,17 +9,18 @@ use portway_model::{Change, Family, NodeSettings, Plan, ServiceName, ServiceShar
 use super::diff::{ChainDifference, Differences, compare};
 use super::draft::{Draft, fill};
 use super::found::Found;
-use super::kernel::Kernel;
 use super::record::{Names, Record, entries};
 use super::refusal::{self, Failure};
 use super::writes::{Batches, ELEMENTS_AT_ONCE, spare};
 use crate::dataplane::{DataplaneError, FamilyReport, Refused};
+use crate::nftables::layout::TABLE;
 use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::sets::{SetId, encode, leads_to_shape};
 use crate::nftables::layout::share::Applied;
 use crate::nftables::layout::slots::Numbers;
-use crate::nftables::object::{Element, Expr, Name, Op, Transaction};
-use crate::nftables::wire::CommitError;
+use portway_kernel::nftables::Kernel;
+use portway_kernel::nftables::object::{Element, Expr, Name, Op, Transaction};
+use portway_kernel::nftables::wire::CommitError;
 
 /// How often the kernel is listed anew when it changes under the comparison. The last time it counts as it is.
 const LISTINGS: u32 = 4;
@@ -170,7 +171,7 @@ impl Table {
         let mut fallen = Fallen::new();
         for listing in 1..=LISTINGS {
             let start = Instant::now();
-            let snapshot = match kernel.snapshot(self.family, self.numbers.is_none()) {
+            let snapshot = match kernel.snapshot(self.family, TABLE, self.numbers.is_none()) {
                 Ok(snapshot) => snapshot,
                 Err(error) => {
                     report.error = Some(refusal::list_failed(self.family, error));
@@ -415,7 +416,8 @@ impl Table {
     /// What differs between the kernel's table and the record.
     pub(crate) fn audit(&mut self, kernel: &mut dyn Kernel) -> Result<Vec<crate::dataplane::Drift>, DataplaneError> {
         let Some(record) = &mut self.record else { return Err(self.unknown()) };
-        let snapshot = kernel.snapshot(self.family, false).map_err(|error| refusal::list_failed(self.family, error))?;
+        let snapshot =
+            kernel.snapshot(self.family, TABLE, false).map_err(|error| refusal::list_failed(self.family, error))?;
         Ok(super::audit::drift(record, &Found::read(self.family, snapshot), &mut self.names))
     }
 }

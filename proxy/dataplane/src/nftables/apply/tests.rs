@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use portway_model::testing::{cluster, node, service, slice};
 use portway_model::{Change, Cluster, Event, Family, Plan, ServiceName};
 
-use super::fake::Fake;
 use super::table::Table;
 use super::writes::{Batches, Write};
 use crate::dataplane::Dataplane;
 use crate::nftables::Nftables;
 use crate::nftables::layout::entry::{At, Class, Key, Value};
 use crate::nftables::layout::sets::{Ports, SetId, encode};
-use crate::nftables::object::Op;
+use portway_kernel::nftables::fake::Fake;
+use portway_kernel::nftables::object::Op;
 
 const V4: Family = Family::V4;
 
@@ -202,7 +202,7 @@ fn nft_12_a_change_writes_only_its_own() {
     // One endpoint more or less carries no new chain: it was made ahead of need.
     dataplane.apply(&change(&mut cluster, objects(0, &[1, 2])));
     let log = fake.take_log();
-    let chains = |log: &[crate::nftables::object::Transaction]| {
+    let chains = |log: &[portway_kernel::nftables::object::Transaction]| {
         log[0].items.iter().filter(|item| matches!(item.op, Op::AddChain(_))).count()
     };
     let verdicts =

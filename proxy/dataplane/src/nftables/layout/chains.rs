@@ -7,7 +7,7 @@ use portway_model::{Family, FamilySettings, LocalDetector, NodePortAddresses, No
 use super::rules::{Exprs, Side};
 use super::sets::{Ports, SetId};
 use super::shape::{ChainId, Leaf, Pick, Shape};
-use crate::nftables::object::{Chain, ChainType, DynsetOp, Hook, HookPoint, Name, Rule};
+use portway_kernel::nftables::object::{Chain, ChainType, DynsetOp, Hook, HookPoint, Name, Rule};
 
 /// The chain that refuses.
 pub(crate) const REFUSE: &str = "refuse";

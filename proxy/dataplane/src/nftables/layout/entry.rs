@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use portway_model::{Frontend, PortShare, Protocol, Verdict};
 
-use crate::nftables::object::Name;
+use portway_kernel::nftables::object::Name;
 
 /// Where a frontend answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use portway_model::Family;
 
 use super::sets::{SetId, address_bytes};
-use crate::nftables::object::{
+use portway_kernel::nftables::object::{
     AddressType, Bytes, CmpOp, CtKey, DynsetOp, Expr, FibAddress, MetaKey, Name, NatKind, PayloadBase, Reg, Reject,
     Rule, Verdict,
 };

@@ -8,7 +8,7 @@ use portway_model::{Family, Protocol};
 
 use super::chains::REFUSE;
 use super::entry::{At, Class, Key, Value};
-use crate::nftables::object::{Bytes, Data, Element, Field, Name, Set, SetFlags, Verdict};
+use portway_kernel::nftables::object::{Bytes, Data, Element, Field, Name, Set, SetFlags, Verdict};
 
 /// How many clients the affinity map remembers. When it is full, new clients go to a random backend each time.
 const AFFINITY_SIZE: u32 = 262_144;

@@ -9,7 +9,7 @@ use super::entry::{At, Class, Key, Value};
 use super::shape::{Shape, refusal};
 use super::slots::{Numbers, Slot, assign};
 use crate::nftables::layout::shape::ChainId;
-use crate::nftables::object::Name;
+use portway_kernel::nftables::object::Name;
 
 /// A Service's share as it stands in one family's table.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use portway_model::{Config, DetectLocal, Event, Family, NodePortSelection, NodeS
 
 use super::chains::{Filled, fixed, shaped};
 use super::shape::{ChainId, Shape};
-use crate::nftables::object::{ChainType, CtKey, DynsetOp, Expr, HookPoint, MetaKey, Name, Verdict};
 use crate::nftables::render;
+use portway_kernel::nftables::object::{ChainType, CtKey, DynsetOp, Expr, HookPoint, MetaKey, Name, Verdict};
 
 fn settings(detect_local: DetectLocal, node_port_addresses: NodePortSelection) -> NodeSettings {
     let configuration = Config { detect_local, node_port_addresses, ..config("here") };

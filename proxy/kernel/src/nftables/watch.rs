@@ -13,7 +13,6 @@ use portway_model::Family;
 use super::object::Name;
 use super::wire::{ChangeKind, Commit, Listener, Notification, OwnPorts, read_notification};
 use crate::netlink::{NetlinkError, Protocol, Socket};
-use crate::{DataplaneError, KernelWatch};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
@@ -101,15 +100,6 @@ impl Watch {
         rustix::io::retry_on_intr(|| poll(&mut both, None))
             .map_err(|errno| NetlinkError::System { call: "poll", source: errno.into() })?;
         Ok(!both[1].revents().is_empty() && self.listener.take_missed())
-    }
-}
-
-impl KernelWatch for Watch {
-    fn wait(&mut self) -> Result<String, DataplaneError> {
-        self.wait_for_others().map_err(|error| DataplaneError::Unusable {
-            what: "the kernel's notifications of nf_tables".to_owned(),
-            source: error.into(),
-        })
     }
 }
 

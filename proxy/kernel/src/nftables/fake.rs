@@ -13,11 +13,15 @@ use crate::nftables::wire::{CommitError, Committed, Listed, ListedRule, Refusal,
 
 /// One table.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FakeTable {
-    pub(crate) chains: BTreeMap<Name, Chain>,
-    pub(crate) rules: Vec<Rule>,
-    pub(crate) sets: BTreeMap<Name, Arc<Set>>,
-    pub(crate) elements: BTreeMap<Name, BTreeMap<Bytes, Element>>,
+pub struct FakeTable {
+    /// Base chains and regular chains, by name.
+    pub chains: BTreeMap<Name, Chain>,
+    /// The rules of all chains, each chain's in order.
+    pub rules: Vec<Rule>,
+    /// Sets and maps, by name.
+    pub sets: BTreeMap<Name, Arc<Set>>,
+    /// The elements of each set, by key.
+    pub elements: BTreeMap<Name, BTreeMap<Bytes, Element>>,
 }
 
 /// What refuses an operation besides the rules: given the operation and the element that it is about.
@@ -25,40 +29,44 @@ type Veto = Box<dyn Fn(&Op, Option<&Element>) -> bool + Send>;
 
 /// Everything in the fake.
 #[derive(Default)]
-pub(crate) struct State {
-    pub(crate) tables: BTreeMap<Family, FakeTable>,
-    pub(crate) generation: u32,
+pub struct State {
+    /// The one table that each family can have.
+    pub tables: BTreeMap<Family, FakeTable>,
+    /// Counts commits, as the kernel's generation does.
+    pub generation: u32,
     /// Every transaction that was taken.
-    pub(crate) log: Vec<Transaction>,
+    pub log: Vec<Transaction>,
     /// What is refused though nothing speaks against it.
-    pub(crate) veto: Option<Veto>,
+    pub veto: Option<Veto>,
     /// Families that do not answer.
-    pub(crate) dead: Vec<Family>,
+    pub dead: Vec<Family>,
     /// How many commits of others happen between a listing and the next commit.
-    pub(crate) meddling: u32,
+    pub meddling: u32,
 }
 
 /// The fake; clones are one kernel.
 #[derive(Clone, Default)]
-pub(crate) struct Fake(Arc<Mutex<State>>);
+pub struct Fake(Arc<Mutex<State>>);
 
 impl Fake {
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    /// Locks the state, to look at it or to arrange a fault.
+    pub fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn table(&self, family: Family) -> FakeTable {
+    /// A copy of a family's table; an empty one if there is none.
+    pub fn table(&self, family: Family) -> FakeTable {
         self.state().tables.get(&family).cloned().unwrap_or_default()
     }
 
     /// Takes the transactions committed so far.
-    pub(crate) fn take_log(&self) -> Vec<Transaction> {
+    pub fn take_log(&self) -> Vec<Transaction> {
         std::mem::take(&mut self.state().log)
     }
 }
 
 impl Kernel for Fake {
-    fn snapshot(&mut self, family: Family, _learned: bool) -> Result<Snapshot, NetlinkError> {
+    fn snapshot(&mut self, family: Family, _table: &str, _learned: bool) -> Result<Snapshot, NetlinkError> {
         let mut state = self.state();
         if state.dead.contains(&family) {
             return Err(NetlinkError::KeepsChanging { attempts: 1 });

@@ -10,7 +10,7 @@ use portway_model::Family;
 use super::catch::Catch;
 use super::flow::{Filter, Flow};
 use super::local;
-use crate::DataplaneError;
+use crate::Error;
 use crate::netlink::{Batch, NetlinkError, Protocol, Socket, Writer, nfgenmsg};
 use crate::nftables::wire::CommitError;
 
@@ -71,24 +71,24 @@ impl Query {
 }
 
 /// What [`Table::catch`] hands flows to, with the table to delete them from.
-pub type Found<'a, T> = &'a mut dyn FnMut(&mut T, Vec<Flow>) -> Result<(), DataplaneError>;
+pub type Found<'a, T> = &'a mut dyn FnMut(&mut T, Vec<Flow>) -> Result<(), Error>;
 
 /// A conntrack table: the kernel's, or one in memory.
 pub trait Table {
     /// The flows that a query matches, and how many entries had to be read to find them.
-    fn list(&mut self, query: &Query) -> Result<(Vec<Flow>, usize), DataplaneError>;
+    fn list(&mut self, query: &Query) -> Result<(Vec<Flow>, usize), Error>;
 
     /// Deletes exactly these entries, and returns how many of them there still were.
-    fn delete(&mut self, flows: &[Flow]) -> Result<usize, DataplaneError>;
+    fn delete(&mut self, flows: &[Flow]) -> Result<usize, Error>;
 
     /// Hands to `found`, for a few milliseconds, the flows to these endpoints whose clients go on sending. A table that
     /// cannot tell finds none.
-    fn catch(&mut self, _family: Family, _gone: &[SocketAddr], _found: Found<'_, Self>) -> Result<(), DataplaneError> {
+    fn catch(&mut self, _family: Family, _gone: &[SocketAddr], _found: Found<'_, Self>) -> Result<(), Error> {
         Ok(())
     }
 
     /// The node's own addresses in a family but loopback's.
-    fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, DataplaneError>;
+    fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, Error>;
 }
 
 /// The kernel's table of one network namespace.
@@ -102,11 +102,9 @@ pub struct Kernel {
 
 impl Kernel {
     /// Opens the table of the calling thread's network namespace.
-    pub fn open() -> Result<Self, DataplaneError> {
-        let socket = Socket::open(Protocol::Netfilter).map_err(|error| DataplaneError::Unusable {
-            what: "conntrack's netlink".to_owned(),
-            source: error.into(),
-        })?;
+    pub fn open() -> Result<Self, Error> {
+        let socket = Socket::open(Protocol::Netfilter)
+            .map_err(|error| Error::Unusable { what: "conntrack's netlink".to_owned(), source: error.into() })?;
         let catch = Catch::open().ok();
         Ok(Self { socket, filters: true, catch })
     }
@@ -144,7 +142,7 @@ impl Kernel {
         family: Family,
         gone: &[SocketAddr],
         found: Found<'_, Self>,
-    ) -> Result<(), DataplaneError> {
+    ) -> Result<(), Error> {
         catch.arm(family, gone).map_err(|error| unarmed(family, &error))?;
         let until = Instant::now() + CATCH_FOR;
         while Instant::now() < until {
@@ -165,7 +163,7 @@ impl Kernel {
 }
 
 impl Table for Kernel {
-    fn list(&mut self, query: &Query) -> Result<(Vec<Flow>, usize), DataplaneError> {
+    fn list(&mut self, query: &Query) -> Result<(Vec<Flow>, usize), Error> {
         let refused = |error: &NetlinkError| matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EINVAL));
         let mut listed = self.read(query);
         if self.filters && listed.as_ref().is_err_and(refused) {
@@ -176,7 +174,7 @@ impl Table for Kernel {
         listed.map_err(|error| failed(format!("list conntrack entries ({})", query.family()), error))
     }
 
-    fn delete(&mut self, flows: &[Flow]) -> Result<usize, DataplaneError> {
+    fn delete(&mut self, flows: &[Flow]) -> Result<usize, Error> {
         let operation = || "delete conntrack entries".to_owned();
         let mut deleted = 0;
         for flows in flows.chunks(BATCH) {
@@ -198,7 +196,7 @@ impl Table for Kernel {
         Ok(deleted)
     }
 
-    fn catch(&mut self, family: Family, gone: &[SocketAddr], found: Found<'_, Self>) -> Result<(), DataplaneError> {
+    fn catch(&mut self, family: Family, gone: &[SocketAddr], found: Found<'_, Self>) -> Result<(), Error> {
         let Some(mut catch) = self.catch.take() else { return Ok(()) };
         let caught = self.caught(&mut catch, family, gone, found);
         let disarmed = catch.disarm(family);
@@ -207,7 +205,7 @@ impl Table for Kernel {
         disarmed.map_err(|error| unarmed(family, &error))
     }
 
-    fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, DataplaneError> {
+    fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, Error> {
         local::addresses(family).map_err(|error| failed(format!("list the node's addresses ({family})"), error))
     }
 }
@@ -220,11 +218,11 @@ fn header(family: Family) -> [u8; 4] {
     nfgenmsg(u8::try_from(number).unwrap_or_default(), 0)
 }
 
-fn unarmed(family: Family, error: &CommitError) -> DataplaneError {
+fn unarmed(family: Family, error: &CommitError) -> Error {
     let operation = format!("catch stale UDP flows by their packets ({family})");
-    DataplaneError::Kernel { operation, source: io::Error::other(error.to_string()) }
+    Error::Kernel { operation, source: io::Error::other(error.to_string()) }
 }
 
-fn failed(operation: String, error: NetlinkError) -> DataplaneError {
-    DataplaneError::Kernel { operation, source: error.into() }
+fn failed(operation: String, error: NetlinkError) -> Error {
+    Error::Kernel { operation, source: error.into() }
 }
