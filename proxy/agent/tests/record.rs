@@ -335,7 +335,7 @@ fn plan(store: &Store, node: &str) -> Plan {
 
 /// What masking must leave of a Plan, in an order of its own.
 fn shape_of(plan: &Plan) -> Vec<String> {
-    let port = |port: &portway_model::PortShare| {
+    let port = |port: &portway_model::PortPlan| {
         let frontend = |frontend: &portway_model::Frontend| {
             let sources = frontend.sources.as_ref().map(|sources| sources.len());
             (frontend.kind, frontend.port, frontend.routes, sources)

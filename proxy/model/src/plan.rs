@@ -18,7 +18,7 @@ pub struct Plan {
     /// What holds for all Services.
     pub settings: Arc<NodeSettings>,
     /// Each Service's share. A Service that yields nothing has no entry.
-    pub services: HashMap<ServiceName, Arc<ServiceShare>>,
+    pub services: HashMap<ServiceName, Arc<ServicePlan>>,
 }
 
 /// What differs between two Plans, with both sides, so that nobody needs the old Plan to act on it.
@@ -47,9 +47,9 @@ pub struct ServiceChange {
     /// The Service.
     pub name: ServiceName,
     /// Its share in the last Plan handed out.
-    pub before: Option<Arc<ServiceShare>>,
+    pub before: Option<Arc<ServicePlan>>,
     /// Its share now.
-    pub after: Option<Arc<ServiceShare>>,
+    pub after: Option<Arc<ServicePlan>>,
 }
 
 impl Change {
@@ -158,12 +158,12 @@ impl Default for NodePortAddresses {
 
 /// One Service's share of the Plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceShare {
+pub struct ServicePlan {
     /// The Service.
     pub name: ServiceName,
     /// Its ports, both families, sorted by (family, port name, protocol). Ports without any frontend are left out; where
     /// none is left, the share is there for its health check alone.
-    pub ports: Box<[PortShare]>,
+    pub ports: Box<[PortPlan]>,
     /// Its health check NodePort, if it has one (contract SVC-9).
     pub health_check: Option<HealthCheck>,
 }
@@ -179,7 +179,7 @@ pub struct HealthCheck {
 
 /// One Service port in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortShare {
+pub struct PortPlan {
     /// The Service port's key.
     pub name: ServicePortName,
     /// The family of all its addresses.
@@ -197,7 +197,7 @@ pub struct PortShare {
     pub frontends: Box<[Frontend]>,
 }
 
-impl PortShare {
+impl PortPlan {
     /// The port's protocol.
     pub fn protocol(&self) -> Protocol {
         self.name.protocol
@@ -297,9 +297,9 @@ pub struct Route {
 /// Who answers a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// One of [`PortShare::cluster`], which is not empty.
+    /// One of [`PortPlan::cluster`], which is not empty.
     Cluster,
-    /// One of [`PortShare::local`], which is not empty.
+    /// One of [`PortPlan::local`], which is not empty.
     Local,
     /// Nobody: refused at once (contract REJ-1). Holds for all origins or for none.
     Reject,

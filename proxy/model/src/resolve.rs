@@ -14,8 +14,8 @@ use crate::service::{Addresses, Port, Service};
 use crate::slice::Slice;
 use crate::topology::{self, Classes, Uses};
 use crate::{
-    Backend, Family, Frontend, FrontendKind, HealthCheck, PortShare, Protocol, Route, ServiceName, ServicePortName,
-    ServiceShare, Verdict, parse,
+    Backend, Family, Frontend, FrontendKind, HealthCheck, PortPlan, Protocol, Route, ServiceName, ServicePlan,
+    ServicePortName, Verdict, parse,
 };
 
 /// The share of one Service; `None` where it yields nothing.
@@ -25,7 +25,7 @@ pub(crate) fn share(
     slices: &[&Slice],
     claims: &Claims,
     facts: &Facts,
-) -> Option<ServiceShare> {
+) -> Option<ServicePlan> {
     let mut ports = Vec::with_capacity(service.ports.len());
     let mut local_endpoints = 0;
     for family in Family::ALL {
@@ -49,7 +49,7 @@ pub(crate) fn share(
     if ports.is_empty() && health_check.is_none() {
         return None;
     }
-    Some(ServiceShare { name: name.clone(), ports: ports.into(), health_check })
+    Some(ServicePlan { name: name.clone(), ports: ports.into(), health_check })
 }
 
 #[expect(clippy::too_many_arguments, reason = "all of them are what the one pure function depends on")]
@@ -62,7 +62,7 @@ fn port_share(
     sources: &Option<Arc<[IpNet]>>,
     claims: &Claims,
     facts: &Facts,
-) -> Option<PortShare> {
+) -> Option<PortPlan> {
     let owned: Vec<_> = service.claims(port, family).filter(|claimed| claims.owns(name, claimed)).collect();
     if owned.is_empty() {
         return None;
@@ -84,7 +84,7 @@ fn port_share(
     let local = backends(&classes.local);
     let serves = |c: &&Candidate<'_>| port.protocol == Protocol::Udp && (c.endpoint.ready || c.endpoint.serving);
     let serving = backends(&endpoints.iter().filter(serves).copied().collect::<Vec<_>>());
-    Some(PortShare {
+    Some(PortPlan {
         name: ServicePortName { service: name.clone(), port: port.name.clone(), protocol: port.protocol },
         family,
         affinity: service.affinity,

@@ -1,6 +1,6 @@
 //! Counts over the Plan, kept up share by share.
 
-use crate::{Family, FrontendKind, Origin, PortShare, ServiceShare, Stats, Verdict};
+use crate::{Family, FrontendKind, Origin, PortPlan, ServicePlan, Stats, Verdict};
 
 /// Counts of a whole Plan.
 #[derive(Debug, Default)]
@@ -11,7 +11,7 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// Counts what a share's replacement changes.
-    pub(crate) fn replace(&mut self, before: Option<&ServiceShare>, after: Option<&ServiceShare>) {
+    pub(crate) fn replace(&mut self, before: Option<&ServicePlan>, after: Option<&ServicePlan>) {
         self.services = self.services + usize::from(after.is_some()) - usize::from(before.is_some());
         for family in Family::ALL {
             let total = &mut self.families[family as usize];
@@ -44,7 +44,7 @@ impl Counts {
     }
 }
 
-fn of_share(share: Option<&ServiceShare>, family: Family) -> Stats {
+fn of_share(share: Option<&ServicePlan>, family: Family) -> Stats {
     let mut stats = Stats::default();
     for port in share.iter().flat_map(|share| &share.ports).filter(|port| port.family == family) {
         let silent = |internal: bool| {
@@ -63,7 +63,7 @@ fn of_share(share: Option<&ServiceShare>, family: Family) -> Stats {
 }
 
 /// How many backends are in either class.
-fn backends(port: &PortShare) -> usize {
+fn backends(port: &PortPlan) -> usize {
     if port.local.is_empty() || port.cluster.is_empty() || std::sync::Arc::ptr_eq(&port.cluster, &port.local) {
         return port.cluster.len().max(port.local.len());
     }

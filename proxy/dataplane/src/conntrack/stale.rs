@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use portway_model::{Backend, Change, Family, NodePortAddresses, NodeSettings, PortShare, Protocol, ServiceShare};
+use portway_model::{Backend, Change, Family, NodePortAddresses, NodeSettings, PortPlan, Protocol, ServicePlan};
 
 use portway_kernel::conntrack::Flow;
 use portway_kernel::conntrack::Query;
@@ -178,8 +178,8 @@ fn doubt(before: Option<&Answering>, now: &Answering) -> Option<Doubt> {
 }
 
 /// Where a Service's UDP flows go, and who answers them.
-fn places(share: Option<&ServiceShare>) -> impl Iterator<Item = (Place, Answering)> + '_ {
-    let udp = |port: &&PortShare| port.protocol() == Protocol::Udp;
+fn places(share: Option<&ServicePlan>) -> impl Iterator<Item = (Place, Answering)> + '_ {
+    let udp = |port: &&PortPlan| port.protocol() == Protocol::Udp;
     share.into_iter().flat_map(|share| share.ports.iter()).filter(udp).flat_map(|port| {
         port.frontends.iter().map(|frontend| {
             let place = match frontend.address {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use portway_model::{Change, Family, Plan, ServiceName, ServiceShare};
+use portway_model::{Change, Family, Plan, ServiceName, ServicePlan};
 
 use super::Config;
 use super::compare::{self, Missing, SHARED};
@@ -21,7 +21,7 @@ const MOST_REFUSED: usize = 16;
 const ROUTE_LOCALNET: &str = "/proc/sys/net/ipv4/conf/all/route_localnet";
 
 /// Shares to which Services go back whose rules are refused.
-type Shares = BTreeMap<ServiceName, Arc<ServiceShare>>;
+type Shares = BTreeMap<ServiceName, Arc<ServicePlan>>;
 
 /// One family's tables.
 pub(super) struct FamilyTables {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use portway_model::{
     Backend, Family, FamilySettings, Frontend, FrontendKind, LocalDetector, NodePortAddresses, NodeSettings, Origin,
-    PortShare, Route, Verdict,
+    PortPlan, Route, Verdict,
 };
 
 use super::names::{PortChains, endpoint_chain, socket_address};
@@ -66,7 +66,7 @@ pub struct IndexRules {
 }
 
 /// The rules of one Service port that lead to its chains, or refuse.
-pub fn index(share: &PortShare, settings: &NodeSettings, options: &Options) -> IndexRules {
+pub fn index(share: &PortPlan, settings: &NodeSettings, options: &Options) -> IndexRules {
     let renderer = Renderer::new(share, settings, options);
     let mut rules = IndexRules::default();
     for frontend in &share.frontends {
@@ -76,7 +76,7 @@ pub fn index(share: &PortShare, settings: &NodeSettings, options: &Options) -> I
 }
 
 /// The chains of the nat table that are one Service port's own.
-pub fn chains(share: &PortShare, settings: &NodeSettings, options: &Options) -> Vec<Chain> {
+pub fn chains(share: &PortPlan, settings: &NodeSettings, options: &Options) -> Vec<Chain> {
     Renderer::new(share, settings, options).chains()
 }
 
@@ -124,7 +124,7 @@ pub fn masquerade_chains(family: Family, settings: &NodeSettings, options: &Opti
 }
 
 struct Renderer<'a> {
-    share: &'a PortShare,
+    share: &'a PortPlan,
     settings: &'a FamilySettings,
     options: &'a Options,
     chains: PortChains,
@@ -134,7 +134,7 @@ struct Renderer<'a> {
 type Endpoint<'a> = (&'a Backend, String);
 
 impl<'a> Renderer<'a> {
-    fn new(share: &'a PortShare, settings: &'a NodeSettings, options: &'a Options) -> Self {
+    fn new(share: &'a PortPlan, settings: &'a NodeSettings, options: &'a Options) -> Self {
         Self { share, settings: settings.family(share.family), options, chains: PortChains::new(&share.name) }
     }
 

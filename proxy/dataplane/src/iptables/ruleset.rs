@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use portway_model::{
-    Change, Family, NodePortAddresses, NodeSettings, Plan, PortShare, Protocol, ServiceChange, ServiceName,
-    ServicePortName, ServiceShare,
+    Change, Family, NodePortAddresses, NodeSettings, Plan, PortPlan, Protocol, ServiceChange, ServiceName, ServicePlan,
+    ServicePortName,
 };
 
 use super::dispatch::{Chains, Dispatch};
@@ -136,7 +136,7 @@ pub struct Ruleset {
     /// Rules of KUBE-SERVICES above which they become a tree; `None` for never.
     tree_above: Option<usize>,
     settings: Arc<NodeSettings>,
-    services: BTreeMap<ServiceName, Arc<ServiceShare>>,
+    services: BTreeMap<ServiceName, Arc<ServicePlan>>,
     endpoints: usize,
     large: bool,
     dispatch: Dispatch<Key>,
@@ -170,7 +170,7 @@ impl Ruleset {
     }
 
     /// Takes over a whole Plan, whatever was there before. Returns the shares that it replaces.
-    pub fn load(&mut self, plan: &Plan) -> BTreeMap<ServiceName, Arc<ServiceShare>> {
+    pub fn load(&mut self, plan: &Plan) -> BTreeMap<ServiceName, Arc<ServicePlan>> {
         let fresh = Self::new(self.family, self.options.clone(), self.tree_above);
         let before = std::mem::replace(self, fresh);
         self.settings = plan.settings.clone();
@@ -189,7 +189,7 @@ impl Ruleset {
             ..service.clone()
         };
         let change = &Change { services: change.services.iter().map(own).collect(), ..change.clone() };
-        let endpoints = |share: &Option<Arc<ServiceShare>>| share.as_ref().map_or(0, |share| self.endpoints_of(share));
+        let endpoints = |share: &Option<Arc<ServicePlan>>| share.as_ref().map_or(0, |share| self.endpoints_of(share));
         let (gone, come) = change.services.iter().fold((0, 0), |(gone, come), service| {
             (gone + endpoints(&service.before), come + endpoints(&service.after))
         });
@@ -237,8 +237,8 @@ impl Ruleset {
 
     /// The chains of all Services, rendered on all processors where there are many.
     fn all_service_chains(&self) -> Vec<(String, Vec<String>)> {
-        let shares: Vec<&ServiceShare> = self.services.values().map(|share| &**share).collect();
-        let render = |shares: &[&ServiceShare]| -> Vec<_> {
+        let shares: Vec<&ServicePlan> = self.services.values().map(|share| &**share).collect();
+        let render = |shares: &[&ServicePlan]| -> Vec<_> {
             shares.iter().flat_map(|share| self.service_chains(share)).collect()
         };
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -279,21 +279,21 @@ impl Ruleset {
     }
 
     /// A Service's share as last taken over.
-    pub fn share(&self, name: &ServiceName) -> Option<&Arc<ServiceShare>> {
+    pub fn share(&self, name: &ServiceName) -> Option<&Arc<ServicePlan>> {
         self.services.get(name)
     }
 
     /// Takes one Service back to what it was, or out.
-    pub fn put_back(&mut self, name: &ServiceName, share: Option<Arc<ServiceShare>>) {
+    pub fn put_back(&mut self, name: &ServiceName, share: Option<Arc<ServicePlan>>) {
         let service = ServiceChange { name: name.clone(), before: self.services.get(name).cloned(), after: share };
         self.apply(&Change { services: vec![service], ..Change::default() });
     }
 
-    fn endpoints_of(&self, share: &ServiceShare) -> usize {
+    fn endpoints_of(&self, share: &ServicePlan) -> usize {
         self.ports(share).map(|port| port.cluster.len().max(port.local.len())).sum()
     }
 
-    fn ports<'a>(&self, share: &'a ServiceShare) -> impl Iterator<Item = &'a PortShare> {
+    fn ports<'a>(&self, share: &'a ServicePlan) -> impl Iterator<Item = &'a PortPlan> {
         let family = self.family;
         share.ports.iter().filter(move |port| port.family == family)
     }
@@ -328,7 +328,7 @@ impl Ruleset {
     }
 
     /// Puts a Service's rules into the index chains, or takes them out.
-    fn index_service(&mut self, share: &ServiceShare, put: bool) {
+    fn index_service(&mut self, share: &ServicePlan, put: bool) {
         let options = self.options();
         for port in share.ports.iter().filter(|port| port.family == self.family) {
             let rules = render::index(port, &self.settings, &options);
@@ -367,7 +367,7 @@ impl Ruleset {
     fn touched(&self, change: &Change) -> Touched {
         let options = self.options();
         let mut touched = Touched::default();
-        let render = |share: &Option<Arc<ServiceShare>>| -> (Vec<IndexRules>, Option<u16>) {
+        let render = |share: &Option<Arc<ServicePlan>>| -> (Vec<IndexRules>, Option<u16>) {
             let Some(share) = share else { return (Vec::new(), None) };
             let rules = self.ports(share).map(|port| render::index(port, &self.settings, &options)).collect();
             (rules, share.health_check.map(|check| check.port))
@@ -394,7 +394,7 @@ impl Ruleset {
         &self,
         touched: &Touched,
         change: &'a Change,
-        side: impl Fn(&'a ServiceChange) -> Option<&'a Arc<ServiceShare>>,
+        side: impl Fn(&'a ServiceChange) -> Option<&'a Arc<ServicePlan>>,
     ) -> Tables {
         let mut tables = Tables::new();
         if touched.index {
@@ -415,7 +415,7 @@ impl Ruleset {
         tables
     }
 
-    fn service_chains(&self, share: &ServiceShare) -> Vec<(String, Vec<String>)> {
+    fn service_chains(&self, share: &ServicePlan) -> Vec<(String, Vec<String>)> {
         let options = self.options();
         let chains = self.ports(share).flat_map(|port| render::chains(port, &self.settings, &options));
         chains.map(|chain| (chain.name, chain.rules)).collect()

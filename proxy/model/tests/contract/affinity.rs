@@ -1,7 +1,7 @@
 //! Contract section 8: session affinity, as far as it is policy.
 
 use portway_model::testing::{ServiceBuilder, cluster, service, slice};
-use portway_model::{Affinity, Cluster, Event, Origin, PortShare};
+use portway_model::{Affinity, Cluster, Event, Origin, PortPlan};
 
 use crate::look::{backends, frontend, port, share};
 
@@ -16,7 +16,7 @@ fn with(service: ServiceBuilder) -> Cluster {
 }
 
 /// The backends that a client from there may stick to.
-fn kept(port: &PortShare, address: &str, origin: Origin) -> Vec<String> {
+fn kept(port: &PortPlan, address: &str, origin: Origin) -> Vec<String> {
     backends(port.backends(frontend(port, address).route(origin).verdict))
 }
 
@@ -45,10 +45,10 @@ fn aff_6_switching_affinity_changes_the_share_and_nothing_else_of_it() {
     cluster.ingest(sticky().with(|service| service.session_affinity = Some("None".to_owned())).event());
     let (change, _) = cluster.drain();
     assert_eq!(change.services.len(), 1);
-    assert_eq!(*port(&cluster, "ns/web"), PortShare { affinity: None, ..on.clone() });
+    assert_eq!(*port(&cluster, "ns/web"), PortPlan { affinity: None, ..on.clone() });
     cluster.ingest(sticky().affinity(601).event());
     cluster.drain();
-    assert_eq!(*port(&cluster, "ns/web"), PortShare { affinity: Some(Affinity { timeout_seconds: 601 }), ..on });
+    assert_eq!(*port(&cluster, "ns/web"), PortPlan { affinity: Some(Affinity { timeout_seconds: 601 }), ..on });
 }
 
 #[test]

@@ -258,7 +258,7 @@ fn ep_11_a_change_has_the_state_at_the_last_drain_and_the_state_now() {
     cluster.ingest(one().endpoint("10.0.0.2").event());
     cluster.ingest(one().endpoint("10.0.0.3").event());
     let (change, _) = cluster.drain();
-    let side = |share: &Option<std::sync::Arc<portway_model::ServiceShare>>| {
+    let side = |share: &Option<std::sync::Arc<portway_model::ServicePlan>>| {
         backends(&share.as_ref().expect("a share").ports[0].cluster)
     };
     assert_eq!(change.services.len(), 1);

@@ -1,24 +1,24 @@
 //! Short ways to look at a Plan.
 
 use portway_model::{
-    Backend, Cluster, Family, Frontend, Origin, PortShare, Problem, Route, ServiceName, ServiceShare, Verdict,
+    Backend, Cluster, Family, Frontend, Origin, PortPlan, Problem, Route, ServiceName, ServicePlan, Verdict,
 };
 
 /// The share of "namespace/name".
-pub(crate) fn share<'a>(cluster: &'a Cluster, name: &str) -> Option<&'a ServiceShare> {
+pub(crate) fn share<'a>(cluster: &'a Cluster, name: &str) -> Option<&'a ServicePlan> {
     let (namespace, name) = name.split_once('/').expect("namespace/name");
     cluster.plan().services.get(&ServiceName::new(namespace, name)).map(|share| &**share)
 }
 
 /// The only port of "namespace/name".
-pub(crate) fn port<'a>(cluster: &'a Cluster, name: &str) -> &'a PortShare {
+pub(crate) fn port<'a>(cluster: &'a Cluster, name: &str) -> &'a PortPlan {
     let ports = &share(cluster, name).unwrap_or_else(|| panic!("{name} has no share")).ports;
     assert_eq!(ports.len(), 1, "{ports:?}");
     &ports[0]
 }
 
 /// The port of "namespace/name" in a family.
-pub(crate) fn port_in<'a>(cluster: &'a Cluster, name: &str, family: Family) -> &'a PortShare {
+pub(crate) fn port_in<'a>(cluster: &'a Cluster, name: &str, family: Family) -> &'a PortPlan {
     let ports = &share(cluster, name).unwrap_or_else(|| panic!("{name} has no share")).ports;
     ports.iter().find(|port| port.family == family).unwrap_or_else(|| panic!("{name} has no port in {family}"))
 }
@@ -26,7 +26,7 @@ pub(crate) fn port_in<'a>(cluster: &'a Cluster, name: &str, family: Family) -> &
 /// Every address of a Service, as "ns/name:port kind address proto number".
 pub(crate) fn frontends(cluster: &Cluster, name: &str) -> Vec<String> {
     let Some(share) = share(cluster, name) else { return Vec::new() };
-    let line = |port: &PortShare, frontend: &Frontend| {
+    let line = |port: &PortPlan, frontend: &Frontend| {
         let address = frontend.address.map_or_else(|| port.family.to_string(), |address| address.to_string());
         format!("{} {:?} {address} {} {}", port.name, frontend.kind, port.protocol(), frontend.port)
     };
@@ -34,7 +34,7 @@ pub(crate) fn frontends(cluster: &Cluster, name: &str) -> Vec<String> {
 }
 
 /// The frontend at an address, or the NodePort for "node".
-pub(crate) fn frontend<'a>(port: &'a PortShare, address: &str) -> &'a Frontend {
+pub(crate) fn frontend<'a>(port: &'a PortPlan, address: &str) -> &'a Frontend {
     let at = |frontend: &&Frontend| match frontend.address {
         Some(ip) => ip.to_string() == address,
         None => address == "node",
@@ -43,7 +43,7 @@ pub(crate) fn frontend<'a>(port: &'a PortShare, address: &str) -> &'a Frontend {
 }
 
 /// What happens at a frontend to what pods, the node and others send, as "Cluster | Cluster masq | Drop".
-pub(crate) fn routes(port: &PortShare, address: &str) -> String {
+pub(crate) fn routes(port: &PortPlan, address: &str) -> String {
     let route = |Route { verdict, masquerade }| format!("{verdict:?}{}", if masquerade { " masq" } else { "" });
     let frontend = frontend(port, address);
     Origin::ALL.map(|origin| route(frontend.route(origin))).join(" | ")
@@ -59,7 +59,7 @@ pub(crate) fn backends(class: &[Backend]) -> Vec<String> {
 }
 
 /// The sources let in at an address.
-pub(crate) fn sources(port: &PortShare, address: &str) -> Option<Vec<String>> {
+pub(crate) fn sources(port: &PortPlan, address: &str) -> Option<Vec<String>> {
     frontend(port, address).sources.as_ref().map(|nets| nets.iter().map(ToString::to_string).collect())
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use portway_model::{Change, Family, NodeSettings, ServiceName, ServiceShare};
+use portway_model::{Change, Family, NodeSettings, ServiceName, ServicePlan};
 
 use super::record::{Names, Record, entries, needed};
 use super::writes::{Batches, ELEMENTS_AT_ONCE, Write, spare};
@@ -34,7 +34,7 @@ pub(crate) struct Entered {
     /// What the kernel must be told, in this order.
     pub(crate) transactions: Vec<Transaction>,
     /// The shares that were replaced or removed, which a refused Service goes back to.
-    pub(crate) replaced: Vec<(ServiceName, Arc<ServiceShare>)>,
+    pub(crate) replaced: Vec<(ServiceName, Arc<ServicePlan>)>,
 }
 
 /// A number that goes up or down, and for which Service.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use portway_model::{Family, NodeSettings, PortShare, ServiceName, ServiceShare};
+use portway_model::{Family, NodeSettings, PortPlan, ServiceName, ServicePlan};
 
 use crate::nftables::layout::entry::{At, Class, Key, Value};
 use crate::nftables::layout::sets::{self, SetId};
@@ -123,15 +123,15 @@ impl Found {
     /// the same numbers each time.
     pub(crate) fn adopt<'a>(
         &self,
-        services: impl Iterator<Item = (&'a ServiceName, &'a Arc<ServiceShare>)>,
+        services: impl Iterator<Item = (&'a ServiceName, &'a Arc<ServicePlan>)>,
         numbers: &mut Option<Numbers>,
     ) -> BTreeMap<ServiceName, Applied> {
         // Numbers that nobody uses now may have been given out; a record knows better than the kernel.
         let numbers = numbers.get_or_insert_with(|| Numbers::after(self.highest));
         // An id that two ports claim would mix their clients.
         let taken = std::cell::RefCell::new(HashSet::new());
-        let place = |(name, share): (&ServiceName, &Arc<ServiceShare>)| {
-            let known = |port: &PortShare| {
+        let place = |(name, share): (&ServiceName, &Arc<ServicePlan>)| {
+            let known = |port: &PortPlan| {
                 if self.entries.is_empty() {
                     return None;
                 }
@@ -146,7 +146,7 @@ impl Found {
         services.filter_map(place).collect()
     }
 
-    fn known(&self, port: &PortShare) -> Known {
+    fn known(&self, port: &PortPlan) -> Known {
         let places = || port.frontends.iter().map(|frontend| At::of(port, frontend));
         let id = places().find_map(|at| match self.get(Key::PortId(at)) {
             Some(Value::Id(id)) => Some(*id),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portway_model::{Change, Family, NodeSettings, Plan, ServiceName, ServiceShare};
+use portway_model::{Change, Family, NodeSettings, Plan, ServiceName, ServicePlan};
 
 use super::diff::{ChainDifference, Differences, compare};
 use super::draft::{Draft, fill};
@@ -42,9 +42,9 @@ pub(crate) struct Table {
 struct Target {
     settings: Arc<NodeSettings>,
     /// By name, so that numbers are given out in the same order each time.
-    services: BTreeMap<ServiceName, Arc<ServiceShare>>,
+    services: BTreeMap<ServiceName, Arc<ServicePlan>>,
     /// What a Service had before, if that is known.
-    earlier: HashMap<ServiceName, Arc<ServiceShare>>,
+    earlier: HashMap<ServiceName, Arc<ServicePlan>>,
     /// What stays as it is unless somebody wants it.
     held: HashMap<Key, (Value, ServiceName)>,
 }
@@ -89,7 +89,7 @@ impl Table {
 
     /// Makes the kernel's table equal to the Plan.
     pub(crate) fn sync(&mut self, kernel: &mut dyn Kernel, plan: &Plan, now: Instant) -> FamilyReport {
-        let of_family = |share: &ServiceShare| share.ports.iter().any(|port| port.family == self.family);
+        let of_family = |share: &ServicePlan| share.ports.iter().any(|port| port.family == self.family);
         let shares = plan.services.iter().filter(|(_, share)| of_family(share));
         let services = shares.map(|(name, share)| (name.clone(), Arc::clone(share))).collect();
         let earlier = self.record.take().map(|record| shares_of(&record).into_iter().collect()).unwrap_or_default();
@@ -126,7 +126,7 @@ impl Table {
     fn recover(
         &mut self,
         kernel: &mut dyn Kernel,
-        replaced: Vec<(ServiceName, Arc<ServiceShare>)>,
+        replaced: Vec<(ServiceName, Arc<ServicePlan>)>,
         now: Instant,
         first: FamilyReport,
     ) -> FamilyReport {
@@ -296,7 +296,7 @@ impl Table {
     }
 }
 
-fn shares_of(record: &Record) -> BTreeMap<ServiceName, Arc<ServiceShare>> {
+fn shares_of(record: &Record) -> BTreeMap<ServiceName, Arc<ServicePlan>> {
     record.services.iter().map(|(name, applied)| (name.clone(), Arc::clone(&applied.share))).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use portway_model::{Frontend, PortShare, Protocol, Verdict};
+use portway_model::{Frontend, PortPlan, Protocol, Verdict};
 
 use portway_kernel::nftables::object::Name;
 
@@ -20,7 +20,7 @@ pub(crate) struct At {
 
 impl At {
     /// Where this frontend of that Service port answers.
-    pub(crate) fn of(port: &PortShare, frontend: &Frontend) -> Self {
+    pub(crate) fn of(port: &PortPlan, frontend: &Frontend) -> Self {
         Self { address: frontend.address, protocol: port.protocol(), port: frontend.port }
     }
 }
@@ -38,9 +38,9 @@ impl fmt::Display for At {
 /// One of the two lists of backends that a Service port has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Class {
-    /// [`PortShare::cluster`].
+    /// [`PortPlan::cluster`].
     Cluster,
-    /// [`PortShare::local`].
+    /// [`PortPlan::local`].
     Local,
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use portway_model::{Affinity, Frontend, Origin, PortShare, Route, Verdict};
+use portway_model::{Affinity, Frontend, Origin, PortPlan, Route, Verdict};
 
 use super::entry::Class;
 
@@ -45,7 +45,7 @@ pub(crate) enum ChainId {
 
 impl Shape {
     /// The shape of a frontend; `None` where no origin has a backend.
-    pub(crate) fn of(port: &PortShare, frontend: &Frontend) -> Option<Self> {
+    pub(crate) fn of(port: &PortPlan, frontend: &Frontend) -> Option<Self> {
         let leaf = |origin| Leaf::of(port, frontend, frontend.route(origin));
         let leaves = Origin::ALL.map(leaf);
         leaves.iter().any(|leaf| matches!(leaf, Leaf::Pick(_))).then_some(Self(leaves))
@@ -96,7 +96,7 @@ impl Shape {
 }
 
 impl Leaf {
-    fn of(port: &PortShare, frontend: &Frontend, route: Route) -> Self {
+    fn of(port: &PortPlan, frontend: &Frontend, route: Route) -> Self {
         let Some(class) = Class::of(route.verdict) else { return Leaf::Nobody };
         let count = u32::try_from(port.backends(route.verdict).len()).unwrap_or(u32::MAX);
         if count == 0 {

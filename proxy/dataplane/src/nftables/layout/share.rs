@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use portway_model::{Family, Frontend, FrontendKind, Origin, PortShare, Protocol, ServiceShare, Verdict};
+use portway_model::{Family, Frontend, FrontendKind, Origin, PortPlan, Protocol, ServicePlan, Verdict};
 
 use super::entry::{At, Class, Key, Value};
 use super::shape::{Shape, refusal};
@@ -15,7 +15,7 @@ use portway_kernel::nftables::object::Name;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Applied {
     /// What the Plan says.
-    pub(crate) share: Arc<ServiceShare>,
+    pub(crate) share: Arc<ServicePlan>,
     /// One for each of the share's ports of this family, in their order.
     pub(crate) ports: Box<[PortSlots]>,
 }
@@ -25,9 +25,9 @@ pub(crate) struct Applied {
 pub(crate) struct PortSlots {
     /// With affinity, the number that stands for this port in the affinity maps; otherwise 0.
     pub(crate) id: u32,
-    /// Slots of [`PortShare::cluster`].
+    /// Slots of [`PortPlan::cluster`].
     pub(crate) cluster: Box<[Slot]>,
-    /// Slots of [`PortShare::local`].
+    /// Slots of [`PortPlan::local`].
     pub(crate) local: Box<[Slot]>,
 }
 
@@ -53,7 +53,7 @@ impl PortSlots {
         Known { id: self.id, slots: Class::ALL.map(|class| self.of(class).iter().copied().map(Some).collect()) }
     }
 
-    fn place(port: &PortShare, known: &Known, numbers: &mut Numbers) -> Self {
+    fn place(port: &PortPlan, known: &Known, numbers: &mut Numbers) -> Self {
         let sticky = port.affinity.is_some();
         let id = match (sticky, known.id) {
             (false, _) => 0,
@@ -81,7 +81,7 @@ impl PortSlots {
 impl Applied {
     /// Gives a share's backends their slots on top of those that they have; `None` if it has no port of this family.
     pub(crate) fn place(
-        share: &Arc<ServiceShare>,
+        share: &Arc<ServicePlan>,
         family: Family,
         before: Option<&Applied>,
         numbers: &mut Numbers,
@@ -94,10 +94,10 @@ impl Applied {
 
     /// The same, asking `known` what each port has.
     pub(crate) fn place_with(
-        share: &Arc<ServiceShare>,
+        share: &Arc<ServicePlan>,
         family: Family,
         numbers: &mut Numbers,
-        known: impl Fn(&PortShare) -> Option<Known>,
+        known: impl Fn(&PortPlan) -> Option<Known>,
     ) -> Option<Self> {
         let ports: Box<[PortSlots]> = ports_of(share, family)
             .map(|port| PortSlots::place(port, &known(port).unwrap_or_default(), numbers))
@@ -106,7 +106,7 @@ impl Applied {
     }
 
     /// Its ports of this family, with their slots.
-    pub(crate) fn ports(&self, family: Family) -> impl Iterator<Item = (&PortShare, &PortSlots)> {
+    pub(crate) fn ports(&self, family: Family) -> impl Iterator<Item = (&PortPlan, &PortSlots)> {
         ports_of(&self.share, family).zip(&*self.ports)
     }
 
@@ -140,7 +140,7 @@ impl Applied {
     }
 }
 
-fn ports_of(share: &ServiceShare, family: Family) -> impl Iterator<Item = &PortShare> {
+fn ports_of(share: &ServicePlan, family: Family) -> impl Iterator<Item = &PortPlan> {
     share.ports.iter().filter(move |port| port.family == family)
 }
 
@@ -149,11 +149,11 @@ fn routes_to(frontend: &Frontend, class: Class) -> bool {
     Origin::ALL.iter().any(|origin| Class::of(frontend.route(*origin).verdict) == Some(class))
 }
 
-fn uses(port: &PortShare, class: Class) -> bool {
+fn uses(port: &PortPlan, class: Class) -> bool {
     port.frontends.iter().any(|frontend| routes_to(frontend, class))
 }
 
-fn backends(port: &PortShare, class: Class) -> &[portway_model::Backend] {
+fn backends(port: &PortPlan, class: Class) -> &[portway_model::Backend] {
     match class {
         Class::Cluster => &port.cluster,
         Class::Local => &port.local,
@@ -161,7 +161,7 @@ fn backends(port: &PortShare, class: Class) -> &[portway_model::Backend] {
 }
 
 fn frontend_entries(
-    port: &PortShare,
+    port: &PortPlan,
     slots: &PortSlots,
     frontend: &Frontend,
     name: &mut impl FnMut(ChainId) -> Name,
