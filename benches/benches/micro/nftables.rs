@@ -24,7 +24,7 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
             |change| {
                 let report = dataplane.apply(&change);
                 // What is due by now of earlier Changes is part of the cost.
-                (report, dataplane.settle(), change)
+                (report, dataplane.collect_garbage(), change)
             },
             BatchSize::SmallInput,
         );

@@ -254,9 +254,9 @@ struct Changes<'a> {
 
 impl Changes<'_> {
     fn apply(&mut self, change: impl FnOnce(&mut World) -> Result<Change>) -> Result<(Duration, Applied)> {
-        if self.dataplane.settle_at().is_some_and(|at| at <= Instant::now()) {
+        if self.dataplane.garbage_due().is_some_and(|at| at <= Instant::now()) {
             let start = Instant::now();
-            check(&self.dataplane.settle())?;
+            check(&self.dataplane.collect_garbage())?;
             self.settle.add(start.elapsed());
             self.settled += 1;
         }

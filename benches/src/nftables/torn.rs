@@ -85,8 +85,8 @@ fn change(world: &mut World, dataplane: &mut Nftables, done: &AtomicBool) -> Res
     let mut now: Vec<Vec<usize>> = vec![(0..ENDPOINTS).collect(); SERVICES];
     let mut changes = 0;
     while !done.load(Ordering::Relaxed) {
-        if dataplane.settle_at().is_some_and(|at| at <= Instant::now()) {
-            check(&dataplane.settle())?;
+        if dataplane.garbage_due().is_some_and(|at| at <= Instant::now()) {
+            check(&dataplane.collect_garbage())?;
         }
         let service = random.usize(..SERVICES);
         let mut next: Vec<usize> = (0..2 * ENDPOINTS).collect();

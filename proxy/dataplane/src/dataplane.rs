@@ -21,12 +21,12 @@ pub trait Dataplane: Send {
     /// caller goes back to `sync` after a report with one.
     fn apply(&mut self, change: &Change) -> Report;
 
-    /// When [`Dataplane::settle`] is next wanted, if it is.
-    fn settle_at(&self) -> Option<Instant>;
+    /// When [`Dataplane::collect_garbage`] is next wanted, if it is.
+    fn garbage_due(&self) -> Option<Instant>;
 
     /// Does what had to outlive the last transaction for a moment (slots and chains that packets in flight may still
     /// read, second passes). What fails stays wanted.
-    fn settle(&mut self) -> Report;
+    fn collect_garbage(&mut self) -> Report;
 
     /// Reads the kernel back and lists what differs from what was last applied. Writes nothing.
     fn audit(&mut self) -> Result<Vec<Drift>, DataplaneError>;

@@ -97,12 +97,12 @@ pub struct Driver {
 impl Driver {
     fn work(&mut self, inbox: &mpsc::Receiver<Job>) {
         loop {
-            let until = self.dataplane.settle_at().map(|at| at.saturating_duration_since(Instant::now()));
+            let until = self.dataplane.garbage_due().map(|at| at.saturating_duration_since(Instant::now()));
             match inbox.recv_timeout(until.unwrap_or(Duration::from_secs(3600))) {
                 Ok(job) => job(self),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) if until.is_some() => {
-                    let report = self.dataplane.settle();
+                    let report = self.dataplane.collect_garbage();
                     if let Err(error) = check(&report) {
                         panic!("settling failed: {error:#}");
                     }

@@ -205,7 +205,7 @@ impl Syncer {
             self.write();
         }
         if self.is_due(self.settle_due()) {
-            self.settle();
+            self.collect_garbage();
         }
         if self.is_due(self.clean_due()) {
             self.clean_now();
@@ -357,14 +357,14 @@ impl Syncer {
     }
 
     fn settle_due(&self) -> Option<Instant> {
-        let wanted = self.dataplane.settle_at()?;
+        let wanted = self.dataplane.garbage_due()?;
         Some(self.settle_not_before.map_or(wanted, |not_before| wanted.max(not_before)))
     }
 
-    fn settle(&mut self) {
+    fn collect_garbage(&mut self) {
         let _span = self.begin(SyncKind::Settle);
         let started = self.now();
-        let report = self.dataplane.settle();
+        let report = self.dataplane.collect_garbage();
         let now = self.now();
         self.log(&report, now.saturating_duration_since(started));
         self.metrics.sync.reported(SyncKind::Settle, &report, self.clock.wall());

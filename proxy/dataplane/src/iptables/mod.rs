@@ -111,11 +111,11 @@ impl Dataplane for Iptables {
         Report { families: self.families.iter_mut().filter_map(|family| family.apply(change)).collect() }
     }
 
-    fn settle_at(&self) -> Option<Instant> {
+    fn garbage_due(&self) -> Option<Instant> {
         None
     }
 
-    fn settle(&mut self) -> Report {
+    fn collect_garbage(&mut self) -> Report {
         Report::default()
     }
 

@@ -8,9 +8,9 @@ pub(crate) mod audit;
 pub(crate) mod diff;
 pub(crate) mod draft;
 pub(crate) mod found;
+pub(crate) mod garbage;
 pub(crate) mod record;
 pub(crate) mod refusal;
-pub(crate) mod settle;
 pub(crate) mod table;
 pub(crate) mod writes;
 

@@ -66,13 +66,13 @@ impl Dataplane for Nftables {
         Report { families: reports.collect() }
     }
 
-    fn settle_at(&self) -> Option<Instant> {
-        self.tables.iter().filter_map(Table::settle_at).min()
+    fn garbage_due(&self) -> Option<Instant> {
+        self.tables.iter().filter_map(Table::garbage_due).min()
     }
 
-    fn settle(&mut self) -> Report {
+    fn collect_garbage(&mut self) -> Report {
         let now = Instant::now();
-        let reports = self.tables.iter_mut().filter_map(|table| table.settle(&mut *self.kernel, now));
+        let reports = self.tables.iter_mut().filter_map(|table| table.collect_garbage(&mut *self.kernel, now));
         Report { families: reports.collect() }
     }
 

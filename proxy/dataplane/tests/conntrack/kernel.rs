@@ -93,7 +93,7 @@ fn ct_3_thousands_of_stale_flows_go_and_the_crowd_stays() {
     in_namespace(|| {
         let table = Kernel::open().expect("conntrack");
         let mut world = World::new(table, [dns().event(), endpoints(["10.0.0.1", "10.0.0.2"]).event()]);
-        world.settle();
+        world.collect_garbage();
         // All together below the smallest table that a small machine has.
         insert(crowd(3_000));
         let client = |i: u32| format!("10.0.{}.{}:40000", 8 + i / 250, 1 + i % 250);
@@ -111,7 +111,7 @@ fn ct_3_a_second_pass_catches_what_came_after_the_first() {
     in_namespace(|| {
         let table = Kernel::open().expect("conntrack");
         let mut world = World::new(table, [dns().event(), endpoints(["10.0.0.1"]).event()]);
-        world.settle();
+        world.collect_garbage();
         insert([udp(CLIENT, "10.96.0.10:53 < 10.0.0.1:5353")]);
         world.tell([endpoints(["10.0.0.2"]).event()]);
         assert_eq!(world.run(), 1);

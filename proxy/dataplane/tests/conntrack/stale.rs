@@ -69,7 +69,7 @@ fn ct_3_both_families() {
 fn ct_3_a_draining_endpoint_keeps_its_flows_until_it_serves_no_more() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1", "10.0.0.2"]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.add("10.96.0.10:53 < 10.0.0.2:5353");
     world.tell([endpoints(["10.0.0.1", "10.0.0.2"]).terminating().event()]);
     assert_eq!(world.run(), 0);
@@ -81,7 +81,7 @@ fn ct_3_a_draining_endpoint_keeps_its_flows_until_it_serves_no_more() {
 fn ct_3_policies_of_the_service_leave_flows_where_they_are() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
     memory.add("192.0.2.1:30053 < 10.0.0.1:5353");
     memory.queries();
@@ -94,7 +94,7 @@ fn ct_3_policies_of_the_service_leave_flows_where_they_are() {
 fn ct_3_more_endpoints_make_nothing_stale() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.queries();
     world.tell([endpoints(["10.0.0.1", "10.0.0.2"]).event()]);
     assert_eq!(world.run(), 0);
@@ -106,14 +106,14 @@ fn ct_3_more_endpoints_make_nothing_stale() {
 fn ct_3_the_kernel_is_asked_for_the_addresses_concerned_alone() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.queries();
     world.tell([endpoints(["10.0.0.2"]).event()]);
     world.run();
     let endpoint = Query::ReplySource("10.0.0.1:5353".parse().expect("an address"));
     assert_eq!(memory.queries(), [endpoint], "one question for cluster IP and NodePort");
     world.tell([endpoints([]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.queries();
     world.tell([endpoints(["10.0.0.3"]).event()]);
     world.run();
@@ -127,7 +127,7 @@ fn ct_3_the_kernel_is_asked_for_the_addresses_concerned_alone() {
         (1..100).flat_map(|i| [service(i).event(), slice(i).event()]).collect::<Vec<_>>()
     };
     world.tell(many("10.0.0.1"));
-    world.settle();
+    world.collect_garbage();
     memory.queries();
     memory.add("10.96.1.7:53 < 10.0.0.1:53");
     memory.add("10.96.1.7:53 < 10.0.0.2:53");
@@ -140,7 +140,7 @@ fn ct_3_the_kernel_is_asked_for_the_addresses_concerned_alone() {
         Event::EndpointSlice(slice) => Event::EndpointSliceGone { namespace: slice.namespace, name: slice.name },
         other => other,
     }));
-    world.settle();
+    world.collect_garbage();
     memory.queries();
     world.tell(many("10.0.0.4"));
     world.run();
@@ -151,7 +151,7 @@ fn ct_3_the_kernel_is_asked_for_the_addresses_concerned_alone() {
 fn ct_4_services_without_endpoints_are_cleaned_too() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
     memory.add("192.0.2.1:30053 < 10.0.0.1:5353");
     world.tell([endpoints([]).event()]);
@@ -162,7 +162,7 @@ fn ct_4_services_without_endpoints_are_cleaned_too() {
 fn ct_4_flows_that_began_before_there_were_endpoints_go_when_they_come() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints([]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.add("10.96.0.10:53");
     world.tell([endpoints(["10.0.0.1"]).event()]);
     assert_eq!(world.run(), 1);
@@ -197,7 +197,7 @@ fn ct_3_an_address_that_is_no_services_any_more_loses_what_was_translated() {
     let memory = Memory::default();
     let mut world =
         World::new(memory.clone(), [dns().external_ip("203.0.113.5").event(), endpoints(["10.0.0.1"]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.add("203.0.113.5:53 < 10.0.0.1:5353");
     memory.add("203.0.113.5:53");
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
@@ -221,7 +221,7 @@ fn ct_3_an_address_that_passes_to_another_service_goes_by_its_new_owner() {
         World::new(memory.clone(), events)
     };
     world.tell([second.event()]);
-    world.settle();
+    world.collect_garbage();
     memory.add("203.0.113.5:53 < 10.0.0.1:53");
     memory.add("203.0.113.5:53 < 10.0.0.2:53");
     world.tell([Event::ServiceGone(ServiceName::new("ns", "a"))]);
@@ -233,7 +233,7 @@ fn ct_3_an_address_that_passes_to_another_service_goes_by_its_new_owner() {
 fn ct_3_node_ports_follow_the_addresses_at_which_they_answer() {
     let memory = Memory::on_node(&["192.0.2.1", "198.51.100.1"]);
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.add("192.0.2.9:30053");
     memory.add("198.51.100.1:30053");
     world.tell([node("node-a").internal_ip("192.0.2.9").event()]);
@@ -249,7 +249,7 @@ fn ct_3_node_ports_follow_the_addresses_at_which_they_answer() {
 fn ct_3_a_second_pass_catches_what_a_packet_in_flight_added() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
     world.tell([endpoints(["10.0.0.2"]).event()]);
     assert_eq!(world.run(), 1);
@@ -266,12 +266,12 @@ fn ct_3_a_second_pass_catches_what_a_packet_in_flight_added() {
 fn ct_3_a_second_pass_goes_by_who_serves_then() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.settle();
+    world.collect_garbage();
     world.tell([endpoints(["10.0.0.2"]).event()]);
     world.run();
     world.tell([endpoints(["10.0.0.2", "10.0.0.1"]).event()]);
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
-    world.settle();
+    world.collect_garbage();
     assert_eq!(memory.flows(), ["10.96.0.10:53 < 10.0.0.1:5353"], "it serves again");
 }
 
@@ -279,7 +279,7 @@ fn ct_3_a_second_pass_goes_by_who_serves_then() {
 fn ct_3_what_fails_stays_to_be_done() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.settle();
+    world.collect_garbage();
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
     memory.fail(true);
     world.tell([endpoints(["10.0.0.2"]).event()]);
@@ -304,5 +304,5 @@ fn ct_3_what_is_new_does_not_wait_for_the_questions_of_second_passes() {
     world.tell([endpoints(["10.0.0.1"]).event()]);
     world.run();
     assert_eq!(memory.queries(), [lost("10.0.0.2")], "the first serves again");
-    world.settle();
+    world.collect_garbage();
 }

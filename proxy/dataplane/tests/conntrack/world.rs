@@ -60,7 +60,7 @@ impl<T: Table> World<T> {
     }
 
     /// Everything that was to be done is done, second passes too.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn collect_garbage(&mut self) {
         self.run();
         std::thread::sleep(portway_dataplane::conntrack::SECOND_PASS);
         self.run();

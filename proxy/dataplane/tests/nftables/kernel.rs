@@ -31,10 +31,10 @@ fn audit(dataplane: &mut Nftables) -> Vec<String> {
 }
 
 /// Waits until what lingers is due, and settles.
-fn settle(dataplane: &mut Nftables) {
-    while let Some(at) = dataplane.settle_at() {
+fn collect_garbage(dataplane: &mut Nftables) {
+    while let Some(at) = dataplane.garbage_due() {
         std::thread::sleep(at.saturating_duration_since(std::time::Instant::now()));
-        let report = dataplane.settle();
+        let report = dataplane.collect_garbage();
         assert!(!report.failed(), "{report:?}");
     }
 }
@@ -142,7 +142,7 @@ fn nft_14_a_change_leaves_slots_for_packets_in_flight_and_settles_later() {
         );
         assert!(print.contains("10.96.0.20 . tcp . 80 . 2 : 10.1.3.26 . 8080"), "its slot is still there: {print}");
         assert_eq!(audit(&mut dataplane), Vec::<String>::new());
-        settle(&mut dataplane);
+        collect_garbage(&mut dataplane);
         assert!(!nft_list().contains("10.96.0.20 . tcp . 80 . 2"));
         assert_eq!(audit(&mut dataplane), Vec::<String>::new());
         // What is left is what a fresh start would write.
@@ -214,7 +214,7 @@ fn drift_is_named_and_only_that_is_repaired() {
         assert_eq!(report.families.len(), 1, "IPv6 had no drift");
         // A flush, two rules, and four elements: one changed is two.
         assert_eq!(report.families[0].objects, 7, "{report:?}");
-        settle(&mut dataplane);
+        collect_garbage(&mut dataplane);
         assert_same(&nft_list(), &before);
     });
 }
@@ -290,7 +290,7 @@ fn settings_change_rules_in_place() {
         let print = nft_list();
         assert!(print.contains("iifname \"veth*\" goto c3") && print.contains("fib daddr type local"), "{print}");
         assert_eq!(audit(&mut dataplane), Vec::<String>::new());
-        settle(&mut dataplane);
+        collect_garbage(&mut dataplane);
         assert_eq!(sync(&mut open(), &other), 0, "as if it had been started so");
     });
 }

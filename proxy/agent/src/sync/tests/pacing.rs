@@ -68,7 +68,7 @@ fn an_event_that_does_not_concern_the_kernel_writes_nothing_and_paces_nothing() 
 fn what_must_outlive_a_write_is_settled_when_the_dataplane_says() {
     let mut rig = Rig::running();
     let at = rig.elapsed() + Duration::from_millis(1500);
-    rig.world.lock().settle_at = Some(at);
+    rig.world.lock().garbage_due = Some(at);
     rig.pass(Duration::from_secs(4));
     assert_eq!(rig.timed_calls(), [(at, Call::Settle)]);
 }
@@ -78,7 +78,7 @@ fn nft_14_a_settling_that_fails_is_counted_and_tried_again_with_backoff() {
     let mut rig = Rig::running();
     {
         let mut world = rig.world.lock();
-        world.settle_at = Some(world.elapsed);
+        world.garbage_due = Some(world.elapsed);
         world.settle_fails = true;
     }
     rig.pass(Duration::from_secs(2));

@@ -47,7 +47,7 @@ pub(super) struct World {
     pub(super) answers: VecDeque<Answer>,
     /// How long each write takes.
     pub(super) cost: Duration,
-    pub(super) settle_at: Option<Duration>,
+    pub(super) garbage_due: Option<Duration>,
     pub(super) settle_fails: bool,
     pub(super) drift: VecDeque<Result<Vec<Drift>, DataplaneError>>,
     pub(super) clean_failures: usize,
@@ -129,18 +129,18 @@ impl Dataplane for Shared {
         self.written(Call::Apply(names(services.iter())), &services)
     }
 
-    fn settle_at(&self) -> Option<Instant> {
+    fn garbage_due(&self) -> Option<Instant> {
         let world = self.lock();
-        world.settle_at.map(|at| world.base + at)
+        world.garbage_due.map(|at| world.base + at)
     }
 
-    fn settle(&mut self) -> Report {
+    fn collect_garbage(&mut self) -> Report {
         let mut world = self.called(Call::Settle);
         let mut report = FamilyReport::new(Family::V4);
         if world.settle_fails {
             report.error = Some(error());
         } else {
-            world.settle_at = None;
+            world.garbage_due = None;
         }
         Report { families: vec![report] }
     }
@@ -207,7 +207,7 @@ impl Rig {
             calls: Vec::new(),
             answers: VecDeque::new(),
             cost: Duration::ZERO,
-            settle_at: None,
+            garbage_due: None,
             settle_fails: false,
             drift: VecDeque::new(),
             clean_failures: 0,

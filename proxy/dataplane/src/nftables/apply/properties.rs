@@ -236,7 +236,7 @@ proptest! {
                 match then {
                     0 => {
                         now += Duration::from_secs(2);
-                        let report = table.settle(&mut kernel, now);
+                        let report = table.collect_garbage(&mut kernel, now);
                         prop_assert!(report.is_none_or(|report| report.error.is_none()));
                         kept(&fake.table(table.family()), &promises(&after))?;
                     }
@@ -256,7 +256,7 @@ proptest! {
         now += Duration::from_secs(10);
         for mut table in tables {
             let family = table.family();
-            table.settle(&mut kernel, now);
+            table.collect_garbage(&mut kernel, now);
             let fresh = Fake::default();
             let report = Table::new(family).sync(&mut fresh.clone(), cluster.plan(), now);
             prop_assert!(report.error.is_none());

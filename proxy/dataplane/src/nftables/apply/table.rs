@@ -393,9 +393,9 @@ pub(crate) fn commit(
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 impl Table {
-    /// When [`Table::settle`] is next wanted: not for each thing that becomes due, but so that one call does for all of
+    /// When [`Table::collect_garbage`] is next wanted: not for each thing that becomes due, but so that one call does for all of
     /// a second.
-    pub(crate) fn settle_at(&self) -> Option<Instant> {
+    pub(crate) fn garbage_due(&self) -> Option<Instant> {
         let record = self.record.as_ref()?;
         let elements = record.lingering.values().map(|(_, since)| *since);
         let chains = record.idle_chains.values().map(|(_, since)| *since);
@@ -404,10 +404,10 @@ impl Table {
     }
 
     /// Removes what has outlived its last packets; `None` if there is nothing.
-    pub(crate) fn settle(&mut self, kernel: &mut dyn Kernel, now: Instant) -> Option<FamilyReport> {
+    pub(crate) fn collect_garbage(&mut self, kernel: &mut dyn Kernel, now: Instant) -> Option<FamilyReport> {
         let record = self.record.as_mut()?;
         let mut report = FamilyReport::new(self.family);
-        if let Err(error) = super::settle::settle(kernel, record, now, &mut report) {
+        if let Err(error) = super::garbage::collect_garbage(kernel, record, now, &mut report) {
             report.error = Some(refusal::not_done(self.family, error));
         }
         (report.objects > 0 || report.error.is_some()).then_some(report)

@@ -182,7 +182,7 @@ fn nft_13_a_restart_adopts_slots_and_changes_only_what_differs() {
     let mut third = Nftables::with(Box::new(fake.clone()));
     third.sync(cluster.plan());
     assert_eq!(slots(&fake), 9, "two slots linger");
-    assert!(third.settle_at().is_some());
+    assert!(third.garbage_due().is_some());
 }
 
 #[test]
@@ -228,14 +228,14 @@ fn nft_14_idle_chains_and_slots_go_a_second_later() {
         table.apply(&mut kernel, &fewer, start).expect("something to do");
     }
     assert_eq!((slots(&fake), fake.table(V4).chains.len()), (9, before));
-    assert!(table.settle(&mut kernel, start + Duration::from_millis(900)).is_none(), "too early");
-    let due = table.settle_at().expect("wanted");
+    assert!(table.collect_garbage(&mut kernel, start + Duration::from_millis(900)).is_none(), "too early");
+    let due = table.garbage_due().expect("wanted");
     assert!(due >= start + Duration::from_secs(1));
-    let report = table.settle(&mut kernel, due).expect("something to do");
+    let report = table.collect_garbage(&mut kernel, due).expect("something to do");
     assert!(report.error.is_none());
     assert_eq!(slots(&fake), 0);
     assert!(fake.table(V4).chains.len() < before);
-    assert_eq!(table.settle_at(), None);
+    assert_eq!(table.garbage_due(), None);
     assert_eq!(table.audit(&mut kernel).expect("listed"), []);
 }
 
@@ -252,9 +252,9 @@ fn a_chain_that_somebody_uses_is_not_forced_away() {
     }
     fake.state().veto = Some(Box::new(|op, _| matches!(op, Op::DeleteChain(name) if **name == *"c3")));
     let later = start + Duration::from_secs(2);
-    assert!(table.settle(&mut kernel, later).expect("something to do").error.is_none());
+    assert!(table.collect_garbage(&mut kernel, later).expect("something to do").error.is_none());
     assert!(fake.table(V4).chains.contains_key("c3") && !fake.table(V4).chains.contains_key("c2"));
-    assert!(table.settle_at().is_some_and(|at| at > later), "it is tried again");
+    assert!(table.garbage_due().is_some_and(|at| at > later), "it is tried again");
 }
 
 #[test]

@@ -23,7 +23,7 @@ enum Due {
 
 /// Removes what is due. What the kernel refuses (an administrator's rule leads to a chain) comes up again after another
 /// [`GRACE`]; what is gone already is forgotten.
-pub(crate) fn settle(
+pub(crate) fn collect_garbage(
     kernel: &mut dyn Kernel,
     record: &mut Record,
     now: Instant,
