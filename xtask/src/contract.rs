@@ -1,4 +1,4 @@
-//! Which test proves which behaviour: docs/behaviours.md lists the behaviours, test names bear their IDs.
+//! Which test proves which behaviour: docs/contract.md lists the behaviours, test names bear their IDs.
 //!
 //! `svc_7_proxy_mode_ingress_gets_no_rule` proves SVC-7; a name may bear several (`rej_1_np_7_…`). So does each flow of
 //! the flow table that names IDs at its end (`[MASQ-4 TOPO-7]`).
@@ -15,12 +15,12 @@ use crate::tool;
 /// Options of `cargo xtask contract`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Writes the tests that were found into docs/behaviours.md.
+    /// Writes the tests that were found into docs/contract.md.
     #[arg(long)]
     write: bool,
 }
 
-const LIST: &str = "docs/behaviours.md";
+const LIST: &str = "docs/contract.md";
 
 /// Mark of a behaviour that is not built yet; the reason follows.
 const LATER: &str = "later: ";
@@ -128,8 +128,8 @@ fn prefix(id: &str) -> String {
 /// All tests of the workspace that bear an ID.
 fn proofs() -> Result<Proofs> {
     let mut proofs = Proofs::new();
-    for room in ["proxy", "testbed", "benches"] {
-        collect(Path::new(room), &mut proofs)?;
+    for folder in ["proxy", "testbed", "benches"] {
+        collect(Path::new(folder), &mut proofs)?;
     }
     for tests in proofs.values_mut() {
         tests.sort();
@@ -144,7 +144,9 @@ fn collect(directory: &Path, proofs: &mut Proofs) -> Result<()> {
         let entry = entry.with_context(|| format!("cannot read {directory:?}"))?;
         let path = directory.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            collect(&path, proofs)?;
+            if !NOT_PORTWAY.iter().any(|folder| path.ends_with(folder)) {
+                collect(&path, proofs)?;
+            }
             continue;
         }
         let read = || fs::read_to_string(entry.path()).with_context(|| format!("cannot read {path:?}"));
@@ -205,9 +207,14 @@ fn flow_ids(text: &str) -> Vec<String> {
     lists.flat_map(|ids| ids.split_whitespace().filter(is_id)).map(str::to_owned).collect()
 }
 
-/// The first parts of the IDs that there are.
-const SECTIONS: &[&str] =
-    &["svc", "ep", "watch", "topo", "rej", "masq", "np", "aff", "ipt", "nft", "ipvs", "hc", "hz", "ct", "met", "cfg"];
+/// The prefixes of the IDs, in the order of the contract's sections.
+const SECTIONS: &[&str] = &[
+    "svc", "ep", "watch", "topo", "rej", "masq", "np", "aff", "ipt", "nft", "ipvs", "hc", "hz", "ct", "met", "cfg",
+    "own",
+];
+
+/// Folders whose tests show something about the API server for tests, and nothing about portway.
+const NOT_PORTWAY: &[&str] = &["testbed/apiserver", "testbed/tests/apiserver"];
 
 #[cfg(test)]
 mod tests {

@@ -37,7 +37,7 @@ enum Task {
     Bench(bench::Options),
     /// Runs one command in a throw-away virtual machine with another kernel.
     Vm(vm::Options),
-    /// Which test proves which behaviour of docs/behaviours.md.
+    /// Which test proves which behaviour of docs/contract.md.
     Contract(contract::Options),
 }
 
