@@ -1,182 +1,182 @@
-//! What is still to be deleted, and when: a first pass right after the kernel follows, a second a moment later.
+//! Runs pending stale queries: a first pass right after the kernel follows a Change, a second pass a moment later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use portway_kernel::conntrack::{Flow, Kernel, Query, Table};
 use portway_model::{Change, Family, NodePortAddresses, NodeSettings};
 
-use super::stale::{self, Answering, Doubt, NodePorts, Place};
+use super::frontend::{ActiveEndpoints, UdpFrontend};
+use super::stale::{StaleQuery, UdpNodePorts};
 use crate::DataplaneError;
-use portway_kernel::conntrack::Flow;
-use portway_kernel::conntrack::{Kernel, Query, Table};
 
-/// How long after the first pass the second comes.
+/// How long after the first pass the second one runs.
 ///
 /// A packet that read the old rules just before they changed makes its entry when it has passed the last of them. That
 /// takes microseconds, and a few milliseconds where its processor is taken away in between; 100 ms is beyond both, and
 /// still short for a client that was so unlucky.
 pub const SECOND_PASS: Duration = Duration::from_millis(100);
 
-/// Up to so many questions are asked one by one, for each of which the kernel walks its table; for more, all UDP flows
-/// are read once, which costs about as much as seven walks where the whole table is UDP.
-const QUESTIONS: usize = 8;
+/// The kernel walks its whole table for each query. Above this number of queries one dump of all UDP flows replaces them,
+/// which costs about as much as seven walks where the whole table is UDP.
+const MAX_QUERIES: usize = 8;
 
-/// Deletes the conntrack entries of UDP flows that Changes have left behind (contract CT-3 to CT-6).
+/// Deletes the conntrack entries of UDP flows that Changes have made stale (contract CT-3 to CT-6).
 ///
-/// [`Conntrack::note`] what the kernel follows now, then [`Conntrack::run`]; run again at
-/// [`Conntrack::second_pass_at`]. The first Change after a start names every Service, and so finds what was left from
-/// before a restart. All calls block, and come from one thread.
+/// Call [`Conntrack::note`] when the kernel follows a Change, then [`Conntrack::run`], and run again at
+/// [`Conntrack::second_pass_at`]. The first Change after a start names every Service, so flows that went stale before a
+/// restart are found too. All calls block, and come from one thread.
 pub struct Conntrack<T = Kernel> {
     table: T,
-    node_ports: NodePorts,
-    work: BTreeMap<Place, Work>,
+    node_ports: UdpNodePorts,
+    pending: BTreeMap<UdpFrontend, Pending>,
 }
 
-/// What one pass did in one family.
+/// Reports what one pass did in one family.
 #[derive(Debug)]
 pub struct Cleaned {
-    /// The family.
+    /// The IP family that the pass covered.
     pub family: Family,
-    /// Entries deleted.
+    /// Number of stale entries deleted.
     pub deleted: usize,
-    /// Entries that the kernel handed out to be looked at.
+    /// Number of entries that the kernel sent to be examined.
     pub examined: usize,
-    /// How long it took.
+    /// Time from the first query to the last deletion.
     pub duration: Duration,
-    /// Why it did not get through; what was to be done stays to be done.
+    /// The failure that ended the pass early; its queries stay pending.
     pub error: Option<DataplaneError>,
 }
 
-/// A place where flows are to be looked at.
+/// The queries that are pending for one frontend.
 #[derive(Debug)]
-struct Work {
-    answering: Answering,
-    /// What became stale since the last pass.
-    first: Option<Doubt>,
-    /// What earlier passes have seen to and is to be looked at again. Kept apart from what is new, which would wait for
-    /// more questions otherwise.
-    second: Vec<(Instant, Doubt)>,
+struct Pending {
+    active: ActiveEndpoints,
+    /// Flows that became stale since the last pass.
+    first: Option<StaleQuery>,
+    /// Queries that a first pass has run and that run once more, each with its time. They are kept apart from `first`,
+    /// so that a new query does not wait for repeated ones.
+    second: Vec<(Instant, StaleQuery)>,
 }
 
-impl Work {
+impl Pending {
     fn is_done(&self) -> bool {
         self.first.is_none() && self.second.is_empty()
     }
 
-    /// What is to be looked at again by now.
-    fn due_again(&self, now: Instant) -> Option<Doubt> {
-        self.second.iter().filter(|(at, _)| *at <= now).map(|(_, doubt)| doubt.clone()).reduce(Doubt::and)
+    /// The second-pass queries that are due by `now`, merged.
+    fn second_due(&self, now: Instant) -> Option<StaleQuery> {
+        self.second.iter().filter(|(at, _)| *at <= now).map(|(_, query)| query.clone()).reduce(StaleQuery::merge)
     }
 }
 
 impl Conntrack {
-    /// On the kernel's table of the calling thread's network namespace. `settings` are those of the Plan that the first
-    /// Change starts from.
+    /// Opens the kernel's conntrack table of the calling thread's network namespace. `settings` are those of the Plan
+    /// that the first Change starts from.
     pub fn open(settings: &NodeSettings) -> Result<Self, DataplaneError> {
         Ok(Self::on(Kernel::open()?, settings))
     }
 }
 
 impl<T: Table> Conntrack<T> {
-    /// On this table.
+    /// Cleans the given table; `settings` as for [`Conntrack::open`].
     pub fn on(table: T, settings: &NodeSettings) -> Self {
-        Self { table, node_ports: NodePorts::new(settings), work: BTreeMap::new() }
+        Self { table, node_ports: UdpNodePorts::new(settings), pending: BTreeMap::new() }
     }
 
-    /// The kernel now follows this Change: remembers where flows may have become stale. The same Change may come again,
-    /// also as part of a later one.
+    /// Notes a Change that the kernel now follows, and which flows it may have made stale. The same Change may be noted
+    /// again, also as part of a later one.
     pub fn note(&mut self, change: &Change) {
-        for (place, (answering, doubt)) in self.node_ports.read(change) {
-            let earlier = self.work.remove(&place);
-            let (first, mut second) = earlier.map_or((None, Vec::new()), |work| (work.first, work.second));
-            let first = first.into_iter().chain(doubt).reduce(Doubt::and);
-            // Who answers now counts also for what is still to be done from earlier.
-            let first = first.and_then(|doubt| doubt.unless(&answering));
-            second = second.into_iter().filter_map(|(at, doubt)| Some((at, doubt.unless(&answering)?))).collect();
-            let work = Work { answering, first, second };
-            if !work.is_done() {
-                self.work.insert(place, work);
+        for (frontend, (active, query)) in self.node_ports.apply(change) {
+            let earlier = self.pending.remove(&frontend);
+            let (first, mut second) = earlier.map_or((None, Vec::new()), |pending| (pending.first, pending.second));
+            let first = first.into_iter().chain(query).reduce(StaleQuery::merge);
+            // Queries from earlier Changes go by the endpoints that are active now.
+            let first = first.and_then(|query| query.without(&active));
+            second = second.into_iter().filter_map(|(at, query)| Some((at, query.without(&active)?))).collect();
+            let pending = Pending { active, first, second };
+            if !pending.is_done() {
+                self.pending.insert(frontend, pending);
             }
         }
     }
 
-    /// When [`Conntrack::run`] is next wanted, if it is.
+    /// The time of the next second pass, if one is pending.
     pub fn second_pass_at(&self) -> Option<Instant> {
-        self.work.values().flat_map(|work| work.second.iter().map(|(at, _)| *at)).min()
+        self.pending.values().flat_map(|pending| pending.second.iter().map(|(at, _)| *at)).min()
     }
 
-    /// Deletes what is stale now: all first passes, then the second ones that are due. A family that has nothing to do
-    /// has no entry.
+    /// Deletes stale flows: all first passes run, then the second passes that are due. Returns one report for each family
+    /// that had something to do.
     pub fn run(&mut self) -> Vec<Cleaned> {
         Family::ALL.into_iter().filter_map(|family| self.run_family(family)).collect()
     }
 
     fn run_family(&mut self, family: Family) -> Option<Cleaned> {
         let started = Instant::now();
-        let due = |wanted: &dyn Fn(&Work) -> Option<Doubt>| -> Vec<(Place, Doubt)> {
-            let here = self.work.iter().filter(|(place, _)| place.family() == family);
-            here.filter_map(|(place, work)| Some((*place, wanted(work)?))).collect()
+        let due = |select: &dyn Fn(&Pending) -> Option<StaleQuery>| -> Vec<(UdpFrontend, StaleQuery)> {
+            let of_family = self.pending.iter().filter(|(frontend, _)| frontend.family() == family);
+            of_family.filter_map(|(frontend, pending)| Some((*frontend, select(pending)?))).collect()
         };
-        let (first, second) = (due(&|work| work.first.clone()), due(&|work| work.due_again(started)));
+        let (first, second) = (due(&|pending| pending.first.clone()), due(&|pending| pending.second_due(started)));
         if first.is_empty() && second.is_empty() {
             return None;
         }
         let mut cleaned = Cleaned { family, deleted: 0, examined: 0, duration: Duration::ZERO, error: None };
-        let local = self.local(family, &first);
+        let local = self.local_addresses(family, &first);
         if let Ok(local) = &local
             && let Err(error) = self.catch(family, &first, local, &mut cleaned)
         {
-            // The walk finds them all the same.
-            tracing::debug!(%family, %error, "stale UDP flows are not caught by their packets");
+            // The walk of the table finds these flows all the same.
+            tracing::debug!(%family, %error, "cannot catch stale UDP flows by their packets; walking the table instead");
         }
         let done = local.and_then(|local| self.pass(family, &first, &local, &mut cleaned)).and_then(|()| {
-            let again = Instant::now() + SECOND_PASS;
-            for (place, doubt) in first {
-                if let Some(work) = self.work.get_mut(&place) {
-                    work.first = None;
-                    work.second.push((again, doubt));
+            let second_at = Instant::now() + SECOND_PASS;
+            for (frontend, query) in first {
+                if let Some(pending) = self.pending.get_mut(&frontend) {
+                    pending.first = None;
+                    pending.second.push((second_at, query));
                 }
             }
-            let local = self.local(family, &second)?;
+            let local = self.local_addresses(family, &second)?;
             self.pass(family, &second, &local, &mut cleaned)
         });
         match done {
             Err(error) => cleaned.error = Some(error),
             Ok(()) => {
-                for (place, _) in second {
-                    if let Some(work) = self.work.get_mut(&place) {
-                        work.second.retain(|(at, _)| *at > started);
+                for (frontend, _) in second {
+                    if let Some(pending) = self.pending.get_mut(&frontend) {
+                        pending.second.retain(|(at, _)| *at > started);
                     }
                 }
-                self.work.retain(|_, work| !work.is_done());
+                self.pending.retain(|_, pending| !pending.is_done());
             }
         }
         cleaned.duration = started.elapsed();
         Some(cleaned)
     }
 
-    /// Deletes the flows of clients that go on sending to an endpoint that is gone, as they show themselves.
+    /// Deletes stale flows of clients that keep sending, as their packets arrive and before the table is walked.
     fn catch(
         &mut self,
         family: Family,
-        due: &[(Place, Doubt)],
+        due: &[(UdpFrontend, StaleQuery)],
         local: &[IpAddr],
         cleaned: &mut Cleaned,
     ) -> Result<(), DataplaneError> {
-        let lost = due.iter().filter_map(|(_, doubt)| match doubt {
-            Doubt::AnsweredBy(lost) => Some(lost),
-            Doubt::All => None,
+        let removed = due.iter().filter_map(|(_, query)| match query {
+            StaleQuery::AnsweredBy(removed) => Some(removed),
+            StaleQuery::All => None,
         });
-        let gone: BTreeSet<_> = lost.flatten().copied().collect();
-        if gone.is_empty() {
+        let removed: BTreeSet<_> = removed.flatten().copied().collect();
+        if removed.is_empty() {
             return Ok(());
         }
-        let Self { table, work, .. } = self;
-        let gone: Vec<_> = gone.into_iter().collect();
-        table.catch(family, &gone, &mut |table, flows| {
+        let Self { table, pending, .. } = self;
+        let removed: Vec<_> = removed.into_iter().collect();
+        table.catch(family, &removed, &mut |table, flows| {
             cleaned.examined += flows.len();
-            let stale = stale_among(flows, work, due, local);
+            let stale = stale_among(flows, pending, due, local);
             if !stale.is_empty() {
                 cleaned.deleted += table.delete(&stale)?;
             }
@@ -184,17 +184,17 @@ impl<T: Table> Conntrack<T> {
         })
     }
 
-    /// Looks at these places once; they are in order.
+    /// Runs these queries once. `due` is sorted by frontend.
     fn pass(
         &mut self,
         family: Family,
-        due: &[(Place, Doubt)],
+        due: &[(UdpFrontend, StaleQuery)],
         local: &[IpAddr],
         cleaned: &mut Cleaned,
     ) -> Result<(), DataplaneError> {
-        for query in queries(family, due) {
+        for query in table_queries(family, due) {
             let (flows, examined) = self.table.list(&query)?;
-            let stale = stale_among(flows, &self.work, due, local);
+            let stale = stale_among(flows, &self.pending, due, local);
             cleaned.examined += examined;
             if !stale.is_empty() {
                 cleaned.deleted += self.table.delete(&stale)?;
@@ -203,9 +203,13 @@ impl<T: Table> Conntrack<T> {
         Ok(())
     }
 
-    /// The addresses at which NodePorts answer, if a NodePort is among these places.
-    fn local(&mut self, family: Family, due: &[(Place, Doubt)]) -> Result<Vec<IpAddr>, DataplaneError> {
-        if !due.iter().any(|(place, _)| matches!(place, Place::NodePort(..))) {
+    /// The addresses at which NodePorts answer; none if no query is for a NodePort.
+    fn local_addresses(
+        &mut self,
+        family: Family,
+        due: &[(UdpFrontend, StaleQuery)],
+    ) -> Result<Vec<IpAddr>, DataplaneError> {
+        if !due.iter().any(|(frontend, _)| matches!(frontend, UdpFrontend::NodePort(..))) {
             return Ok(Vec::new());
         }
         match self.node_ports.addresses(family) {
@@ -215,37 +219,42 @@ impl<T: Table> Conntrack<T> {
     }
 }
 
-/// Those of the flows that belong to one of these places, which are in order, and are stale there.
-fn stale_among(flows: Vec<Flow>, work: &BTreeMap<Place, Work>, due: &[(Place, Doubt)], local: &[IpAddr]) -> Vec<Flow> {
+/// Keeps the flows that are stale at one of the frontends in `due`, which is sorted by frontend.
+fn stale_among(
+    flows: Vec<Flow>,
+    pending: &BTreeMap<UdpFrontend, Pending>,
+    due: &[(UdpFrontend, StaleQuery)],
+    local: &[IpAddr],
+) -> Vec<Flow> {
     let is_local = |address: IpAddr| local.contains(&address);
-    let looked_at = |place: Place| due.binary_search_by_key(&place, |(place, _)| *place).is_ok();
+    let is_queried = |frontend: UdpFrontend| due.binary_search_by_key(&frontend, |(frontend, _)| *frontend).is_ok();
     let is_stale = |flow: &Flow| {
-        stale::place(flow, &looked_at, is_local)
-            .and_then(|place| work.get(&place))
-            .is_some_and(|work| work.answering.is_stale(flow))
+        UdpFrontend::of_flow(flow, &is_queried, is_local)
+            .and_then(|frontend| pending.get(&frontend))
+            .is_some_and(|pending| pending.active.is_stale(flow))
     };
     flows.into_iter().filter(is_stale).collect()
 }
 
-/// What to ask for, in as few walks of the kernel's table as will do.
-fn queries(family: Family, due: &[(Place, Doubt)]) -> Vec<Query> {
-    let mut questions = Vec::new();
-    let mut places = Vec::new();
+/// The queries for the kernel's table, as few as select all these flows.
+fn table_queries(family: Family, due: &[(UdpFrontend, StaleQuery)]) -> Vec<Query> {
+    let mut queries = Vec::new();
+    let mut by_frontend = Vec::new();
     let mut endpoints = BTreeSet::new();
-    for (place, doubt) in due {
-        match doubt {
-            Doubt::All => questions.push(place.query()),
-            Doubt::AnsweredBy(lost) => {
-                places.push(place.query());
-                endpoints.extend(lost.iter().copied());
+    for (frontend, query) in due {
+        match query {
+            StaleQuery::All => queries.push(frontend.query()),
+            StaleQuery::AnsweredBy(removed) => {
+                by_frontend.push(frontend.query());
+                endpoints.extend(removed.iter().copied());
             }
         }
     }
-    // An endpoint that is gone is one question, whatever the number of addresses it was reached by.
-    if endpoints.len() < places.len() {
-        questions.extend(endpoints.into_iter().map(Query::ReplySource));
+    // One query finds a removed endpoint's flows, through however many frontends they came.
+    if endpoints.len() < by_frontend.len() {
+        queries.extend(endpoints.into_iter().map(Query::ReplySource));
     } else {
-        questions.extend(places);
+        queries.extend(by_frontend);
     }
-    if questions.len() <= QUESTIONS { questions } else { vec![Query::Family(family)] }
+    if queries.len() <= MAX_QUERIES { queries } else { vec![Query::Family(family)] }
 }

@@ -1,14 +1,15 @@
-//! Stale UDP flows: what conntrack still sends to endpoints that serve no more (contract section 14).
+//! Deletes the conntrack entries of stale UDP flows (contract section 14).
 //!
-//! The kernel decides once for each flow, on its first packet, where it goes; conntrack remembers. A UDP client that
-//! keeps its socket would talk to a dead endpoint for as long as it talks at all. So after each write entries are
-//! deleted whose original destination is a frontend, and whose replies come from what does not serve there (CT-3,
-//! CT-4). TCP and SCTP notice by themselves and are left alone (CT-5).
+//! The kernel picks a backend on a flow's first packet, and conntrack remembers it for the packets that follow. A UDP
+//! client that keeps its socket would therefore talk to a dead endpoint for as long as it talks at all. After each write
+//! this module deletes the entries whose original destination is a frontend and whose replies come from an endpoint that
+//! does not serve it (CT-3, CT-4). TCP and SCTP clients notice by themselves, so their entries stay (CT-5).
 //!
-//! `stale` decides, `table` reads and deletes, `cleaner` remembers what is still to be done,
-//! `catch` finds the flows of clients that go on sending without a walk of the table.
+//! `frontend` names the UDP frontends of a Plan and their endpoints, `stale` turns a Change into queries for stale flows,
+//! and `cleaner` keeps the queries that are pending and runs them against the kernel's table.
 
 mod cleaner;
+mod frontend;
 mod stale;
 
 pub use cleaner::{Cleaned, Conntrack, SECOND_PASS};

@@ -1,116 +1,80 @@
-//! Which flows are stale: a pure decision from Changes and flows.
+//! Turns a Change into queries for the flows that it may have made stale. Pure: it reads no conntrack table.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 
-use portway_model::{Backend, Change, Family, NodePortAddresses, NodeSettings, PortPlan, Protocol, ServicePlan};
+use portway_model::{Change, Family, NodePortAddresses, NodeSettings};
 
-use portway_kernel::conntrack::Flow;
-use portway_kernel::conntrack::Query;
+use super::frontend::{ActiveEndpoints, UdpFrontend, socket_address, udp_frontends};
 
-/// Where flows of a UDP Service port are sent by its clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Place {
-    /// A cluster IP, load balancer's address or external IP.
-    Address(SocketAddr),
-    /// A port of the node's own addresses.
-    NodePort(Family, u16),
-}
-
-impl Place {
-    pub(super) fn family(self) -> Family {
-        match self {
-            Place::Address(address) => Family::of(address.ip()),
-            Place::NodePort(family, _) => family,
-        }
-    }
-
-    /// What to ask the table for.
-    pub(super) fn query(self) -> Query {
-        match self {
-            Place::Address(address) => Query::Destination(address),
-            Place::NodePort(family, port) => Query::Port(family, port),
-        }
-    }
-}
-
-/// Who may go on answering at a place.
+/// Selects the flows to one frontend that may be stale.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answering {
-    /// These endpoints. A flow that was never translated began before there were any, and is stale too.
-    Endpoints(Arc<[Backend]>),
-    /// Nobody: the place is no Service's any more. What was never translated is none of ours.
-    Nobody,
-}
-
-impl Answering {
-    /// Whether a flow to this place is stale.
-    pub(super) fn is_stale(&self, flow: &Flow) -> bool {
-        match self {
-            Answering::Endpoints(_) => !self.serves(&flow.reply_source),
-            Answering::Nobody => flow.is_translated(),
-        }
-    }
-
-    fn serves(&self, endpoint: &SocketAddr) -> bool {
-        matches!(self, Answering::Endpoints(endpoints) if endpoints.iter().any(|backend| at(backend) == *endpoint))
-    }
-}
-
-/// Which flows to a place can have become stale.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Doubt {
-    /// Any: those too that were never translated.
+pub(super) enum StaleQuery {
+    /// All flows, translated or not.
     All,
-    /// Those that one of these endpoints answers, which did until now.
+    /// Flows answered by one of these endpoints, which no longer serve the frontend.
     AnsweredBy(BTreeSet<SocketAddr>),
 }
 
-impl Doubt {
-    /// Both.
-    pub(super) fn and(self, other: Doubt) -> Doubt {
+impl StaleQuery {
+    /// Selects what either of the two selects.
+    pub(super) fn merge(self, other: StaleQuery) -> StaleQuery {
         match (self, other) {
-            (Doubt::AnsweredBy(mut these), Doubt::AnsweredBy(those)) => {
+            (StaleQuery::AnsweredBy(mut these), StaleQuery::AnsweredBy(those)) => {
                 these.extend(those);
-                Doubt::AnsweredBy(these)
+                StaleQuery::AnsweredBy(these)
             }
-            _ => Doubt::All,
+            _ => StaleQuery::All,
         }
     }
 
-    /// What is left of it where these answer: what answers is not in doubt.
-    pub(super) fn unless(self, answering: &Answering) -> Option<Doubt> {
+    /// Drops the endpoints that are active again; `None` if that leaves none.
+    pub(super) fn without(self, active: &ActiveEndpoints) -> Option<StaleQuery> {
         match self {
-            Doubt::All => Some(Doubt::All),
-            Doubt::AnsweredBy(mut endpoints) => {
-                endpoints.retain(|endpoint| !answering.serves(endpoint));
-                (!endpoints.is_empty()).then_some(Doubt::AnsweredBy(endpoints))
+            StaleQuery::All => Some(StaleQuery::All),
+            StaleQuery::AnsweredBy(mut endpoints) => {
+                endpoints.retain(|endpoint| !active.contains(endpoint));
+                (!endpoints.is_empty()).then_some(StaleQuery::AnsweredBy(endpoints))
             }
+        }
+    }
+
+    /// Selects the flows to a frontend that a Change of its endpoints made stale: those of endpoints that are active no
+    /// more, or all flows where no endpoint was there to translate them.
+    fn after(before: Option<&ActiveEndpoints>, after: &ActiveEndpoints) -> Option<StaleQuery> {
+        match before {
+            Some(ActiveEndpoints::Serving(before)) if !before.is_empty() => {
+                let removed: BTreeSet<_> =
+                    before.iter().map(socket_address).filter(|endpoint| !after.contains(endpoint)).collect();
+                (!removed.is_empty()).then_some(StaleQuery::AnsweredBy(removed))
+            }
+            Some(_) if *after == ActiveEndpoints::NoService => None,
+            _ => Some(StaleQuery::All),
         }
     }
 }
 
-/// What one Change means to flows: each place that it concerns, who answers there now, and which flows can have become
-/// stale, if any.
-pub(super) type News = BTreeMap<Place, (Answering, Option<Doubt>)>;
+/// What one Change means for conntrack: each frontend that it touches, the endpoints that are active there now, and the
+/// flows that may have become stale, if any.
+pub(super) type FrontendUpdates = BTreeMap<UdpFrontend, (ActiveEndpoints, Option<StaleQuery>)>;
 
-/// The UDP NodePorts of the node and who answers there: kept, because new NodePort addresses concern them all.
+/// The UDP NodePorts of the node and their active endpoints. They are kept because a change of the NodePort addresses
+/// touches them all.
 #[derive(Debug)]
-pub(super) struct NodePorts {
-    ports: HashMap<Place, Answering>,
+pub(super) struct UdpNodePorts {
+    active: HashMap<UdpFrontend, ActiveEndpoints>,
     v4: NodePortAddresses,
     v6: NodePortAddresses,
 }
 
-impl NodePorts {
-    /// None yet.
+impl UdpNodePorts {
+    /// Starts without NodePorts, at the addresses that `settings` choose.
     pub(super) fn new(settings: &NodeSettings) -> Self {
-        let at = |family| settings.family(family).node_port_addresses.clone();
-        Self { ports: HashMap::new(), v4: at(Family::V4), v6: at(Family::V6) }
+        let addresses = |family| settings.family(family).node_port_addresses.clone();
+        Self { active: HashMap::new(), v4: addresses(Family::V4), v6: addresses(Family::V6) }
     }
 
-    /// Where NodePorts answer in a family.
+    /// The addresses of one family at which NodePorts answer.
     pub(super) fn addresses(&self, family: Family) -> &NodePortAddresses {
         match family {
             Family::V4 => &self.v4,
@@ -118,94 +82,49 @@ impl NodePorts {
         }
     }
 
-    /// Reads a Change (contract CT-3, CT-4).
-    pub(super) fn read(&mut self, change: &Change) -> News {
+    /// Follows a Change and returns what it means for each frontend (contract CT-3, CT-4).
+    pub(super) fn apply(&mut self, change: &Change) -> FrontendUpdates {
         let mut before = HashMap::new();
         let mut after = BTreeMap::new();
         for service in &change.services {
-            before.extend(places(service.before.as_deref()));
-            after.extend(places(service.after.as_deref()));
+            before.extend(udp_frontends(service.before.as_deref()));
+            after.extend(udp_frontends(service.after.as_deref()));
         }
-        // A place may pass from one Service to another in one Change: it is gone only if nobody has it now.
-        let gone = before.keys().filter(|place| !after.contains_key(place)).copied().collect::<Vec<_>>();
-        after.extend(gone.into_iter().map(|place| (place, Answering::Nobody)));
-        let mut news = News::new();
-        for (place, now) in after {
-            if let Place::NodePort(..) = place {
-                match &now {
-                    Answering::Endpoints(_) => self.ports.insert(place, now.clone()),
-                    Answering::Nobody => self.ports.remove(&place),
+        // A frontend may pass from one Service to another in one Change: it is removed only if no Service has it now.
+        let removed = before.keys().filter(|frontend| !after.contains_key(frontend)).copied().collect::<Vec<_>>();
+        after.extend(removed.into_iter().map(|frontend| (frontend, ActiveEndpoints::NoService)));
+        let mut updates = FrontendUpdates::new();
+        for (frontend, active) in after {
+            if let UdpFrontend::NodePort(..) = frontend {
+                match &active {
+                    ActiveEndpoints::Serving(_) => self.active.insert(frontend, active.clone()),
+                    ActiveEndpoints::NoService => self.active.remove(&frontend),
                 };
             }
-            let doubt = doubt(before.get(&place), &now);
-            news.insert(place, (now, doubt));
+            let query = StaleQuery::after(before.get(&frontend), &active);
+            updates.insert(frontend, (active, query));
         }
         if let Some(settings) = &change.settings {
-            self.take_settings(&settings.after, &mut news);
+            self.apply_settings(&settings.after, &mut updates);
         }
-        news
+        updates
     }
 
-    /// New addresses at which NodePorts answer: flows to them were not translated until now.
-    fn take_settings(&mut self, settings: &NodeSettings, news: &mut News) {
+    /// Selects all flows to NodePorts of a family whose addresses change: flows to new addresses were not translated
+    /// until now.
+    fn apply_settings(&mut self, settings: &NodeSettings, updates: &mut FrontendUpdates) {
         for family in Family::ALL {
-            let now = &settings.family(family).node_port_addresses;
-            if self.addresses(family) == now {
+            let addresses = &settings.family(family).node_port_addresses;
+            if self.addresses(family) == addresses {
                 continue;
             }
             match family {
-                Family::V4 => self.v4 = now.clone(),
-                Family::V6 => self.v6 = now.clone(),
+                Family::V4 => self.v4 = addresses.clone(),
+                Family::V6 => self.v6 = addresses.clone(),
             }
-            for (place, answering) in self.ports.iter().filter(|(place, _)| place.family() == family) {
-                news.insert(*place, (answering.clone(), Some(Doubt::All)));
+            for (frontend, active) in self.active.iter().filter(|(frontend, _)| frontend.family() == family) {
+                updates.insert(*frontend, (active.clone(), Some(StaleQuery::All)));
             }
         }
     }
-}
-
-/// Which flows to a place can be stale that were not before: those of an endpoint that answers no more, or all where
-/// nobody was there to translate them.
-fn doubt(before: Option<&Answering>, now: &Answering) -> Option<Doubt> {
-    match before {
-        Some(Answering::Endpoints(before)) if !before.is_empty() => {
-            let lost: BTreeSet<_> = before.iter().map(at).filter(|endpoint| !now.serves(endpoint)).collect();
-            (!lost.is_empty()).then_some(Doubt::AnsweredBy(lost))
-        }
-        Some(_) if *now == Answering::Nobody => None,
-        _ => Some(Doubt::All),
-    }
-}
-
-/// Where a Service's UDP flows go, and who answers them.
-fn places(share: Option<&ServicePlan>) -> impl Iterator<Item = (Place, Answering)> + '_ {
-    let udp = |port: &&PortPlan| port.protocol() == Protocol::Udp;
-    share.into_iter().flat_map(|share| share.ports.iter()).filter(udp).flat_map(|port| {
-        port.frontends.iter().map(|frontend| {
-            let place = match frontend.address {
-                Some(address) => Place::Address(SocketAddr::new(address, frontend.port)),
-                None => Place::NodePort(port.family, frontend.port),
-            };
-            (place, Answering::Endpoints(Arc::clone(&port.serving)))
-        })
-    })
-}
-
-fn at(backend: &Backend) -> SocketAddr {
-    SocketAddr::new(backend.address, backend.port)
-}
-
-/// The place that a flow was sent to, of those that are looked at. `is_local` says whether NodePorts answer at an
-/// address.
-pub(super) fn place(
-    flow: &Flow,
-    looked_at: &impl Fn(Place) -> bool,
-    is_local: impl Fn(IpAddr) -> bool,
-) -> Option<Place> {
-    let address = Place::Address(flow.destination);
-    if looked_at(address) {
-        return Some(address);
-    }
-    let node_port = Place::NodePort(flow.family(), flow.destination.port());
-    (looked_at(node_port) && is_local(flow.destination.ip())).then_some(node_port)
 }

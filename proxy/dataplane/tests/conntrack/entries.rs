@@ -96,7 +96,7 @@ pub(crate) fn crowd(count: u32) -> impl Iterator<Item = Entry> {
     })
 }
 
-/// Empties the table.
+/// Flushes the whole conntrack table.
 pub(crate) fn flush() {
     let mut netlink = Socket::open(Protocol::Netfilter).expect("netfilter's netlink");
     netlink.request(FLUSH, 0, nfgenmsg(0, 0), |_| {}, |_| None::<()>).expect("flushed");

@@ -55,8 +55,8 @@ impl Node {
         node
     }
 
-    /// The kernel follows news; conntrack is not cleaned.
-    fn tell(&mut self, event: Event) -> Change {
+    /// Writes the event's Change to the kernel without cleaning conntrack.
+    fn apply(&mut self, event: Event) -> Change {
         self.cluster.ingest(event);
         let (change, _) = self.cluster.drain();
         let report = self.dataplane.apply(&change);
@@ -98,10 +98,10 @@ fn serve(address_text: &str, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
     })
 }
 
-/// So many entries, or as many as a small machine's table takes beside others.
-fn most(wanted: u32) -> u32 {
+/// Caps a number of entries at three quarters of the conntrack limit, so that it fits a small machine.
+fn capped(count: u32) -> u32 {
     let room = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").expect("conntrack's limit");
-    wanted.min(room.trim().parse::<u32>().expect("a number") * 3 / 4)
+    count.min(room.trim().parse::<u32>().expect("a number") * 3 / 4)
 }
 
 /// A client that keeps its socket.
@@ -112,7 +112,7 @@ fn client() -> UdpSocket {
     socket
 }
 
-/// Who answers; empty where nobody does.
+/// The endpoint that answers; empty where none does.
 fn ask(client: &UdpSocket) -> String {
     let mut buffer = [0; 64];
     match client.send(b"who?").and_then(|_| client.recv(&mut buffer)) {
@@ -121,11 +121,11 @@ fn ask(client: &UdpSocket) -> String {
     }
 }
 
-/// Asks until this endpoint answers.
-fn ask_until(client: &UdpSocket, wanted: &str) {
+/// Sends requests until this endpoint answers.
+fn ask_until(client: &UdpSocket, endpoint: &str) {
     let begun = Instant::now();
-    while ask(client) != wanted {
-        assert!(begun.elapsed() < Duration::from_secs(5), "{wanted} never answered");
+    while ask(client) != endpoint {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{endpoint} never answered");
     }
 }
 
@@ -133,10 +133,10 @@ fn ask_until(client: &UdpSocket, wanted: &str) {
 fn ct_8_a_client_that_keeps_its_socket_follows_its_service_among_100_000_others() {
     in_namespace(|| {
         let mut node = Node::new(&["10.0.0.1", "10.0.0.2"], [dns().event(), endpoints(["10.0.0.1"]).event()]);
-        insert(crowd(most(100_000)));
+        insert(crowd(capped(100_000)));
         let client = client();
         ask_until(&client, "10.0.0.1");
-        let change = node.tell(endpoints(["10.0.0.2"]).event());
+        let change = node.apply(endpoints(["10.0.0.2"]).event());
         assert_eq!(ask(&client), "10.0.0.1", "conntrack remembers: without a clean-up it would stay so");
         node.clean(&change);
         assert_eq!(ask(&client), "10.0.0.2");
@@ -144,7 +144,7 @@ fn ct_8_a_client_that_keeps_its_socket_follows_its_service_among_100_000_others(
         let mut times = Vec::new();
         for round in 0..20 {
             let next = if round % 2 == 0 { "10.0.0.1" } else { "10.0.0.2" };
-            let change = node.tell(endpoints([next]).event());
+            let change = node.apply(endpoints([next]).event());
             let begun = Instant::now();
             node.clean(&change);
             ask_until(&client, next);
@@ -159,26 +159,26 @@ fn ct_8_a_client_that_keeps_its_socket_follows_its_service_among_100_000_others(
 }
 
 #[test]
-fn ct_4_a_client_that_began_too_early_is_answered_as_soon_as_there_is_an_endpoint() {
+fn ct_4_a_client_that_started_before_the_first_endpoint_is_answered() {
     in_namespace(|| {
         let mut node = Node::new(&["10.0.0.1"], []);
         let client = client();
         assert_eq!(ask(&client), "", "nobody knows the Service yet");
-        let mut change = node.tell(dns().event());
+        let mut change = node.apply(dns().event());
         node.clean(&change);
         assert_eq!(ask(&client), "", "it has no endpoints");
-        change = node.tell(endpoints(["10.0.0.1"]).event());
+        change = node.apply(endpoints(["10.0.0.1"]).event());
         node.clean(&change);
         ask_until(&client, "10.0.0.1");
         // And the way back: no endpoint, no answer, whatever conntrack remembers.
-        change = node.tell(endpoints([]).event());
+        change = node.apply(endpoints([]).event());
         node.clean(&change);
         assert_eq!(ask(&client), "");
     });
 }
 
 #[test]
-fn ct_3_a_restart_finds_flows_that_went_stale_meanwhile() {
+fn ct_3_a_restart_deletes_flows_that_went_stale_while_it_was_down() {
     in_namespace(|| {
         let mut node = Node::new(&["10.0.0.1", "10.0.0.2"], [dns().event(), endpoints(["10.0.0.1"]).event()]);
         let client = client();

@@ -1,4 +1,4 @@
-//! Which flows are stale.
+//! Which flows Changes make stale, and which queries find them, on a conntrack table in memory.
 
 use portway_dataplane::conntrack::Query;
 use portway_model::testing::{config, node, service, slice};
@@ -10,8 +10,8 @@ use crate::world::{World, dns, endpoints};
 /// A flow, and whether it is stale.
 type Row = (&'static str, bool);
 
-/// What is deleted of these flows in one pass over a cluster with these objects.
-fn check(memory: &Memory, events: impl IntoIterator<Item = Event>, rows: &[Row]) {
+/// Asserts that one pass over a cluster with these objects deletes exactly the flows marked stale.
+fn assert_stale(memory: &Memory, events: impl IntoIterator<Item = Event>, rows: &[Row]) {
     for (flow, _) in rows {
         memory.add(flow);
     }
@@ -21,9 +21,9 @@ fn check(memory: &Memory, events: impl IntoIterator<Item = Event>, rows: &[Row])
 }
 
 #[test]
-fn ct_3_flows_to_every_kind_of_address_go_unless_what_answers_serves() {
+fn ct_3_stale_flows_to_every_kind_of_address_are_deleted() {
     let everywhere = dns().external_ip("203.0.113.5").ingress("203.0.113.6");
-    check(
+    assert_stale(
         &Memory::default(),
         [everywhere.event(), endpoints(["10.0.0.1", "10.0.0.2"]).event()],
         &[
@@ -50,10 +50,10 @@ fn ct_3_flows_to_every_kind_of_address_go_unless_what_answers_serves() {
 }
 
 #[test]
-fn ct_3_both_families() {
+fn ct_3_both_families_are_cleaned() {
     let six = service("ns/six").cluster_ip("fd00:96::10").port("dns", 53).protocol("UDP");
     let slice = slice("ns/six-1", "six").port("dns", 5353).protocol("UDP").endpoint("fd00::1");
-    check(
+    assert_stale(
         &Memory::default(),
         [six.event(), slice.event(), dns().event(), endpoints(["10.0.0.1"]).event()],
         &[
@@ -69,53 +69,53 @@ fn ct_3_both_families() {
 fn ct_3_a_draining_endpoint_keeps_its_flows_until_it_serves_no_more() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1", "10.0.0.2"]).event()]);
-    world.collect_garbage();
+    world.run_both_passes();
     memory.add("10.96.0.10:53 < 10.0.0.2:5353");
-    world.tell([endpoints(["10.0.0.1", "10.0.0.2"]).terminating().event()]);
+    world.apply([endpoints(["10.0.0.1", "10.0.0.2"]).terminating().event()]);
     assert_eq!(world.run(), 0);
-    world.tell([endpoints(["10.0.0.1", "10.0.0.2"]).conditions(false, false, true).event()]);
+    world.apply([endpoints(["10.0.0.1", "10.0.0.2"]).conditions(false, false, true).event()]);
     assert_eq!(world.run(), 1);
 }
 
 #[test]
-fn ct_3_policies_of_the_service_leave_flows_where_they_are() {
+fn ct_3_a_policy_change_deletes_no_flow() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.collect_garbage();
+    world.run_both_passes();
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
     memory.add("192.0.2.1:30053 < 10.0.0.1:5353");
     memory.queries();
-    world.tell([dns().internal_local().external_local().affinity(600).event()]);
+    world.apply([dns().internal_local().external_local().affinity(600).event()]);
     assert_eq!(world.run(), 0);
     assert_eq!(memory.queries(), [], "the kernel was not even asked");
 }
 
 #[test]
-fn ct_3_more_endpoints_make_nothing_stale() {
+fn ct_3_an_added_endpoint_makes_no_flow_stale() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.collect_garbage();
+    world.run_both_passes();
     memory.queries();
-    world.tell([endpoints(["10.0.0.1", "10.0.0.2"]).event()]);
+    world.apply([endpoints(["10.0.0.1", "10.0.0.2"]).event()]);
     assert_eq!(world.run(), 0);
     assert_eq!(memory.queries(), []);
     assert_eq!(world.conntrack.second_pass_at(), None);
 }
 
 #[test]
-fn ct_3_the_kernel_is_asked_for_the_addresses_concerned_alone() {
+fn ct_3_a_change_queries_only_the_addresses_that_it_touches() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.collect_garbage();
+    world.run_both_passes();
     memory.queries();
-    world.tell([endpoints(["10.0.0.2"]).event()]);
+    world.apply([endpoints(["10.0.0.2"]).event()]);
     world.run();
     let endpoint = Query::ReplySource("10.0.0.1:5353".parse().expect("an address"));
-    assert_eq!(memory.queries(), [endpoint], "one question for cluster IP and NodePort");
-    world.tell([endpoints([]).event()]);
-    world.collect_garbage();
+    assert_eq!(memory.queries(), [endpoint], "one query for cluster IP and NodePort");
+    world.apply([endpoints([]).event()]);
+    world.run_both_passes();
     memory.queries();
-    world.tell([endpoints(["10.0.0.3"]).event()]);
+    world.apply([endpoints(["10.0.0.3"]).event()]);
     world.run();
     let cluster_ip = Query::Destination("10.96.0.10:53".parse().expect("an address"));
     assert_eq!(memory.queries(), [cluster_ip, Query::Port(Family::V4, 30053)]);
@@ -126,56 +126,56 @@ fn ct_3_the_kernel_is_asked_for_the_addresses_concerned_alone() {
         let slice = |i| slice(&format!("ns/s{i}-1"), &format!("s{i}")).port("p", 53).protocol("UDP").endpoint(address);
         (1..100).flat_map(|i| [service(i).event(), slice(i).event()]).collect::<Vec<_>>()
     };
-    world.tell(many("10.0.0.1"));
-    world.collect_garbage();
+    world.apply(many("10.0.0.1"));
+    world.run_both_passes();
     memory.queries();
     memory.add("10.96.1.7:53 < 10.0.0.1:53");
     memory.add("10.96.1.7:53 < 10.0.0.2:53");
-    world.tell(many("10.0.0.2"));
+    world.apply(many("10.0.0.2"));
     assert_eq!(world.run(), 1);
     let endpoint = Query::ReplySource("10.0.0.1:53".parse().expect("an address"));
-    assert_eq!(memory.queries(), [endpoint], "one question for 99 Services");
+    assert_eq!(memory.queries(), [endpoint], "one query for 99 Services");
     assert_eq!(memory.flows(), ["10.96.1.7:53 < 10.0.0.2:53"]);
-    world.tell(many("10.0.0.3").into_iter().map(|event| match event {
+    world.apply(many("10.0.0.3").into_iter().map(|event| match event {
         Event::EndpointSlice(slice) => Event::EndpointSliceGone { namespace: slice.namespace, name: slice.name },
         other => other,
     }));
-    world.collect_garbage();
+    world.run_both_passes();
     memory.queries();
-    world.tell(many("10.0.0.4"));
+    world.apply(many("10.0.0.4"));
     world.run();
-    assert_eq!(memory.queries(), [Query::Family(Family::V4)], "99 questions are too many: one list of all");
+    assert_eq!(memory.queries(), [Query::Family(Family::V4)], "99 queries are too many: one dump of all UDP flows");
 }
 
 #[test]
-fn ct_4_services_without_endpoints_are_cleaned_too() {
+fn ct_4_a_service_without_endpoints_keeps_no_flows() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.collect_garbage();
+    world.run_both_passes();
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
     memory.add("192.0.2.1:30053 < 10.0.0.1:5353");
-    world.tell([endpoints([]).event()]);
+    world.apply([endpoints([]).event()]);
     assert_eq!(world.run(), 2);
 }
 
 #[test]
-fn ct_4_flows_that_began_before_there_were_endpoints_go_when_they_come() {
+fn ct_4_the_first_endpoint_deletes_untranslated_flows() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints([]).event()]);
-    world.collect_garbage();
+    world.run_both_passes();
     memory.add("10.96.0.10:53");
-    world.tell([endpoints(["10.0.0.1"]).event()]);
+    world.apply([endpoints(["10.0.0.1"]).event()]);
     assert_eq!(world.run(), 1);
 
     memory.add("10.96.0.20:53");
     let later = service("ns/later").cluster_ip("10.96.0.20").port("dns", 53).protocol("UDP");
     let its = slice("ns/later-1", "later").port("dns", 53).protocol("UDP").endpoint("10.0.0.1");
-    world.tell([later.event(), its.event()]);
+    world.apply([later.event(), its.event()]);
     assert_eq!(world.run(), 1, "or before the Service was known at all");
 }
 
 #[test]
-fn ct_5_tcp_and_sctp_are_left_alone() {
+fn ct_5_tcp_and_sctp_services_delete_no_flow() {
     let memory = Memory::default();
     let of = |protocol: &str| {
         let name = protocol.to_ascii_lowercase();
@@ -193,21 +193,21 @@ fn ct_5_tcp_and_sctp_are_left_alone() {
 }
 
 #[test]
-fn ct_3_an_address_that_is_no_services_any_more_loses_what_was_translated() {
+fn ct_3_a_removed_address_loses_its_translated_flows() {
     let memory = Memory::default();
     let mut world =
         World::new(memory.clone(), [dns().external_ip("203.0.113.5").event(), endpoints(["10.0.0.1"]).event()]);
-    world.collect_garbage();
+    world.run_both_passes();
     memory.add("203.0.113.5:53 < 10.0.0.1:5353");
     memory.add("203.0.113.5:53");
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
-    world.tell([dns().event()]);
+    world.apply([dns().event()]);
     assert_eq!(world.run(), 1);
     assert_eq!(memory.flows(), ["203.0.113.5:53", "10.96.0.10:53 < 10.0.0.1:5353"]);
 }
 
 #[test]
-fn ct_3_an_address_that_passes_to_another_service_goes_by_its_new_owner() {
+fn ct_3_an_address_that_moves_to_another_service_keeps_the_new_owners_flows() {
     let memory = Memory::default();
     let external =
         |name: &str, ip: &str| service(name).cluster_ip(ip).port("p", 53).protocol("UDP").external_ip("203.0.113.5");
@@ -220,23 +220,23 @@ fn ct_3_an_address_that_passes_to_another_service_goes_by_its_new_owner() {
         let events = [first.event(), its("ns/a-1", "a", "10.0.0.1"), its("ns/b-1", "b", "10.0.0.2")];
         World::new(memory.clone(), events)
     };
-    world.tell([second.event()]);
-    world.collect_garbage();
+    world.apply([second.event()]);
+    world.run_both_passes();
     memory.add("203.0.113.5:53 < 10.0.0.1:53");
     memory.add("203.0.113.5:53 < 10.0.0.2:53");
-    world.tell([Event::ServiceGone(ServiceName::new("ns", "a"))]);
+    world.apply([Event::ServiceGone(ServiceName::new("ns", "a"))]);
     world.run();
     assert_eq!(memory.flows(), ["203.0.113.5:53 < 10.0.0.2:53"]);
 }
 
 #[test]
-fn ct_3_node_ports_follow_the_addresses_at_which_they_answer() {
+fn ct_3_new_node_port_addresses_are_cleaned() {
     let memory = Memory::on_node(&["192.0.2.1", "198.51.100.1"]);
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.collect_garbage();
+    world.run_both_passes();
     memory.add("192.0.2.9:30053");
     memory.add("198.51.100.1:30053");
-    world.tell([node("node-a").internal_ip("192.0.2.9").event()]);
+    world.apply([node("node-a").internal_ip("192.0.2.9").event()]);
     world.run();
     assert_eq!(memory.flows(), ["198.51.100.1:30053"], "it became a NodePort address, the other never was one");
 
@@ -246,12 +246,12 @@ fn ct_3_node_ports_follow_the_addresses_at_which_they_answer() {
 }
 
 #[test]
-fn ct_3_a_second_pass_catches_what_a_packet_in_flight_added() {
+fn ct_3_a_second_pass_deletes_what_a_packet_in_flight_added() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.collect_garbage();
+    world.run_both_passes();
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
-    world.tell([endpoints(["10.0.0.2"]).event()]);
+    world.apply([endpoints(["10.0.0.2"]).event()]);
     assert_eq!(world.run(), 1);
     // It had read the old rules before they changed, and its entry came after the first pass.
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
@@ -263,26 +263,26 @@ fn ct_3_a_second_pass_catches_what_a_packet_in_flight_added() {
 }
 
 #[test]
-fn ct_3_a_second_pass_goes_by_who_serves_then() {
+fn ct_3_a_second_pass_spares_endpoints_that_are_active_again() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.collect_garbage();
-    world.tell([endpoints(["10.0.0.2"]).event()]);
+    world.run_both_passes();
+    world.apply([endpoints(["10.0.0.2"]).event()]);
     world.run();
-    world.tell([endpoints(["10.0.0.2", "10.0.0.1"]).event()]);
+    world.apply([endpoints(["10.0.0.2", "10.0.0.1"]).event()]);
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
-    world.collect_garbage();
+    world.run_both_passes();
     assert_eq!(memory.flows(), ["10.96.0.10:53 < 10.0.0.1:5353"], "it serves again");
 }
 
 #[test]
-fn ct_3_what_fails_stays_to_be_done() {
+fn ct_3_a_failed_pass_stays_pending() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
-    world.collect_garbage();
+    world.run_both_passes();
     memory.add("10.96.0.10:53 < 10.0.0.1:5353");
     memory.fail(true);
-    world.tell([endpoints(["10.0.0.2"]).event()]);
+    world.apply([endpoints(["10.0.0.2"]).event()]);
     let cleaned = world.conntrack.run();
     let error = cleaned[0].error.as_ref().expect("a failure").to_string();
     assert!(error.starts_with("delete conntrack entries"), "{error}");
@@ -292,17 +292,17 @@ fn ct_3_what_fails_stays_to_be_done() {
 }
 
 #[test]
-fn ct_3_what_is_new_does_not_wait_for_the_questions_of_second_passes() {
+fn ct_3_a_first_pass_runs_no_queries_of_second_passes() {
     let memory = Memory::default();
     let mut world = World::new(memory.clone(), [dns().event(), endpoints(["10.0.0.1"]).event()]);
     world.run();
     memory.queries();
-    world.tell([endpoints(["10.0.0.2"]).event()]);
+    world.apply([endpoints(["10.0.0.2"]).event()]);
     world.run();
     let lost = |address: &str| Query::ReplySource(format!("{address}:5353").parse().expect("an address"));
     assert_eq!(memory.queries(), [lost("10.0.0.1")], "the start's second pass asks for more, in its time");
-    world.tell([endpoints(["10.0.0.1"]).event()]);
+    world.apply([endpoints(["10.0.0.1"]).event()]);
     world.run();
     assert_eq!(memory.queries(), [lost("10.0.0.2")], "the first serves again");
-    world.collect_garbage();
+    world.run_both_passes();
 }

@@ -22,14 +22,14 @@ pub(crate) fn started(config: Config, events: impl IntoIterator<Item = Event>) -
     (cluster, change, settings)
 }
 
-/// A cluster and what cleans up after it.
+/// A cluster, and the conntrack clean-up that follows its Changes.
 pub(crate) struct World<T> {
     pub(crate) cluster: Cluster,
     pub(crate) conntrack: Conntrack<T>,
 }
 
 impl<T: Table> World<T> {
-    /// With these objects from the beginning; nothing is cleaned yet.
+    /// Starts with these objects; no pass has run yet.
     pub(crate) fn new(table: T, events: impl IntoIterator<Item = Event>) -> Self {
         Self::configured(table, config("node-a"), events)
     }
@@ -41,8 +41,8 @@ impl<T: Table> World<T> {
         Self { cluster, conntrack }
     }
 
-    /// Tells news, as if the kernel had followed at once.
-    pub(crate) fn tell(&mut self, events: impl IntoIterator<Item = Event>) {
+    /// Ingests events and notes the Change, as if the kernel had followed it at once.
+    pub(crate) fn apply(&mut self, events: impl IntoIterator<Item = Event>) {
         for event in events {
             self.cluster.ingest(event);
         }
@@ -50,7 +50,7 @@ impl<T: Table> World<T> {
         self.conntrack.note(&change);
     }
 
-    /// One pass, which must get through: how many entries it deleted.
+    /// Runs one pass, which must succeed, and returns the number of entries deleted.
     pub(crate) fn run(&mut self) -> usize {
         let cleaned = self.conntrack.run();
         for family in &cleaned {
@@ -59,8 +59,8 @@ impl<T: Table> World<T> {
         cleaned.iter().map(|family| family.deleted).sum()
     }
 
-    /// Everything that was to be done is done, second passes too.
-    pub(crate) fn collect_garbage(&mut self) {
+    /// Runs the first pass and, when it is due, the second one.
+    pub(crate) fn run_both_passes(&mut self) {
         self.run();
         std::thread::sleep(portway_dataplane::conntrack::SECOND_PASS);
         self.run();
@@ -73,7 +73,7 @@ pub(crate) fn dns() -> ServiceBuilder {
     service("ns/dns").of_type("NodePort").cluster_ip("10.96.0.10").port("dns", 53).protocol("UDP").node_port(30053)
 }
 
-/// Its slice with these endpoints, at port 5353.
+/// A slice of `ns/dns` with these endpoints, at port 5353.
 pub(crate) fn endpoints<'a>(addresses: impl IntoIterator<Item = &'a str>) -> SliceBuilder {
     slice("ns/dns-1", "dns").port("dns", 5353).protocol("UDP").endpoints(addresses)
 }
