@@ -1,6 +1,8 @@
 //! Proxies under test: anything that can be told of a cluster's objects and makes node-1 do what they say.
 
+mod account;
 mod in_process;
+mod process;
 mod program;
 
 use ipnet::IpNet;
@@ -8,6 +10,7 @@ use portway_dataplane::Mode;
 use portway_model::{Config, DetectLocal, NodePortSelection};
 
 pub use in_process::InProcess;
+pub use process::{ProxyCommand, ProxyProcess, http_page};
 pub use program::{Feed, Marker, Program, program_path, write_whole};
 
 use crate::cluster::NODE;

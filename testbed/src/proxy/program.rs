@@ -11,8 +11,7 @@ use portway_dataplane::Mode;
 use portway_model::Protocol;
 use tempfile::TempDir;
 
-use super::{Proxy, ProxyOptions};
-use crate::agent::{Agent, AgentCommand};
+use super::{Proxy, ProxyCommand, ProxyOptions, ProxyProcess};
 use crate::apiserver::{ApiServer, Resource, Store};
 use crate::cluster::{Cluster, Host};
 use crate::objects::{NAMESPACE, Objects, Service};
@@ -42,7 +41,7 @@ pub struct Program<'a> {
     arguments: Vec<String>,
     folder: TempDir,
     server: Option<ApiServer>,
-    agent: Option<Agent>,
+    process: Option<ProxyProcess>,
     told: Option<Objects>,
     updates: u8,
 }
@@ -68,7 +67,7 @@ impl<'a> Program<'a> {
             }
         };
         arguments.extend(options.to_arguments());
-        Ok(Self { cluster, mode, arguments, folder, server, agent: None, told: None, updates: 0 })
+        Ok(Self { cluster, mode, arguments, folder, server, process: None, told: None, updates: 0 })
     }
 
     /// From its next start on, the program runs in this mode.
@@ -87,28 +86,23 @@ impl<'a> Program<'a> {
         self.server.as_ref()
     }
 
-    /// The running program.
-    pub fn agent(&self) -> anyhow::Result<&Agent> {
-        self.agent.as_ref().context("the program does not run")
-    }
-
     /// What the program has logged since it was last started.
     pub fn log(&self) -> String {
-        self.agent().and_then(|agent| Ok(agent.log()?)).unwrap_or_else(|error| error.to_string())
+        let Some(process) = &self.process else { return "the program does not run".to_owned() };
+        process.output().unwrap_or_else(|error| error.to_string())
     }
 
     /// Starts the program, without waiting for anything.
     pub fn launch(&mut self) -> anyhow::Result<()> {
         let mut arguments = vec![format!("--mode={}", self.mode)];
         arguments.extend(self.arguments.iter().cloned());
-        let command = AgentCommand { program: program_path()?, arguments };
-        self.agent = Some(command.start(self.cluster.node())?);
+        self.process = Some(ProxyCommand::portway(&program_path()?, arguments).start(self.cluster.node())?);
         Ok(())
     }
 
     /// Kills the program with SIGKILL.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.agent.take().context("the program does not run")?.kill().context("cannot kill the program")
+        Ok(self.process.take().context("the program does not run")?.kill()?)
     }
 
     /// Tells the program without waiting until it has acted. Returns the marker for [`Program::wait_for`].
@@ -129,9 +123,7 @@ impl<'a> Program<'a> {
     pub fn wait_for(&mut self, marker: &Marker) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !marker.answers(self.cluster.host("pod-1-b")) {
-            if let Some(status) = self.agent.as_mut().map(Agent::ended).transpose()?.flatten() {
-                bail!("the program ended with {status}: {}", self.log());
-            }
+            self.process.as_mut().context("the program does not run")?.check()?;
             if Instant::now() > deadline {
                 bail!("not in force after {PATIENCE:?}: {}", self.log());
             }
