@@ -1,11 +1,11 @@
-//! What the kernel holds for one address, out of what `nft list ruleset` prints.
+//! Picks the elements for one address out of the output of `nft list ruleset`.
 
 use anyhow::{Context, Result};
 use portway_testbed::cluster::Namespace;
 
-/// The elements whose keys begin with one of these, each under the name of its map or set.
+/// Returns the elements whose keys begin with one of these, a line each after the name of its map or set.
 pub(crate) fn excerpt(node: &Namespace, keys: &[&str]) -> Result<String> {
-    let ruleset = node.output("nft", &["list", "ruleset"], "").context("the kernel's rules cannot be read")?;
+    let ruleset = node.output("nft", &["list", "ruleset"], "").context("nft list ruleset failed")?;
     let mut excerpt = String::new();
     for (holder, element) in elements(&ruleset) {
         if keys.iter().any(|key| element.starts_with(key)) {
@@ -15,7 +15,7 @@ pub(crate) fn excerpt(node: &Namespace, keys: &[&str]) -> Result<String> {
     Ok(excerpt)
 }
 
-/// Every element of a printed rule set, with the line that opened its map or set.
+/// Returns every element of a printed rule set with the line that opens its map or set.
 fn elements(ruleset: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut holder = String::new();

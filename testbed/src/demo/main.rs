@@ -1,97 +1,146 @@
 //! The demo: a small cluster of network namespaces, portway on one of its nodes, requests that flow while manifests
-//! change, and tables that say what was seen.
+//! change, and tables of what the demo saw.
 //!
-//! Nothing of it touches the machine's own network, and nothing stays behind: namespaces and processes go with this
+//! The demo reports what does not happen in a sentence, goes on, and ends with exit status 1.
+//!
+//! Nothing of it touches the machine's own network, and nothing stays behind: namespaces and processes end with this
 //! process, however it ends, and the copy of the manifests is removed at the end and on Ctrl-C.
 
-mod asked;
-mod changed;
 mod kernel;
 mod manifests;
+mod requests;
+mod updates;
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use portway_model::Protocol;
-use portway_testbed::agent::{Agent, AgentCommand};
 use portway_testbed::cluster::{Cluster, NODE};
 use portway_testbed::probe::Probe;
+use portway_testbed::proxy::{ProxyCommand, ProxyProcess, http_page};
 
 use manifests::Manifests;
 
-/// Shows portway at work in a small cluster of network namespaces.
+/// Where portway serves its metrics on the node.
+const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+
+/// How long the demo waits for the first answer.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Shows portway at work in a small cluster of network namespaces. Needs root.
 #[derive(Parser)]
 struct Arguments {
-    /// The portway program.
+    /// Path of the portway binary.
     #[arg(long, default_value = "target/debug/portway")]
     portway: PathBuf,
-    /// The manifests to begin with; a copy of them is changed.
+    /// Folder of manifests that the cluster starts with; the demo changes a copy of it.
     #[arg(long, default_value = "examples/demo")]
     manifests: PathBuf,
-    /// Requests behind each row of the first table.
+    /// Number of requests that the demo sends for each row of the first table.
     #[arg(long, default_value_t = 120)]
     requests: u32,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(missed) if missed.is_empty() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("The demo stops: {error:#}.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the demo. Returns what did not happen, a sentence each.
+fn run(arguments: &Arguments) -> Result<Vec<String>> {
     interrupt_on_signals()?;
     let start = Instant::now();
-    println!("Two nodes, three pods on each, and an outside client, in network namespaces of their own.");
-    let cluster = Cluster::new().context("the namespaces cannot be made (root is needed)")?;
+    println!("The demo makes two nodes, three pods on each, and an outside client, each a network namespace.");
+    let cluster = Cluster::new().context("cannot make the network namespaces; run the demo as root")?;
     let manifests = Manifests::copy(&arguments.manifests)?;
-    let command = AgentCommand::new(
+    let command = ProxyCommand::portway(
         &arguments.portway,
-        NODE,
-        &["--cluster-cidr", "10.1.0.0/16,fd00:1::/32", "--manifests", &manifests.path().to_string_lossy()],
+        [
+            "--mode",
+            "nftables",
+            "--hostname-override",
+            NODE,
+            "--cluster-cidr",
+            "10.1.0.0/16,fd00:1::/32",
+            "--manifests",
+            &manifests.path().to_string_lossy(),
+        ],
     );
-    println!("On {NODE}: portway run {}", command.arguments.join(" "));
-    let agent = command.start(cluster.node()).context("portway cannot be started")?;
-    let story = tell(&cluster, &manifests, &agent, &arguments);
-    if story.is_err() {
-        eprintln!("What portway said:\n{}", agent.log().unwrap_or_default());
+    println!("{NODE} runs: portway {}", command.words[1..].join(" "));
+    let mut portway = command.start(cluster.node())?;
+    let missed = show(&cluster, &manifests, &mut portway, arguments)?;
+    if missed.is_empty() {
+        println!("The demo took {:.1} s and leaves nothing behind.", start.elapsed().as_secs_f64());
+    } else {
+        println!("What did not happen:");
+        for sentence in &missed {
+            println!("  {sentence}");
+        }
+        println!("The last lines that portway logged:\n{}", portway.tail());
     }
-    story?;
-    drop((agent, manifests, cluster));
-    println!("\nDone after {:.1} s; nothing stays behind.", start.elapsed().as_secs_f64());
-    Ok(())
+    Ok(missed)
 }
 
-fn tell(cluster: &Cluster, manifests: &Manifests, agent: &Agent, arguments: &Arguments) -> Result<()> {
-    let started = Instant::now();
-    wait_until_served(cluster)?;
-    println!("First request answered {} ms after the agent was started.\n", started.elapsed().as_millis());
-    println!("Who answers, and what they see:\n{}\n", asked::table(cluster, arguments.requests)?);
-    println!("What the kernel holds for demo/web at its cluster IP, as `nft list ruleset` prints it:");
-    println!("{}", kernel::excerpt(cluster.node(), &["10.96.0.10 . tcp . 80"])?);
-    println!("Manifests change while requests flow:\n{}\n", changed::table(cluster, manifests)?);
-    println!("From the agent's /metrics:\n{}", metrics(cluster, agent)?);
-    Ok(())
+/// Prints what the demo sees, part by part. A part that fails is a sentence in the result; the others are still shown.
+fn show(
+    cluster: &Cluster,
+    manifests: &Manifests,
+    portway: &mut ProxyProcess,
+    arguments: &Arguments,
+) -> Result<Vec<String>> {
+    let mut missed = Vec::new();
+    match first_answer(cluster, portway)? {
+        Some(time) => println!("demo/web answered its first request {} ms after portway started.\n", time.as_millis()),
+        None => missed.push(format!("demo/web did not answer within {} s.", FIRST_ANSWER_TIMEOUT.as_secs())),
+    }
+    println!(
+        "Each row shows which backends answered and which source address they saw:\n{}\n",
+        requests::table(cluster, arguments.requests, &mut missed)?
+    );
+    match kernel::excerpt(cluster.node(), &["10.96.0.10 . tcp . 80"]) {
+        Ok(excerpt) => println!("`nft list ruleset` prints these elements for the cluster IP of demo/web:\n{excerpt}"),
+        Err(error) => missed.push(format!("The nftables rules could not be listed: {error:#}.")),
+    }
+    println!("The demo edits manifests while requests flow:\n{}\n", updates::table(cluster, manifests, &mut missed)?);
+    match http_page(cluster.node(), METRICS, "/metrics") {
+        Ok(page) => println!("portway's /metrics shows:\n{}", metrics(&page)),
+        Err(error) => missed.push(format!("The metrics page could not be read: {error}.")),
+    }
+    if let Err(error) = portway.check() {
+        missed.push(format!("{error}."));
+    }
+    Ok(missed)
 }
 
-/// Waits for the first answer, ten seconds at most.
-fn wait_until_served(cluster: &Cluster) -> Result<()> {
+/// Waits until demo/web answers; `None` if it does not in time, or portway ends.
+fn first_answer(cluster: &Cluster, portway: &mut ProxyProcess) -> Result<Option<Duration>> {
     let address = "10.96.0.10:80".parse()?;
     let probe = Probe { patience: Duration::from_millis(100), ..Probe::new(Protocol::Tcp, address) };
-    let end = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < end {
+    while portway.started().elapsed() < FIRST_ANSWER_TIMEOUT && portway.ended()?.is_none() {
         check_interrupt()?;
         if cluster.host("pod-1-a").run(|| probe.send()).backend().is_some() {
-            return Ok(());
+            return Ok(Some(portway.started().elapsed()));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    bail!("demo/web was not answered within ten seconds")
+    Ok(None)
 }
 
-/// The lines of the metrics page that speak of what was just seen.
-fn metrics(cluster: &Cluster, agent: &Agent) -> Result<String> {
-    let page = agent.metrics(cluster.node()).context("the metrics page cannot be read")?;
-    let telling = [
+/// The lines of the metrics page that count what the demo did.
+fn metrics(page: &str) -> String {
+    let names = [
         "kubeproxy_sync_proxy_rules_duration_seconds",
         "kubeproxy_conntrack_reconciler_deleted_entries_total",
         "portway_commit_seconds",
@@ -99,13 +148,13 @@ fn metrics(cluster: &Cluster, agent: &Agent) -> Result<String> {
         "portway_source_events_total",
     ];
     let lines =
-        page.lines().filter(|line| !line.contains("_bucket") && telling.iter().any(|name| line.starts_with(name)));
-    Ok(lines.map(|line| format!("  {line}\n")).collect())
+        page.lines().filter(|line| !line.contains("_bucket") && names.iter().any(|name| line.starts_with(name)));
+    lines.map(|line| format!("  {line}\n")).collect()
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Remembers SIGINT and SIGTERM, so that the demo ends as it would anyway, only sooner.
+/// Notes SIGINT and SIGTERM, so that the demo ends in order: it removes its folder and kills what it started.
 fn interrupt_on_signals() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -122,10 +171,10 @@ fn interrupt_on_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// An error once the demo was asked to stop.
+/// Fails once a signal asked the demo to stop.
 fn check_interrupt() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
-        bail!("interrupted");
+        bail!("a signal interrupted it");
     }
     Ok(())
 }

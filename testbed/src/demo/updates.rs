@@ -1,24 +1,32 @@
-//! The second table: a manifest changes while requests flow; after how many milliseconds the traffic follows.
+//! The second table: the demo edits a manifest while requests flow, and measures when the first request follows.
 
 use std::net::UdpSocket;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use comfy_table::Table;
 use portway_model::Protocol;
 use portway_testbed::cluster::Cluster;
 use portway_testbed::probe::{self, Outcome, Probe};
 
-use crate::asked::new_table;
 use crate::check_interrupt;
 use crate::manifests::Manifests;
+use crate::requests::new_table;
 
-/// Before a change, and after it, requests flow for this long.
+/// Requests flow for this long before an update and, at least, after it.
 const WINDOW: Duration = Duration::from_millis(700);
 
-/// A change, and how to see that traffic followed it.
-struct Change {
+/// Requests go on flowing after an update until traffic follows it, at most for this long.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A request without an answer times out after this: well below the window, so that one datagram that is lost on a busy
+/// machine does not silence the client for the rest of it.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// An edit of a manifest, and the outcomes that show that traffic follows it.
+struct Update {
     what: &'static str,
     file: &'static str,
     old: &'static str,
@@ -26,13 +34,13 @@ struct Change {
     to: &'static str,
     from: &'static str,
     protocol: Protocol,
-    /// Who answers only after the change.
+    /// The outcome that requests have only after the update.
     arrives: Sign,
-    /// Who answered before, and should not after; failures to answer are counted apart.
+    /// The outcome that requests have only before the update; requests without an answer are counted apart.
     leaves: Option<Sign>,
 }
 
-/// What tells that a change has arrived.
+/// An outcome that shows on which side of an update a request was.
 #[derive(Clone, Copy)]
 enum Sign {
     Backend(&'static str),
@@ -53,8 +61,8 @@ const ALL_PODS: &str = "      - {addresses: [10.1.1.4], nodeName: node-1, condit
       - {addresses: [10.1.2.5], nodeName: node-2, conditions: {ready: true}}
 ";
 
-const CHANGES: &[Change] = &[
-    Change {
+const UPDATES: &[Update] = &[
+    Update {
         what: "web: pod-2-b in place of pod-2-a",
         file: "web-endpoints.yaml",
         old: "[10.1.2.4]",
@@ -65,7 +73,7 @@ const CHANGES: &[Change] = &[
         arrives: Sign::Backend("pod-2-b"),
         leaves: Some(Sign::Backend("pod-2-a")),
     },
-    Change {
+    Update {
         what: "web: pod-1-b joins",
         file: "web-endpoints.yaml",
         old: "      - {addresses: [10.1.2.5]",
@@ -76,7 +84,7 @@ const CHANGES: &[Change] = &[
         arrives: Sign::Backend("pod-1-b"),
         leaves: None,
     },
-    Change {
+    Update {
         what: "web: all pods leave",
         file: "web-endpoints.yaml",
         old: ALL_PODS,
@@ -87,8 +95,8 @@ const CHANGES: &[Change] = &[
         arrives: Sign::Refused,
         leaves: None,
     },
-    Change {
-        what: "web: they return",
+    Update {
+        what: "web: all pods return",
         file: "web-endpoints.yaml",
         old: "      []\n",
         new: ALL_PODS,
@@ -98,7 +106,7 @@ const CHANGES: &[Change] = &[
         arrives: Sign::Backend("pod-1-a"),
         leaves: Some(Sign::Refused),
     },
-    Change {
+    Update {
         what: "dns: pod-2-c in place of both, for a client that keeps its socket",
         file: "dns.yaml",
         old: "  - {addresses: [10.1.1.5], nodeName: node-1}\n  - {addresses: [10.1.2.5], nodeName: node-2}\n",
@@ -111,91 +119,111 @@ const CHANGES: &[Change] = &[
     },
 ];
 
-/// Makes all changes one after the other, and puts what was seen into a table.
-pub(crate) fn table(cluster: &Cluster, manifests: &Manifests) -> Result<Table> {
+/// Makes all updates one after the other, and adds a sentence to `missed` for each that no request followed.
+pub(crate) fn table(cluster: &Cluster, manifests: &Manifests, missed: &mut Vec<String>) -> Result<Table> {
     let mut table = new_table();
     table.set_header([
-        "what changed",
-        "asked",
-        "traffic followed after",
-        "last to the old",
+        "update",
+        "requests to",
+        "first request that follows",
+        "last request that does not",
         "requests",
-        "not answered",
+        "unanswered",
     ]);
-    for change in CHANGES {
+    for update in UPDATES {
         check_interrupt()?;
-        let seen = observe(cluster, manifests, change).with_context(|| change.what.to_owned())?;
-        let asked = format!("{} {} from {}", change.protocol, change.to, change.from);
-        let after = |at: Option<Instant>| at.map_or_else(|| "-".to_owned(), |at| seen.after(at));
-        let arrived = seen.first(change.arrives).ok_or_else(|| anyhow!("{}: traffic did not follow", change.what))?;
+        let to = format!("{} {} from {}", update.protocol, update.to, update.from);
+        let observation = match observe(cluster, manifests, update) {
+            Ok(observation) => observation,
+            Err(error) => {
+                missed.push(format!("{}: {error:#}.", update.what));
+                continue;
+            }
+        };
+        let first = observation.first(update.arrives);
+        if first.is_none() {
+            let seconds = FOLLOW_TIMEOUT.as_secs();
+            missed.push(format!("{}: no request to {to} followed the update within {seconds} s.", update.what));
+        }
+        let after = |at: Option<Instant>| at.map_or_else(|| "-".to_owned(), |at| observation.after(at));
         table.add_row([
-            change.what.to_owned(),
-            asked,
-            seen.after(arrived),
-            after(change.leaves.and_then(|sign| seen.last(sign))),
-            seen.requests.len().to_string(),
-            seen.unanswered(change).to_string(),
+            update.what.to_owned(),
+            to,
+            after(first),
+            after(update.leaves.and_then(|sign| observation.last(sign))),
+            observation.requests.len().to_string(),
+            observation.unanswered(update).to_string(),
         ]);
     }
     Ok(table)
 }
 
-/// A stream of requests around the moment of a change.
+/// The requests around the moment of an update.
 struct Observation {
-    changed: Instant,
+    updated: Instant,
     requests: Vec<(Instant, Outcome)>,
 }
 
 impl Observation {
     fn after(&self, at: Instant) -> String {
-        format!("{:.1} ms", at.saturating_duration_since(self.changed).as_secs_f64() * 1000.0)
+        format!("{:.1} ms", at.saturating_duration_since(self.updated).as_secs_f64() * 1000.0)
     }
 
     fn first(&self, sign: Sign) -> Option<Instant> {
-        self.requests.iter().find(|(at, outcome)| *at >= self.changed && sign.is(outcome)).map(|(at, _)| *at)
+        self.requests.iter().find(|(at, outcome)| *at >= self.updated && sign.is(outcome)).map(|(at, _)| *at)
     }
 
     fn last(&self, sign: Sign) -> Option<Instant> {
-        self.requests.iter().rev().find(|(at, outcome)| *at >= self.changed && sign.is(outcome)).map(|(at, _)| *at)
+        self.requests.iter().rev().find(|(at, outcome)| *at >= self.updated && sign.is(outcome)).map(|(at, _)| *at)
     }
 
-    /// Requests that nobody answered, but for refusals that the change is about.
-    fn unanswered(&self, change: &Change) -> usize {
+    /// Counts requests that no backend answered, but for the refusals that the update is about.
+    fn unanswered(&self, update: &Update) -> usize {
         let expected = |outcome: &Outcome| {
             *outcome == Outcome::Refused
-                && [Some(change.arrives), change.leaves].into_iter().flatten().any(|sign| sign.is(outcome))
+                && [Some(update.arrives), update.leaves].into_iter().flatten().any(|sign| sign.is(outcome))
         };
         let failed = |outcome: &Outcome| outcome.backend().is_none() && !expected(outcome);
         self.requests.iter().filter(|(_, outcome)| failed(outcome)).count()
     }
 }
 
-fn observe(cluster: &Cluster, manifests: &Manifests, change: &Change) -> Result<Observation> {
-    let probe = Probe { patience: Duration::from_secs(1), ..Probe::new(change.protocol, change.to.parse()?) };
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let stream = scope.spawn(|| cluster.host(change.from).run(|| flow(&probe, &stop)));
+/// Makes the update while requests flow.
+fn observe(cluster: &Cluster, manifests: &Manifests, update: &Update) -> Result<Observation> {
+    let probe = Probe { patience: REQUEST_TIMEOUT, ..Probe::new(update.protocol, update.to.parse()?) };
+    let (stop, requests) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let updated = std::thread::scope(|scope| {
+        let client = scope.spawn(|| cluster.host(update.from).run(|| send_requests(&probe, &stop, &requests)));
         std::thread::sleep(WINDOW);
-        let changed = manifests.edit(change.file, change.old, change.new);
-        std::thread::sleep(WINDOW);
+        let updated = manifests.edit(update.file, update.old, update.new);
+        if let Ok(updated) = updated {
+            std::thread::sleep(WINDOW);
+            let follows = |(at, outcome): &(Instant, Outcome)| *at >= updated && update.arrives.is(outcome);
+            while !client.is_finished()
+                && updated.elapsed() < FOLLOW_TIMEOUT
+                && !requests.lock().is_ok_and(|requests| requests.iter().any(follows))
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
         stop.store(true, Ordering::Relaxed);
-        let requests = stream.join().map_err(|_| anyhow!("the stream of requests broke"))?;
-        Ok(Observation { changed: changed?, requests: requests.context("no requests could be sent")? })
-    })
+        client.join().map_err(|_| anyhow!("the client's thread panicked"))??;
+        updated
+    })?;
+    Ok(Observation { updated, requests: requests.into_inner().map_err(|_| anyhow!("the client's thread panicked"))? })
 }
 
-/// Sends requests one after the other until told to stop; over UDP all from one socket, as a resolver would. Each is
-/// noted with the time at which its outcome was known.
-fn flow(probe: &Probe, stop: &AtomicBool) -> Result<Vec<(Instant, Outcome)>> {
+/// Sends requests one after the other until `stop` is set; over UDP all from one socket, as a resolver would. Each is
+/// recorded with the time at which its outcome was known.
+fn send_requests(probe: &Probe, stop: &AtomicBool, requests: &Mutex<Vec<(Instant, Outcome)>>) -> Result<()> {
     let kept: Option<UdpSocket> = (probe.protocol == Protocol::Udp).then(|| probe.udp_socket()).transpose()?;
-    let mut requests = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let outcome = match &kept {
             Some(socket) => probe::ask(socket, probe.patience).unwrap_or(Outcome::TimedOut),
             None => probe.send(),
         };
-        requests.push((Instant::now(), outcome));
+        requests.lock().map_err(|_| anyhow!("the demo's thread panicked"))?.push((Instant::now(), outcome));
         std::thread::sleep(Duration::from_micros(500));
     }
-    Ok(requests)
+    Ok(())
 }
