@@ -1,4 +1,4 @@
-//! `portway render`: what would be in the kernel for some manifests, without kernel or cluster.
+//! `portway render`: prints the rules for some manifests, without kernel or cluster.
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use super::settings;
 use crate::dataplanes;
 use crate::sources::manifests;
 
-/// Prints the rules to standard output, and what is wrong with the manifests to standard error.
+/// Prints the rules to standard output, and warnings about the manifests to standard error.
 pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     let setup = settings::setup(&args.mode)?;
     let mode = setup.mode;
@@ -41,13 +41,13 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     }
     let text = dataplanes::render(&setup, cluster.plan()).map_err(|error| Failure::runtime("cannot render", &error))?;
     match io::stdout().write_all(text.as_bytes()) {
-        // Whoever read our output has read enough.
+        // The reader closed the pipe early, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|error| Failure::runtime("cannot write to standard output", &error)),
     }
 }
 
-/// The Node, if there is exactly one.
+/// The Node object, if there is exactly one.
 fn only_node(events: &[Event]) -> Option<&api::Node> {
     let mut nodes = events.iter().filter_map(as_node);
     let first = nodes.next()?;
@@ -61,7 +61,7 @@ fn as_node(event: &Event) -> Option<&api::Node> {
     }
 }
 
-/// The Node's addresses stand for those of its interfaces, which cannot be asked here.
+/// The Node's addresses, in place of those of its interfaces, which are not read here.
 fn node_addresses(events: &[Event], name: &str) -> Vec<IpAddr> {
     let node = events.iter().filter_map(as_node).find(|node| node.name == name);
     let addresses = node.map_or(&[][..], |node| &node.addresses);

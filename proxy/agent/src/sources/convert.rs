@@ -1,5 +1,5 @@
-//! From the API's types to the model's: fields are moved, nothing is copied, parsed or defaulted but the trigger time
-//! (contract EP-9).
+//! Converts the API's types to the model's. Fields are moved; only the trigger time is parsed (contract EP-9), and nothing
+//! is copied or defaulted.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -16,11 +16,11 @@ const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// A kind of API object that sources read.
 pub(super) trait Object: serde::de::DeserializeOwned + k8s_openapi::Metadata<Ty = ObjectMeta> {
-    /// The model's word for this kind.
+    /// The model's kind of this object.
     const MODEL: Kind;
-    /// The object as it now is.
+    /// The event for an object that was added or modified.
     fn into_event(self) -> Event;
-    /// The object of this name is gone.
+    /// The event for the removal of the object of this name.
     fn gone(namespace: String, name: String) -> Event;
 }
 

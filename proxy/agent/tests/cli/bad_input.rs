@@ -4,17 +4,17 @@ use std::fs;
 
 use crate::program::portway;
 
-/// Runs with words that are wrong, and checks the sentence.
+/// Runs the program with bad arguments, and checks the error.
 #[track_caller]
-fn refused(words: &[&str], sentence: &str) {
-    let done = portway(words);
-    assert_eq!(done.err, format!("portway: {sentence}\n"), "{words:?}");
-    assert_eq!((done.status, done.out.as_str()), (2, ""), "{words:?}");
+fn refused(args: &[&str], sentence: &str) {
+    let done = portway(args);
+    assert_eq!(done.err, format!("portway: {sentence}\n"), "{args:?}");
+    assert_eq!((done.status, done.out.as_str()), (2, ""), "{args:?}");
 }
 
 #[test]
 fn cfg_8_each_bad_flag_is_refused_in_one_sentence() {
-    for (words, sentence) in [
+    for (args, sentence) in [
         (&["--mode", "ipvs"][..], "--mode ipvs: this version has no ipvs dataplane yet; use nftables or iptables"),
         (&["--iptables-dispatch=bush"], "--iptables-dispatch \"bush\" is not known; use auto, list or tree"),
         (&["--proxy-mode=userspace"], "--mode \"userspace\" is not known; use nftables or iptables"),
@@ -97,7 +97,7 @@ fn cfg_8_each_bad_flag_is_refused_in_one_sentence() {
             "invalid value 'perhaps' for '--masquerade-all[=<BOOL>]' [possible values: true, false]",
         ),
     ] {
-        refused(&[&["run"], words].concat(), sentence);
+        refused(&[&["run"], args].concat(), sentence);
     }
 }
 
@@ -105,7 +105,7 @@ fn cfg_8_each_bad_flag_is_refused_in_one_sentence() {
 fn each_bad_flag_of_record_is_refused_in_one_sentence() {
     let in_cluster = "no API server is named (--kubeconfig, --master) and this is not a pod with a service account: \
                       failed to read an incluster environment variable: environment variable not found";
-    for (words, sentence) in [
+    for (args, sentence) in [
         (&[][..], "the following required arguments were not provided: --out <FILE>"),
         (
             &["--out", "/does/not/exist", "--master", "http://h"],
@@ -117,7 +117,7 @@ fn each_bad_flag_of_record_is_refused_in_one_sentence() {
         (&["--out", "/dev/null", "--hostname-override", "node-1"], in_cluster),
         (&["--out", "-", "--mask=names"], "unexpected value 'names' for '--mask' found; no more were expected"),
     ] {
-        refused(&[&["record"], words].concat(), sentence);
+        refused(&[&["record"], args].concat(), sentence);
     }
 }
 
@@ -162,8 +162,8 @@ fn a_kubeconfig_that_does_not_parse_is_bad_input() {
     let file = folder.path().join("config");
     fs::write(&file, "kind: [").unwrap();
     let file = file.display().to_string();
-    let words = ["run", "--kubeconfig", &file, "--metrics-bind-address", "", "--hostname-override", "node-1"];
-    let done = portway(&words);
+    let args = ["run", "--kubeconfig", &file, "--metrics-bind-address", "", "--hostname-override", "node-1"];
+    let done = portway(&args);
     assert_eq!(done.status, 2, "{}", done.err);
     let last = done.err.lines().last().unwrap_or_default();
     assert!(last.starts_with(&format!("portway: kubeconfig {file}: ")), "{}", done.err);

@@ -1,4 +1,4 @@
-//! `portway render`: text that nft takes, from the example manifests.
+//! `portway render` of the example manifests: rules that nft and iptables-restore accept.
 
 use std::process::Command;
 
@@ -31,7 +31,7 @@ fn manifests_on_standard_input_become_rules_on_standard_output() {
 
 #[test]
 fn the_only_node_is_this_node_unless_another_is_named() {
-    let render = |words: &[&str]| portway(&[&["render", "-f", &project("examples/demo")], words].concat());
+    let render = |args: &[&str]| portway(&[&["render", "-f", &project("examples/demo")], args].concat());
     let chosen = render(&[]);
     assert_eq!(chosen.status, 0, "{}", chosen.err);
     assert_eq!(chosen.out, render(&["--node", "node-1"]).out);
@@ -50,13 +50,13 @@ fn what_cannot_be_used_is_named_and_the_rest_is_rendered() {
 
 #[test]
 fn flags_change_what_is_rendered() {
-    let render = |words: &[&str]| {
-        let done = portway(&[&["render", "-f", &project("examples/demo")], words].concat());
-        assert_eq!(done.status, 0, "{words:?}: {}", done.err);
+    let render = |args: &[&str]| {
+        let done = portway(&[&["render", "-f", &project("examples/demo")], args].concat());
+        assert_eq!(done.status, 0, "{args:?}: {}", done.err);
         done.out
     };
     let plain = render(&[]);
-    for words in [
+    for args in [
         &["--cluster-cidr", "10.1.0.0/16"][..],
         &["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"],
         &["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth"],
@@ -67,9 +67,9 @@ fn flags_change_what_is_rendered() {
         &["--nodeport-addresses=203.0.113.0/24"],
         &["--bind-address=192.0.2.77"],
     ] {
-        assert_ne!(render(words), plain, "{words:?} changes nothing");
+        assert_ne!(render(args), plain, "{args:?} changes nothing");
     }
-    for words in [
+    for args in [
         &["--masquerade-all=false"][..],
         &["--proxy-mode="],
         &["--nodeport-addresses=primary"],
@@ -77,11 +77,11 @@ fn flags_change_what_is_rendered() {
         &["--cluster-cidr="],
         &["--detect-local-mode=ClusterCIDR"],
     ] {
-        assert_eq!(render(words), plain, "{words:?} changes something");
+        assert_eq!(render(args), plain, "{args:?} changes something");
     }
 }
 
-/// Every example with its folder's node: its name, and the words that render it.
+/// Every example with its folder's Node: its name, and the arguments that render it.
 fn examples() -> Vec<(String, Vec<String>)> {
     let mut examples = Vec::new();
     for folder in ["examples/services", "examples/demo"] {
@@ -89,9 +89,9 @@ fn examples() -> Vec<(String, Vec<String>)> {
         for entry in std::fs::read_dir(project(folder)).expect("the examples are there") {
             let name = entry.expect("they can be listed").file_name().into_string().expect("names are text");
             let file = project(&format!("{folder}/{name}"));
-            let mut words = vec!["-f".to_owned(), node.clone()];
-            words.extend((file != node).then_some(file));
-            examples.push((format!("{folder}/{name}"), words));
+            let mut args = vec!["-f".to_owned(), node.clone()];
+            args.extend((file != node).then_some(file));
+            examples.push((format!("{folder}/{name}"), args));
         }
     }
     assert!(examples.len() > 15, "{examples:?}");
@@ -104,8 +104,8 @@ fn cluster_ips(text: &str) -> Vec<String> {
     values.filter(|value| *value != "None").map(|value| value.trim_matches('"').to_owned()).collect()
 }
 
-/// Gives a tool its input in a network namespace of its own, so that nothing outside is even looked at.
-fn taken_by(tool: &[&str], input: &str, example: &str) {
+/// Feeds the text to a tool in a network namespace of its own, so that the tool sees no rules of this machine.
+fn assert_accepted_by(tool: &[&str], input: &str, example: &str) {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let file = folder.path().join("input");
     std::fs::write(&file, input).expect("it can be written");
@@ -114,28 +114,28 @@ fn taken_by(tool: &[&str], input: &str, example: &str) {
 }
 
 #[test]
-fn every_example_is_rendered_in_each_mode_as_its_tool_takes_it() {
+fn every_example_is_rendered_in_each_mode_as_its_tool_accepts_it() {
     for (example, files) in examples() {
         let yaml = std::fs::read_to_string(files.last().unwrap()).unwrap();
         let addresses = cluster_ips(&yaml);
         for mode in ["nftables", "iptables"] {
             let files: Vec<&str> = files.iter().map(String::as_str).collect();
-            let words = [&["render", "--mode", mode, "--cluster-cidr", "10.1.0.0/16,fd00:1::/48"], &files[..]].concat();
-            let done = portway(&words);
+            let args = [&["render", "--mode", mode, "--cluster-cidr", "10.1.0.0/16,fd00:1::/48"], &files[..]].concat();
+            let done = portway(&args);
             assert_eq!((done.status, done.err.as_str()), (0, ""), "{example}, {mode}");
             for address in &addresses {
                 assert!(done.out.contains(address), "{example}, {mode}: {address} is not in:\n{}", done.out);
             }
             if mode == "nftables" {
-                // nft has no words for what remembers clients (docs/nftables.md).
+                // nft cannot read session affinity rules (docs/nftables.md).
                 if !yaml.contains("ClientIP") {
-                    taken_by(&["nft", "--file"], &done.out, &example);
+                    assert_accepted_by(&["nft", "--file"], &done.out, &example);
                 }
                 continue;
             }
             let (v4, v6) = done.out.split_once("# IPv6: ip6tables-restore --noflush\n").expect("both families");
-            taken_by(&["iptables-restore", "--noflush"], v4, &example);
-            taken_by(&["ip6tables-restore", "--noflush"], v6, &example);
+            assert_accepted_by(&["iptables-restore", "--noflush"], v4, &example);
+            assert_accepted_by(&["ip6tables-restore", "--noflush"], v6, &example);
         }
     }
 }

@@ -1,13 +1,13 @@
-//! What the API server does to an object before it stores it, as far as a service proxy sees it: defaults are filled in,
-//! what cannot be is refused.
+//! What the API server does to an object before it stores it, as far as a service proxy sees it: it fills in defaults
+//! and refuses invalid values.
 
 use portway_model::api;
 
 use super::parse::Refusal;
 
-/// The type of a Service that does not say.
+/// The default `spec.type` of a Service.
 const CLUSTER_IP: &str = "ClusterIP";
-/// How long a client sticks where the Service does not say, in seconds.
+/// The default session affinity timeout, in seconds.
 const AFFINITY_TIMEOUT: i32 = 10_800;
 
 /// Fills in a Service's defaults.
@@ -39,7 +39,7 @@ pub(super) fn service(service: &mut api::Service) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `clusterIP`, `clusterIPs` and `ipFamilies` follow from one another. No address is ever made up.
+/// Derives `clusterIP`, `clusterIPs` and `ipFamilies` from one another. Never makes up an address.
 fn cluster_ips(service: &mut api::Service) {
     let one = service.cluster_ip.as_ref().filter(|ip| !ip.is_empty());
     match (one, service.cluster_ips.first()) {
@@ -70,7 +70,7 @@ pub(super) fn endpoint_slice(slice: &mut api::EndpointSlice) -> Result<(), Refus
     Ok(())
 }
 
-/// What the API server would have allocated and nothing here does.
+/// Warnings about addresses and ports that the API server would have allocated; without one, nothing allocates them.
 pub(super) fn missing_allocations(service: &api::Service) -> Vec<String> {
     let service_type = service.service_type.as_deref();
     if service_type == Some("ExternalName") {

@@ -1,11 +1,11 @@
-//! Where in a document a field stands, for errors that are found only once the document has been read.
+//! Finds the line and column of a field, for errors that show only after the document has been read.
 
 use std::fmt;
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// One step of a path.
+/// One step of a field's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step<'a> {
     Key(&'a str),
@@ -23,33 +23,33 @@ pub(super) fn steps(path: &str) -> Vec<Step<'_>> {
     steps
 }
 
-/// Walks down a path and fails there, on purpose: the parser then adds the place to the error. Reads on to the end if
-/// there is no such field.
-pub(super) struct Locate<'a>(pub(super) &'a [Step<'a>]);
+/// Walks down a path and fails there on purpose, so that the parser adds the place to the error. Succeeds if there is no
+/// such field.
+pub(super) struct FailAt<'a>(pub(super) &'a [Step<'a>]);
 
-impl<'de> DeserializeSeed<'de> for Locate<'_> {
+impl<'de> DeserializeSeed<'de> for FailAt<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.0 {
-            [] => deserializer.deserialize_unit(Here),
+            [] => deserializer.deserialize_unit(Reject),
             [Step::Key(_), ..] => deserializer.deserialize_map(self),
             [Step::Index(_), ..] => deserializer.deserialize_seq(self),
         }
     }
 }
 
-impl<'de> Visitor<'de> for Locate<'_> {
+impl<'de> Visitor<'de> for FailAt<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the way to a field")
+        f.write_str("a path to a field")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
             match self.0 {
-                [Step::Key(wanted), rest @ ..] if *wanted == key => map.next_value_seed(Locate(rest))?,
+                [Step::Key(wanted), rest @ ..] if *wanted == key => map.next_value_seed(FailAt(rest))?,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -65,16 +65,16 @@ impl<'de> Visitor<'de> for Locate<'_> {
                 return Ok(());
             }
         }
-        seq.next_element_seed(Locate(rest))?;
+        seq.next_element_seed(FailAt(rest))?;
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
 }
 
-/// The field itself, of which nothing is accepted.
-struct Here;
+/// The field at the end of the path: accepts no value.
+struct Reject;
 
-impl Visitor<'_> for Here {
+impl Visitor<'_> for Reject {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,5 @@
-//! Which objects a set of manifest files holds: defaults filled in, what is no proxy's concern left out, and each
-//! object once.
+//! The objects of a set of manifest files: with defaults filled in, without those that no proxy serves, and each object
+//! once.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -10,20 +10,22 @@ use std::sync::Arc;
 use portway_model::{Event, Kind, ServiceName};
 
 use super::defaults;
-use super::parse::{ManifestError, Object, Refusal, parse};
+use super::error::ManifestError;
+use super::header::Object;
+use super::parse::{Refusal, parse};
 use crate::sources::convert;
 
-/// All kinds, those first that others are resolved against.
+/// All kinds in the order in which they are sent: first those that others are resolved against.
 pub(super) const KINDS: [Kind; 4] = [Kind::Node, Kind::ServiceCidr, Kind::Service, Kind::EndpointSlice];
 
-/// Something in a manifest that is valid and yet hardly what its author wants.
+/// A warning about an object that is valid but is hardly what its author wants.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ManifestWarning {
-    /// The file.
+    /// The file that holds the object.
     pub file: PathBuf,
     /// The object, as `Service namespace/name`.
     pub object: String,
-    /// What is odd about it, and what follows from that.
+    /// What is unusual, and what portway does about it.
     pub message: String,
 }
 
@@ -33,7 +35,7 @@ impl fmt::Display for ManifestWarning {
     }
 }
 
-/// What makes two objects the same.
+/// Identifies an object: two objects with the same key are the same object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) kind: Kind,
@@ -42,7 +44,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// The object is gone.
+    /// The event for the removal of this object.
     pub(super) fn gone(&self) -> Event {
         match self.kind {
             Kind::Service => Event::ServiceGone(ServiceName::new(self.namespace.as_str(), self.name.as_str())),
@@ -66,7 +68,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// What one file holds.
+/// The objects of one file, and warnings about them.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     objects: Vec<(Key, Arc<Event>)>,
@@ -74,20 +76,20 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Reads it out of the file's text.
-    pub(super) fn of(file: &Path, text: &str) -> Result<Self, ManifestError> {
+    /// Parses the text of a file.
+    pub(super) fn parse(file: &Path, text: &str) -> Result<Self, ManifestError> {
         let mut content = Self::default();
         parse(file, text, |object| content.take(file, object))?;
         Ok(content)
     }
 
-    /// What is odd about it.
+    /// The warnings about the objects of this file.
     #[cfg(test)]
     pub(super) fn warnings(&self) -> &[ManifestWarning] {
         &self.warnings
     }
 
-    /// The objects, in their order.
+    /// The objects in the order of the file.
     #[cfg(test)]
     pub(super) fn objects(&self) -> Vec<&Event> {
         self.objects.iter().map(|(_, event)| &**event).collect()
@@ -133,10 +135,10 @@ impl Content {
     }
 }
 
-/// Each object once.
+/// The objects of all files by key.
 pub(super) type Objects = BTreeMap<Key, Arc<Event>>;
 
-/// Puts the files together. Of an object that is there twice the first counts, by the order of the files.
+/// Merges the files. Of an object that several files hold, the first counts, in the order of `files`.
 pub(super) fn merge<'a>(files: impl IntoIterator<Item = (&'a Path, &'a Content)>) -> (Objects, Vec<ManifestWarning>) {
     let mut objects = Objects::new();
     let mut owners = BTreeMap::new();
@@ -163,7 +165,7 @@ pub(super) fn merge<'a>(files: impl IntoIterator<Item = (&'a Path, &'a Content)>
     (objects, warnings)
 }
 
-/// The objects as whole lists.
+/// A complete list of the objects of each kind.
 pub(super) fn lists(objects: &Objects) -> Vec<Event> {
     let mut events = Vec::with_capacity(objects.len() + 2 * KINDS.len());
     for kind in KINDS {
@@ -174,8 +176,8 @@ pub(super) fn lists(objects: &Objects) -> Vec<Event> {
     events
 }
 
-/// What has to be said to someone who knows `old` so that he knows `new`.
-pub(super) fn difference(old: &Objects, new: &Objects) -> Vec<Event> {
+/// The events that turn `old` into `new`.
+pub(super) fn diff(old: &Objects, new: &Objects) -> Vec<Event> {
     let gone = old.keys().filter(|key| !new.contains_key(key)).map(Key::gone);
     let come = new.iter().filter(|(key, event)| old.get(key) != Some(event)).map(|(_, event)| Event::clone(event));
     gone.chain(come).collect()
