@@ -1,17 +1,17 @@
-//! Who owns a contested address and port.
+//! Decides which Service owns an address and port that several Services claim.
 //!
-//! Every address and port of every Service is a claim. Of several claims to the same one, the first by kind, then by
-//! namespace, name and port name owns it; when an owner goes, the next is resolved anew. Claims come from Services
-//! alone, so that endpoints never move an address.
+//! Every address and port of every Service is a claim. If several Services claim the same one, the first by kind, then by
+//! namespace, name and port name owns it; when the owner releases it, the next one is resolved again. Only Services have
+//! claims, so changes of endpoints never move an address.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::service::{Claimed, Service};
+use crate::service::{AddressClaim, Service};
 use crate::{Family, FrontendKind, Problem, Protocol, ServiceName};
 
-/// What can be claimed: an address and port, or a port on the node's own addresses.
+/// The subject of a claim: an address and port, or a port on the node's own addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     family: Family,
@@ -20,18 +20,18 @@ struct Key {
     port: u16,
 }
 
-/// One claim, in the order in which claims win.
+/// One claim. The least claim in the derived order wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
     kind: FrontendKind,
     service: ServiceName,
     port_name: Arc<str>,
-    /// Where it stands in the API's list, to name the field.
+    /// The index in the API's list, to name the field.
     index: u16,
 }
 
 impl Claim {
-    /// Whether both are the same port of one Service, under two kinds of address: no conflict, the first kind counts.
+    /// Whether both are the same Service port with two kinds of address: this is no conflict, the first kind counts.
     fn same_port(&self, other: &Claim) -> bool {
         self.service == other.service && self.port_name == other.port_name
     }
@@ -50,31 +50,31 @@ impl Claim {
 #[derive(Debug)]
 struct Claimants {
     owner: Claim,
-    /// Sorted. Nearly always empty.
-    others: Vec<Other>,
+    /// Claims of those that come after the owner, sorted. Nearly always empty.
+    waiting: Vec<Waiting>,
 }
 
 #[derive(Debug)]
-struct Other {
+struct Waiting {
     claim: Claim,
-    /// Its conflict was told.
-    told: bool,
+    /// Whether the conflict was reported.
+    reported: bool,
 }
 
-/// All claims of all Services.
+/// The claims of all Services.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     claimants: HashMap<Key, Claimants>,
-    /// Keys with claims that may have to be told to be in vain.
+    /// Keys whose conflicts may have to be reported.
     contested: BTreeSet<Key>,
 }
 
-fn key(claimed: &Claimed<'_>) -> Key {
+fn key(claimed: &AddressClaim<'_>) -> Key {
     Key { family: claimed.family, address: claimed.address, protocol: claimed.port.protocol, port: claimed.number }
 }
 
 fn claims_of(name: &ServiceName, service: Option<&Service>) -> Vec<(Key, Claim)> {
-    let claim = |claimed: Claimed<'_>| {
+    let claim = |claimed: AddressClaim<'_>| {
         let port_name = claimed.port.name.clone();
         (key(&claimed), Claim { kind: claimed.kind, service: name.clone(), port_name, index: claimed.index })
     };
@@ -84,7 +84,7 @@ fn claims_of(name: &ServiceName, service: Option<&Service>) -> Vec<(Key, Claim)>
 }
 
 impl Claims {
-    /// Replaces what a Service claims. Returns the other Services whose addresses changed by that.
+    /// Replaces the claims of a Service. Returns the other Services whose addresses change because of it.
     pub(crate) fn replace(
         &mut self,
         name: &ServiceName,
@@ -93,7 +93,7 @@ impl Claims {
     ) -> Vec<ServiceName> {
         let (before, after) = (claims_of(name, before), claims_of(name, after));
         let mut touched = Vec::new();
-        // New claims first: what a Service only renames or renumbers then never passes through other hands.
+        // New claims first: an address whose port is only renamed is then never owned by another Service in between.
         for (key, claim) in after.iter().filter(|claim| before.binary_search(claim).is_err()) {
             touched.extend(self.claim(*key, claim));
         }
@@ -104,37 +104,37 @@ impl Claims {
         touched
     }
 
-    /// Whether this Service port owns this address, under this kind.
-    pub(crate) fn owns(&self, service: &ServiceName, claimed: &Claimed<'_>) -> bool {
+    /// Whether this Service owns the address and port that it claims.
+    pub(crate) fn owns(&self, service: &ServiceName, claimed: &AddressClaim<'_>) -> bool {
         self.claimants.get(&key(claimed)).is_some_and(|claimants| {
             let owner = &claimants.owner;
             owner.kind == claimed.kind && owner.port_name == claimed.port.name && owner.service == *service
         })
     }
 
-    /// Claims in vain that were not yet told.
+    /// Returns the conflicts that were not yet reported.
     pub(crate) fn conflicts(&mut self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for key in std::mem::take(&mut self.contested) {
-            let Some(Claimants { owner, others }) = self.claimants.get_mut(&key) else { continue };
-            for other in others.iter_mut().filter(|other| !other.told && !other.claim.same_port(owner)) {
-                other.told = true;
+            let Some(Claimants { owner, waiting }) = self.claimants.get_mut(&key) else { continue };
+            for other in waiting.iter_mut().filter(|other| !other.reported && !other.claim.same_port(owner)) {
+                other.reported = true;
                 problems.push(problem(&key, &other.claim, owner));
             }
         }
         problems
     }
 
-    /// Whether [`Claims::conflicts`] has something to look at.
+    /// Whether [`Claims::conflicts`] may have something to report.
     pub(crate) fn contested(&self) -> bool {
         !self.contested.is_empty()
     }
 
-    /// Returns who lost the key by it.
+    /// Adds a claim. Returns the Service that lost the key.
     fn claim(&mut self, key: Key, claim: &Claim) -> Option<ServiceName> {
         let claimants = match self.claimants.entry(key) {
             std::collections::hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(Claimants { owner: claim.clone(), others: Vec::new() });
+                vacant.insert(Claimants { owner: claim.clone(), waiting: Vec::new() });
                 return None;
             }
             std::collections::hash_map::Entry::Occupied(occupied) => occupied.into_mut(),
@@ -147,28 +147,28 @@ impl Claims {
         } else {
             (claim.clone(), None)
         };
-        let others = &mut claimants.others;
-        let told = others.iter().any(|o| o.told && o.claim.kind == loser.kind && o.claim.same_port(&loser));
-        let place = others.partition_point(|other| other.claim < loser);
-        others.insert(place, Other { claim: loser, told });
+        let waiting = &mut claimants.waiting;
+        let reported = waiting.iter().any(|o| o.reported && o.claim.kind == loser.kind && o.claim.same_port(&loser));
+        let index = waiting.partition_point(|other| other.claim < loser);
+        waiting.insert(index, Waiting { claim: loser, reported });
         displaced
     }
 
-    /// Returns who won the key by it.
+    /// Removes a claim. Returns the Service that gained the key.
     fn release(&mut self, key: Key, claim: &Claim) -> Option<ServiceName> {
         let claimants = self.claimants.get_mut(&key)?;
         if claimants.owner != *claim {
-            claimants.others.retain(|other| other.claim != *claim);
+            claimants.waiting.retain(|other| other.claim != *claim);
             return None;
         }
-        if claimants.others.is_empty() {
+        if claimants.waiting.is_empty() {
             self.claimants.remove(&key);
             return None;
         }
-        // Others that were told of the old owner need not be told of the new one; one that was never told, because it
-        // was the same port as the owner, now may have to be.
+        // A conflict with the old owner that was reported is not reported again for the new one. One that was not, because
+        // it was the same port as the owner, may have to be now.
         self.contested.insert(key);
-        claimants.owner = claimants.others.remove(0).claim;
+        claimants.owner = claimants.waiting.remove(0).claim;
         Some(claimants.owner.service.clone())
     }
 }
@@ -188,7 +188,7 @@ fn problem(key: &Key, claim: &Claim, owner: &Claim) -> Problem {
         object: format!("Service {}", claim.service),
         field: claim.field(),
         message: format!(
-            "{what} is already the {owner_is} of Service {}; it is served there, and here once that one gives it up",
+            "{what} is already the {owner_is} of Service {}; it is served there until that Service releases it",
             owner.service
         ),
     }

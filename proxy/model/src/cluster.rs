@@ -1,4 +1,4 @@
-//! The cluster as this node sees it: objects go in, a Plan and its Changes come out.
+//! The cluster as this node sees it: takes objects, and returns a Plan and its Changes.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -7,14 +7,14 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
+use crate::changes::Changes;
 use crate::claims::Claims;
+use crate::counts::Counts;
 use crate::intern::Interner;
-use crate::node::{Facts, ThisNode};
-use crate::object::{Findings, ObjectName, Reported};
-use crate::pending::Changes;
+use crate::node::{NodeFacts, ThisNode};
+use crate::problems::{ObjectName, ObjectProblems, ReportedProblems};
 use crate::service::Service;
 use crate::slice::{self, Slice};
-use crate::stats::Counts;
 use crate::{
     Change, Config, Event, Family, Kind, NodeSettings, Pending, Plan, Problem, ServiceChange, ServiceName,
     SettingsChange, Stats, api, resolve,
@@ -25,39 +25,39 @@ use crate::{
 pub struct Cluster {
     config: Config,
     strings: Interner,
-    entries: HashMap<ServiceName, Entry>,
-    /// The Service that each slice belongs to.
+    entries: HashMap<ServiceName, ServiceEntry>,
+    /// The Service to which each slice belongs.
     slices: HashMap<ObjectName, ServiceName>,
     node: ThisNode,
     claims: Claims,
-    reported: Reported,
-    /// Lists that have begun, with what they named so far.
+    reported: ReportedProblems,
+    /// Lists that have begun, with the objects that they have named so far.
     listings: HashMap<Kind, HashSet<ObjectName>>,
     services_listed: bool,
     slices_listed: bool,
     changes: Changes,
-    /// Services to resolve anew because others gave or took an address.
+    /// Services to resolve again because another Service released or took an address.
     reassigned: BTreeSet<ServiceName>,
-    /// What the Plan's shares were resolved with.
-    resolved_with: Facts,
-    /// Facts that differ from those, so that all shares have to be resolved anew.
-    new_facts: Option<Facts>,
-    /// Settings that differ from the Plan's.
+    /// The facts of the node with which the Plan was resolved.
+    resolved_with: NodeFacts,
+    /// Facts that differ from `resolved_with`: all Services have to be resolved again.
+    new_facts: Option<NodeFacts>,
+    /// Settings that differ from those of the Plan.
     new_settings: Option<Arc<NodeSettings>>,
     plan: Plan,
     counts: Counts,
 }
 
-/// All that is known of one Service; at least one part is there.
+/// A Service and its slices; at least one of them is known.
 #[derive(Debug, Default)]
-struct Entry {
+struct ServiceEntry {
     service: Option<Arc<Service>>,
-    /// By name, in no order.
+    /// The slices by name, in no particular order.
     slices: Vec<(Arc<str>, Arc<Slice>)>,
 }
 
 impl Cluster {
-    /// A cluster of which nothing is known yet.
+    /// Creates a cluster without any objects.
     pub fn new(config: Config) -> Self {
         let node = ThisNode::default();
         let plan = Plan { settings: Arc::new(node.settings(&config)), services: HashMap::new() };
@@ -69,7 +69,7 @@ impl Cluster {
             slices: HashMap::new(),
             node,
             claims: Claims::default(),
-            reported: Reported::default(),
+            reported: ReportedProblems::default(),
             listings: HashMap::new(),
             services_listed: false,
             slices_listed: false,
@@ -82,8 +82,8 @@ impl Cluster {
         }
     }
 
-    /// Takes one piece of news. Costs what the event touches, never the size of the cluster; only the end of a list
-    /// looks at all objects of its kind. Returns what could not be used of the object, unless it was already said.
+    /// Handles one event. The cost depends on the objects that it changes and not on the size of the cluster; only the end
+    /// of a list visits all objects of its kind. Returns the problems of the object that were not returned before.
     pub fn ingest(&mut self, event: Event) -> Vec<Problem> {
         match event {
             Event::Service(api) => return self.service(&api),
@@ -118,13 +118,13 @@ impl Cluster {
         Vec::new()
     }
 
-    /// Whether Services and EndpointSlices have both been listed whole (contract WATCH-5). Before, nothing may be
+    /// Whether Services and EndpointSlices have both been listed in full (contract WATCH-5). Until then, nothing may be
     /// written to the kernel.
     pub fn synced(&self) -> bool {
         self.services_listed && self.slices_listed
     }
 
-    /// Whether something that may change the Plan waits for [`Cluster::drain`].
+    /// Whether a change that may affect the Plan is pending for [`Cluster::drain`].
     pub fn is_dirty(&self) -> bool {
         !self.changes.is_empty()
             || !self.reassigned.is_empty()
@@ -133,14 +133,14 @@ impl Cluster {
             || self.new_facts.is_some()
     }
 
-    /// How many Services wait for [`Cluster::drain`], and why.
+    /// How many Services are pending for [`Cluster::drain`], by the kind of object that changed.
     pub fn pending(&self) -> Pending {
         let (services, endpoints) = self.changes.counts();
         Pending { services, endpoints }
     }
 
-    /// Resolves what changed, brings the Plan up to date, and returns what differs from the last Plan, with problems
-    /// that arose between objects (contested addresses), each once.
+    /// Resolves the pending changes, updates the Plan and returns the difference to the last Plan. Also returns problems
+    /// between objects (two Services that claim one address), each once.
     pub fn drain(&mut self) -> (Change, Vec<Problem>) {
         let changes = std::mem::take(&mut self.changes);
         let mut names = std::mem::take(&mut self.reassigned);
@@ -160,17 +160,17 @@ impl Cluster {
         (change, self.claims.conflicts())
     }
 
-    /// What the last [`Cluster::drain`] left.
+    /// The Plan as of the last [`Cluster::drain`].
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// How much the Plan holds, both families together.
+    /// The number of Services, ports and backends in the Plan, both families together.
     pub fn stats(&self) -> Stats {
         self.counts.total()
     }
 
-    /// How much the Plan holds in one family.
+    /// The number of Services, ports and backends in the Plan for one family.
     pub fn family_stats(&self, family: Family) -> Stats {
         self.counts.family(family)
     }
@@ -186,22 +186,23 @@ impl Cluster {
     }
 
     /// The zone that the Node object names, once known.
+    #[cfg(feature = "testing")]
     pub fn zone(&self) -> Option<&str> {
         self.node.zone()
     }
 
-    /// Brings one Service's share up to date.
+    /// Updates the plan of one Service.
     fn resolve(&mut self, name: &ServiceName) -> Option<ServiceChange> {
         let after = self.entries.get(name).and_then(|entry| {
             let slices: Vec<&Slice> = entry.slices.iter().map(|(_, slice)| &**slice).collect();
-            resolve::share(name, entry.service.as_deref()?, &slices, &self.claims, &self.resolved_with)
+            resolve::service_plan(name, entry.service.as_deref()?, &slices, &self.claims, &self.resolved_with)
         });
         let before = self.plan.services.get(name);
-        if before.map(|share| &**share) == after.as_ref() {
+        if before.map(|plan| &**plan) == after.as_ref() {
             return None;
         }
         let after = after.map(Arc::new);
-        self.counts.replace(before.map(|share| &**share), after.as_deref());
+        self.counts.replace(before.map(|plan| &**plan), after.as_deref());
         let before = match &after {
             Some(after) => self.plan.services.insert(name.clone(), after.clone()),
             None => self.plan.services.remove(name),
@@ -215,7 +216,7 @@ impl Cluster {
         Some(SettingsChange { before, after })
     }
 
-    /// Works out again what follows from the node, and whether it differs from what the Plan was made with.
+    /// Recomputes the facts and settings that follow from the node and compares them with those of the Plan.
     fn refresh_node(&mut self) {
         let facts = self.node.facts(&self.config);
         self.new_facts = (facts != self.resolved_with).then_some(facts);
@@ -227,7 +228,7 @@ impl Cluster {
         ObjectName { namespace: self.strings.string(namespace), name: self.strings.string(name) }
     }
 
-    /// The name of an object that is there now.
+    /// The name of an object that exists; notes it for a list in progress.
     fn seen(&mut self, kind: Kind, namespace: &str, name: &str) -> ObjectName {
         let name = self.object_name(namespace, name);
         if let Some(named) = self.listings.get_mut(&kind) {
@@ -238,9 +239,9 @@ impl Cluster {
 
     fn service(&mut self, api: &api::Service) -> Vec<Problem> {
         let name = self.seen(Kind::Service, &api.namespace, &api.name);
-        let mut findings = Findings::new(Kind::Service, &name);
-        let service = Service::read(api, self.config.external_ips, &mut self.strings, &mut findings);
-        let problems = self.reported.update(Kind::Service, &name, findings);
+        let mut problems = ObjectProblems::new(Kind::Service, &name);
+        let service = Service::parse(api, self.config.external_ips, &mut self.strings, &mut problems);
+        let problems = self.reported.update(Kind::Service, &name, problems);
         self.set_service(service_name(name), service);
         problems
     }
@@ -258,35 +259,35 @@ impl Cluster {
 
     fn slice(&mut self, api: &api::EndpointSlice) -> Vec<Problem> {
         let name = self.seen(Kind::EndpointSlice, &api.namespace, &api.name);
-        let mut findings = Findings::new(Kind::EndpointSlice, &name);
-        let home = slice::service_name(api).and_then(|service| {
-            let slice = Slice::read(api, &self.config.node_name, &mut self.strings, &mut findings)?;
+        let mut problems = ObjectProblems::new(Kind::EndpointSlice, &name);
+        let owner = slice::service_name(api).and_then(|service| {
+            let slice = Slice::parse(api, &self.config.node_name, &mut self.strings, &mut problems)?;
             Some((
                 ServiceName { namespace: name.namespace.clone(), name: self.strings.string(service) },
                 Arc::new(slice),
             ))
         });
-        let problems = self.reported.update(Kind::EndpointSlice, &name, findings);
+        let problems = self.reported.update(Kind::EndpointSlice, &name, problems);
         let trigger = api.last_change_trigger.filter(|time| self.config.started.is_none_or(|started| *time >= started));
-        self.set_slice(&name, home, trigger);
+        self.set_slice(&name, owner, trigger);
         problems
     }
 
-    fn set_slice(&mut self, name: &ObjectName, home: Option<(ServiceName, Arc<Slice>)>, trigger: Option<SystemTime>) {
-        let old_home = self.slices.get(name).filter(|old| home.as_ref().is_none_or(|(new, _)| new != *old)).cloned();
-        if let Some(old_home) = old_home {
+    fn set_slice(&mut self, name: &ObjectName, owner: Option<(ServiceName, Arc<Slice>)>, trigger: Option<SystemTime>) {
+        let old_owner = self.slices.get(name).filter(|old| owner.as_ref().is_none_or(|(new, _)| new != *old)).cloned();
+        if let Some(old_owner) = old_owner {
             self.slices.remove(name);
-            self.put_slice(&old_home, &name.name, None, None);
+            self.put_slice(&old_owner, &name.name, None, None);
         }
-        if let Some((home, slice)) = home {
+        if let Some((owner, slice)) = owner {
             if !self.slices.contains_key(name) {
-                self.slices.insert(name.clone(), home.clone());
+                self.slices.insert(name.clone(), owner.clone());
             }
-            self.put_slice(&home, &name.name, Some(slice), trigger);
+            self.put_slice(&owner, &name.name, Some(slice), trigger);
         }
     }
 
-    /// Puts a slice into a Service's entry, or takes it out.
+    /// Adds a slice to a Service's entry, replaces it or removes it.
     fn put_slice(
         &mut self,
         service: &ServiceName,
@@ -295,10 +296,10 @@ impl Cluster {
         trigger: Option<SystemTime>,
     ) {
         let slices = &mut self.entries.entry(service.clone()).or_default().slices;
-        let place = slices.iter().position(|(known, _)| known == name);
-        let before = match (place, after.clone()) {
-            (Some(place), Some(after)) => Some(std::mem::replace(&mut slices[place].1, after)),
-            (Some(place), None) => Some(slices.swap_remove(place).1),
+        let index = slices.iter().position(|(known, _)| known == name);
+        let before = match (index, after.clone()) {
+            (Some(index), Some(after)) => Some(std::mem::replace(&mut slices[index].1, after)),
+            (Some(index), None) => Some(slices.swap_remove(index).1),
             (None, Some(after)) => {
                 slices.reserve_exact(1);
                 slices.push((name.clone(), after));
@@ -323,18 +324,18 @@ impl Cluster {
             return Vec::new();
         }
         let name = self.object_name("", &api.name);
-        let mut findings = Findings::new(Kind::Node, &name);
-        self.node.set_node(api, &mut findings);
+        let mut problems = ObjectProblems::new(Kind::Node, &name);
+        self.node.set_node(api, &mut problems);
         self.refresh_node();
-        self.reported.update(Kind::Node, &name, findings)
+        self.reported.update(Kind::Node, &name, problems)
     }
 
     fn service_cidr(&mut self, api: &api::ServiceCidr) -> Vec<Problem> {
         let name = self.seen(Kind::ServiceCidr, "", &api.name);
-        let mut findings = Findings::new(Kind::ServiceCidr, &name);
-        self.node.set_service_cidr(api, &mut findings);
+        let mut problems = ObjectProblems::new(Kind::ServiceCidr, &name);
+        self.node.set_service_cidr(api, &mut problems);
         self.refresh_node();
-        self.reported.update(Kind::ServiceCidr, &name, findings)
+        self.reported.update(Kind::ServiceCidr, &name, problems)
     }
 
     fn gone(&mut self, kind: Kind, name: &ObjectName) {
@@ -345,7 +346,7 @@ impl Cluster {
         match kind {
             Kind::Service => self.set_service(service_name(name.clone()), None),
             Kind::EndpointSlice => self.set_slice(name, None, None),
-            // The machine is still there, and so are its addresses and its zone: what was last known goes on holding.
+            // The machine still exists, and so do its addresses and its zone: the last known state stays in force.
             Kind::Node => {}
             Kind::ServiceCidr => {
                 self.node.remove_service_cidr(&name.name);
@@ -360,7 +361,7 @@ impl Cluster {
             Kind::EndpointSlice => self.slices_listed = true,
             Kind::Node | Kind::ServiceCidr => {}
         }
-        // A list that nobody began names nothing, and takes nothing away.
+        // A list that was never begun removes nothing.
         let Some(named) = self.listings.remove(&kind) else { return };
         let mut unnamed: Vec<ObjectName> =
             self.reported.objects(kind).filter(|name| !named.contains(name)).cloned().collect();

@@ -1,29 +1,29 @@
-//! What the operator chose, and what the model says about itself.
+//! The configuration of the model, and the counts that it reports.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-/// What the operator chose. Fixed for a [`Cluster`](crate::Cluster)'s life.
+/// The operator's configuration. Fixed for the lifetime of a [`Cluster`](crate::Cluster).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The name of the Node that this is; endpoints with it are local (contract EP-7).
+    /// The name of this node; endpoints with this `nodeName` are local (contract EP-7).
     pub node_name: String,
     /// Masquerade all traffic to cluster IPs (contract MASQ-2).
     pub masquerade_all: bool,
-    /// Which bit of the packet mark asks for masquerade, 0 to 31; kube-proxy's default is 14 (contract MASQ-1).
+    /// The bit of the packet mark that requests masquerade, 0 to 31; kube-proxy's default is 14 (contract MASQ-1).
     pub masquerade_bit: u8,
-    /// How a packet of a local pod is told (contract MASQ-7).
+    /// How packets from local pods are recognised (contract MASQ-7).
     pub detect_local: DetectLocal,
-    /// Where NodePorts answer (contract NP-1, NP-5).
+    /// The addresses that answer NodePorts (contract NP-1, NP-5).
     pub node_port_addresses: NodePortSelection,
     /// The node's own addresses, in place of the Node object's (kube-proxy's `bindAddress`); usually empty. At most the
     /// first of each family counts.
     pub node_ips: Vec<IpAddr>,
     /// Whether `spec.externalIPs` are served (contract SVC-15).
     pub external_ips: bool,
-    /// When the proxy started: trigger times before it are not measured (contract EP-9). `None` keeps them all.
+    /// The start of the process: earlier trigger times are ignored (contract EP-9). `None` keeps them all.
     pub started: Option<SystemTime>,
 }
 
@@ -43,35 +43,35 @@ impl Default for Config {
     }
 }
 
-/// How a packet of a local pod is told (contract MASQ-7).
+/// How packets from local pods are recognised (contract MASQ-7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DetectLocal {
-    /// It is not.
+    /// Local pods are not recognised; no traffic counts as local.
     None,
-    /// By its source address, in the cluster's pod ranges.
+    /// By a source address in the pod CIDRs of the cluster.
     ClusterCidr(Vec<IpNet>),
-    /// By its source address, in the Node's own `spec.podCIDRs`.
+    /// By a source address in the Node's `spec.podCIDRs`.
     NodeCidr,
-    /// By the bridge that it came in by.
+    /// By a bridge as the incoming interface.
     BridgeInterface(String),
-    /// By the beginning of the name of the interface that it came in by.
+    /// By a prefix of the name of the incoming interface.
     InterfaceNamePrefix(String),
 }
 
-/// Where NodePorts answer (contract NP-1).
+/// The selection of addresses that answer NodePorts (contract NP-1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodePortSelection {
-    /// At the Node's primary addresses: the default of nftables.
+    /// The Node's primary addresses: the default of nftables mode.
     Primary,
-    /// At every address of the node but loopback's: the default of iptables.
+    /// Every address of the node except loopback: the default of iptables mode.
     All,
-    /// At those addresses of the node's interfaces that lie in one of these ranges.
+    /// The addresses of the node's interfaces within these ranges.
     Cidrs(Vec<IpNet>),
-    /// At what any of these selects (contract NP-5).
+    /// The union of several selections (contract NP-5).
     AnyOf(Vec<NodePortSelection>),
 }
 
-/// How much changed since the last drain, as kube-proxy's `…_changes_pending` metrics count it.
+/// The number of changes since the last drain, as kube-proxy's `…_changes_pending` metrics count it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
     /// Services whose own object changed.
@@ -80,14 +80,14 @@ pub struct Pending {
     pub endpoints: usize,
 }
 
-/// How much the Plan holds.
+/// The size of the Plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Services with a share.
+    /// Services that have a plan.
     pub services: usize,
-    /// Ports of all shares, each family counted.
+    /// Service ports, counted in each family.
     pub ports: usize,
-    /// Backends of all ports, each counted once a port (the union of its Cluster and Local class).
+    /// Backends, counted once per port (the union of its Cluster and Local classes).
     pub backends: usize,
     /// Ports with internalTrafficPolicy Local that have backends, but none on this node (contract REJ-3).
     pub no_local_endpoints_internal: usize,

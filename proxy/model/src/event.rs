@@ -1,4 +1,4 @@
-//! What a source tells the model.
+//! The events that a source sends to the model.
 
 use std::net::IpAddr;
 
@@ -7,45 +7,45 @@ use crate::{ServiceName, api};
 /// A kind of object that sources list and watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// core/v1 Service.
+    /// A Service of the API group core/v1.
     Service,
-    /// discovery.k8s.io/v1 EndpointSlice.
+    /// An EndpointSlice of the API group discovery.k8s.io/v1.
     EndpointSlice,
-    /// core/v1 Node.
+    /// A Node of the API group core/v1.
     Node,
-    /// networking.k8s.io/v1 ServiceCIDR.
+    /// A ServiceCIDR of the API group networking.k8s.io/v1.
     ServiceCidr,
 }
 
-/// One piece of news from a source. Both sources speak only this.
+/// One event from a source. All sources send the same events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A Service as it now is, new or changed.
+    /// A Service was created or changed.
     Service(api::Service),
-    /// A Service that is gone.
+    /// The Service of this name was deleted.
     ServiceGone(ServiceName),
-    /// An EndpointSlice as it now is, new or changed.
+    /// An EndpointSlice was created or changed.
     EndpointSlice(api::EndpointSlice),
-    /// An EndpointSlice that is gone.
+    /// The EndpointSlice of this name was deleted.
     EndpointSliceGone {
-        /// `metadata.namespace`.
+        /// The slice's namespace (`metadata.namespace`).
         namespace: String,
-        /// `metadata.name`.
+        /// The slice's name (`metadata.name`).
         name: String,
     },
-    /// This node as it now is. Nodes of other names are ignored.
+    /// A Node was created or changed. Only this node's counts.
     Node(api::Node),
-    /// The Node object of this name is gone.
+    /// The Node object of this name was deleted.
     NodeGone(String),
-    /// A ServiceCIDR as it now is.
+    /// A ServiceCIDR was created or changed.
     ServiceCidr(api::ServiceCidr),
-    /// The ServiceCIDR of this name is gone.
+    /// The ServiceCIDR of this name was deleted.
     ServiceCidrGone(String),
-    /// All addresses of the node's interfaces, as the kernel has them (loopback's included).
+    /// All addresses of the node's interfaces, loopback included, after a change of any of them.
     InterfaceAddresses(Vec<IpAddr>),
-    /// A whole list of this kind begins. A second one before [`Event::ListDone`] starts over.
+    /// A list of all objects of this kind begins. A second one before [`Event::ListDone`] starts over.
     ListBegins(Kind),
-    /// The list of this kind is whole: what it did not name is gone. Services and EndpointSlices count as seen from
-    /// their first `ListDone` on (contract WATCH-5).
+    /// The list of this kind is complete: objects that it did not name are deleted. Services and EndpointSlices count as
+    /// synced after their first `ListDone` (contract WATCH-5).
     ListDone(Kind),
 }

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 /// An IP family. Everything a dataplane holds belongs to exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// IPv4.
+    /// IPv4, with 32-bit addresses.
     V4,
-    /// IPv6.
+    /// IPv6, with 128-bit addresses.
     V6,
 }
 
@@ -38,11 +38,11 @@ impl fmt::Display for Family {
 /// A transport protocol that a Service port may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// TCP.
+    /// TCP, IANA number 6.
     Tcp,
-    /// UDP.
+    /// UDP, IANA number 17.
     Udp,
-    /// SCTP.
+    /// SCTP, IANA number 132.
     Sctp,
 }
 

@@ -1,19 +1,19 @@
-//! Strings that many objects repeat (namespaces, port names, zones), held once.
+//! Stores strings that many objects repeat (namespaces, port names, zones) once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Strings in use, and for a while those that were.
+/// Interned strings: those in use, and unused ones until the next sweep.
 #[derive(Debug, Default)]
 pub(crate) struct Interner {
     strings: HashSet<Arc<str>>,
     lists: HashSet<Arc<[Arc<str>]>>,
-    /// How many entries make the next insertion look for unused ones first.
+    /// The number of entries at which the next insertion removes unused ones first.
     limit: usize,
 }
 
 impl Interner {
-    /// The one copy of this string.
+    /// Returns the shared copy of this string.
     pub(crate) fn string(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.strings.get(text) {
             return known.clone();
@@ -24,7 +24,7 @@ impl Interner {
         new
     }
 
-    /// The one copy of this set of strings, sorted.
+    /// Returns the shared, sorted copy of this set of strings.
     pub(crate) fn set(&mut self, texts: &[String]) -> Arc<[Arc<str>]> {
         let mut list: Vec<Arc<str>> = texts.iter().map(|text| self.string(text)).collect();
         list.sort_unstable();
@@ -38,8 +38,8 @@ impl Interner {
         new
     }
 
-    /// Forgets what nobody holds any more. Done when the number of entries has doubled since the last time, so that it
-    /// costs each insertion a constant.
+    /// Removes entries that nobody holds any more. Runs when the number of entries has doubled since the last time, so that
+    /// the cost per insertion is constant.
     fn sweep(&mut self) {
         if self.strings.len() + self.lists.len() < self.limit {
             return;

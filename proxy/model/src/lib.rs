@@ -1,30 +1,29 @@
-//! What every Service address must do on this node: pure data and policy.
+//! Decides what every Service address must do on this node: pure data and policy.
 //!
-//! The agent feeds [`api`] objects into a [`Cluster`] as [`Event`]s; the cluster resolves the Services that an event
-//! touched and hands out a [`Change`] on top of its [`Plan`]. A Plan says everything a dataplane needs, so no dataplane
-//! reads a Service's spec or repeats a policy decision.
+//! The agent sends [`api`] objects to a [`Cluster`] as [`Event`]s. The cluster resolves the Services that an event affects
+//! and returns a [`Change`] to its [`Plan`]. A Plan contains everything that a dataplane needs, so no dataplane reads a
+//! Service's spec or repeats a policy decision.
 //!
-//! This crate knows no I/O, no clock, no async runtime, no Kubernetes client and no kernel.
+//! This crate has no I/O, no clock, no async runtime, no Kubernetes client and no kernel interface.
 
 pub mod api;
+mod changes;
 mod claims;
 mod cluster;
 mod config;
+mod counts;
 mod endpoints;
 mod event;
 mod family;
 mod intern;
 mod name;
 mod node;
-mod object;
 mod parse;
-mod pending;
 mod plan;
-mod problem;
+mod problems;
 mod resolve;
 mod service;
 mod slice;
-mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod topology;
@@ -38,4 +37,4 @@ pub use plan::{
     Affinity, Backend, Change, FamilySettings, Frontend, FrontendKind, HealthCheck, LocalDetector, NodePortAddresses,
     NodeSettings, Origin, Plan, PortPlan, Route, ServiceChange, ServicePlan, SettingsChange, Verdict,
 };
-pub use problem::Problem;
+pub use problems::Problem;

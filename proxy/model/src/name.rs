@@ -8,9 +8,9 @@ use crate::Protocol;
 /// Namespace and name of a Service. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName {
-    /// The Service's namespace.
+    /// The namespace that holds the Service.
     pub namespace: Arc<str>,
-    /// The Service's name.
+    /// The Service's name within its namespace.
     pub name: Arc<str>,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for ServiceName {
 /// The key of one Service port (contract SVC-3): namespace, name, port name and protocol.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServicePortName {
-    /// The Service.
+    /// The Service that has the port.
     pub service: ServiceName,
     /// The port's name; empty where the Service leaves it out.
     pub port: Arc<str>,

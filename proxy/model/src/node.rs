@@ -1,4 +1,4 @@
-//! This node: its Node object, its interfaces' addresses, the ServiceCIDRs, and the settings that follow from them.
+//! This node: its Node object, its interface addresses, the ServiceCIDRs, and the settings that follow from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::object::Findings;
+use crate::problems::ObjectProblems;
 use crate::{
     Config, DetectLocal, Family, FamilySettings, LocalDetector, NodePortAddresses, NodePortSelection, NodeSettings,
     api, parse,
@@ -15,7 +15,7 @@ use crate::{
 /// The label with a node's zone (contract TOPO-4, TOPO-8).
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// What is known of this node.
+/// The state of this node as last reported.
 #[derive(Debug, Default)]
 pub(crate) struct ThisNode {
     zone: Option<Arc<str>>,
@@ -25,10 +25,10 @@ pub(crate) struct ThisNode {
     service_cidrs: BTreeMap<String, Vec<IpNet>>,
 }
 
-/// What resolving a Service depends on besides the Service: when it changes, all are resolved anew.
+/// The facts of the node on which resolving depends. When they change, all Services are resolved again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// The node's zone.
+pub(crate) struct NodeFacts {
+    /// The zone from the Node's label, if it has one.
     pub(crate) zone: Option<Arc<str>>,
     /// Whether all traffic to cluster IPs is masqueraded.
     pub(crate) masquerade_all: bool,
@@ -36,46 +36,44 @@ pub(crate) struct Facts {
     detectors: [bool; 2],
 }
 
-impl Facts {
+impl NodeFacts {
     pub(crate) fn node_ip(&self, family: Family) -> Option<IpAddr> {
         self.node_ips[family as usize]
     }
 
-    /// Whether local pods can be told from others.
+    /// Whether a local detector is configured for the family.
     pub(crate) fn detector(&self, family: Family) -> bool {
         self.detectors[family as usize]
     }
 }
 
 impl ThisNode {
-    /// Takes the Node object as it now is.
-    pub(crate) fn set_node(&mut self, node: &api::Node, findings: &mut Findings) {
+    /// Replaces the Node object.
+    pub(crate) fn set_node(&mut self, node: &api::Node, problems: &mut ObjectProblems) {
         let zone = node.labels.get(ZONE_LABEL).filter(|zone| !zone.is_empty());
         self.zone = zone.map(|zone| Arc::from(zone.as_str()));
-        self.ips = primary_addresses(node, findings);
+        self.ips = primary_addresses(node, problems);
         self.pod_cidrs.clear();
         for (index, text) in node.pod_cidrs.iter().enumerate() {
             match parse::cidr(text) {
                 Some(range) => self.pod_cidrs.push(range),
-                None => findings
-                    .add(format!("spec.podCIDRs[{index}]"), format!("{text:?} is no range in CIDR notation; ignored")),
+                None => problems.add(format!("spec.podCIDRs[{index}]"), format!("{text:?} is not a CIDR; ignored")),
             }
         }
     }
 
-    /// Takes all addresses of the node's interfaces.
+    /// Replaces the addresses of the node's interfaces.
     pub(crate) fn set_interface_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.interface_addresses = addresses.into_iter().map(|ip| ip.to_canonical()).collect();
     }
 
-    /// Takes a ServiceCIDR as it now is.
-    pub(crate) fn set_service_cidr(&mut self, object: &api::ServiceCidr, findings: &mut Findings) {
+    /// Adds or replaces a ServiceCIDR.
+    pub(crate) fn set_service_cidr(&mut self, object: &api::ServiceCidr, problems: &mut ObjectProblems) {
         let mut ranges = Vec::with_capacity(object.cidrs.len());
         for (index, text) in object.cidrs.iter().enumerate() {
             match parse::cidr(text) {
                 Some(range) => ranges.push(range),
-                None => findings
-                    .add(format!("spec.cidrs[{index}]"), format!("{text:?} is no range in CIDR notation; ignored")),
+                None => problems.add(format!("spec.cidrs[{index}]"), format!("{text:?} is not a CIDR; ignored")),
             }
         }
         self.service_cidrs.insert(object.name.clone(), ranges);
@@ -93,18 +91,19 @@ impl ThisNode {
         &self.pod_cidrs
     }
 
+    #[cfg(feature = "testing")]
     pub(crate) fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
-    /// The primary address of a family: the operator's, or else the Node object's.
+    /// The primary address of a family: the configured one, otherwise that of the Node object.
     pub(crate) fn ip(&self, config: &Config, family: Family) -> Option<IpAddr> {
         let own = config.node_ips.iter().copied().find(|ip| Family::of(*ip) == family);
         own.or(self.ips[family as usize])
     }
 
-    pub(crate) fn facts(&self, config: &Config) -> Facts {
-        Facts {
+    pub(crate) fn facts(&self, config: &Config) -> NodeFacts {
+        NodeFacts {
             zone: self.zone.clone(),
             masquerade_all: config.masquerade_all,
             node_ips: Family::ALL.map(|family| self.ip(config, family)),
@@ -125,7 +124,7 @@ impl ThisNode {
         }
     }
 
-    /// Contract MASQ-7. Ranges that are not known yet, or of the other family alone, detect nothing.
+    /// How local pods are detected (contract MASQ-7). Without ranges of the family, no detector applies.
     fn detector(&self, config: &Config, family: Family) -> Option<LocalDetector> {
         let ranges = match &config.detect_local {
             DetectLocal::None => return None,
@@ -138,12 +137,12 @@ impl ThisNode {
         (!ranges.is_empty()).then_some(LocalDetector::Cidrs(ranges))
     }
 
-    /// Contract NP-1, NP-4, NP-5.
+    /// The addresses that answer NodePorts (contract NP-1, NP-4, NP-5).
     fn node_port_addresses(&self, config: &Config, family: Family) -> NodePortAddresses {
         let mut selected = Selected::default();
         selected.add(&config.node_port_addresses, family);
-        let nothing_said = !selected.primary && selected.ranges.is_empty();
-        if selected.all || nothing_said || selected.ranges.iter().any(|range| range.prefix_len() == 0) {
+        let nothing_selected = !selected.primary && selected.ranges.is_empty();
+        if selected.all || nothing_selected || selected.ranges.iter().any(|range| range.prefix_len() == 0) {
             return NodePortAddresses::AllLocal;
         }
         let mut listed: BTreeSet<IpAddr> = BTreeSet::new();
@@ -156,7 +155,7 @@ impl ThisNode {
     }
 }
 
-/// What a [`NodePortSelection`] names in one family.
+/// What a [`NodePortSelection`] selects in one family.
 #[derive(Default)]
 struct Selected {
     all: bool,
@@ -177,9 +176,8 @@ impl Selected {
     }
 }
 
-/// The first internal address of each family, or else the first external one, as the node's own host-network pods have
-/// them.
-fn primary_addresses(node: &api::Node, findings: &mut Findings) -> [Option<IpAddr>; 2] {
+/// The first internal address of each family, otherwise the first external one, as host-network pods get them.
+fn primary_addresses(node: &api::Node, problems: &mut ObjectProblems) -> [Option<IpAddr>; 2] {
     let mut primary = [None; 2];
     for wanted in ["InternalIP", "ExternalIP"] {
         for (index, (kind, text)) in node.addresses.iter().enumerate() {
@@ -190,8 +188,10 @@ fn primary_addresses(node: &api::Node, findings: &mut Findings) -> [Option<IpAdd
                 Some(ip) => {
                     primary[Family::of(ip) as usize].get_or_insert(ip);
                 }
-                None => findings
-                    .add(format!("status.addresses[{index}].address"), format!("{text:?} is no IP address; ignored")),
+                None => problems.add(
+                    format!("status.addresses[{index}].address"),
+                    format!("{text:?} is not an IP address; ignored"),
+                ),
             }
         }
     }

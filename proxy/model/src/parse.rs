@@ -1,4 +1,4 @@
-//! Addresses and ranges as the API may hold them, including what its older validation let through (contract SVC-13).
+//! Parses addresses and CIDRs as the API may hold them, legacy forms included (contract SVC-13).
 //!
 //! Leading zeros are decimal, an IPv4-mapped IPv6 address is IPv4, and host bits beyond a range's mask are cleared.
 
@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::Family;
 
-/// An address, in its canonical form.
+/// Parses an IP address and returns its canonical form.
 pub(crate) fn ip(text: &str) -> Option<IpAddr> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(ip.to_canonical());
@@ -19,7 +19,7 @@ pub(crate) fn ip(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// A range in CIDR notation, in its canonical form.
+/// Parses a CIDR and returns its canonical form.
 pub(crate) fn cidr(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
     if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
@@ -38,7 +38,7 @@ pub(crate) fn cidr(text: &str) -> Option<IpNet> {
     Some(net.trunc())
 }
 
-/// A port number that a packet can carry.
+/// A valid port number, 1 to 65535.
 pub(crate) fn port(number: i32) -> Option<u16> {
     u16::try_from(number).ok().filter(|port| *port != 0)
 }
@@ -51,7 +51,7 @@ pub(crate) fn family_of(net: &IpNet) -> Family {
     }
 }
 
-/// The ranges of one family, sorted, without overlaps or repetitions: what an interval set takes.
+/// The CIDRs of one family, sorted and merged so that an interval set accepts them.
 pub(crate) fn merged<'a>(nets: impl IntoIterator<Item = &'a IpNet>, family: Family) -> Vec<IpNet> {
     let nets: Vec<IpNet> = nets.into_iter().filter(|net| family_of(net) == family).map(IpNet::trunc).collect();
     match nets.len() {
@@ -73,7 +73,7 @@ fn ipv4(text: &str) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| Ipv4Addr::from(octets))
 }
 
-/// Rewrites each group and a dotted tail without their surplus zeros, and lets the standard parser do the rest.
+/// Removes surplus zeros from each group and from a dotted tail, and leaves the rest to the standard parser.
 fn ipv6(text: &str) -> Option<Ipv6Addr> {
     let groups = text.split(':').map(|group| match group {
         "" => Some(String::new()),
@@ -83,7 +83,7 @@ fn ipv6(text: &str) -> Option<Ipv6Addr> {
     groups.collect::<Option<Vec<String>>>()?.join(":").parse().ok()
 }
 
-/// Without leading zeros, but for the last.
+/// The digits without leading zeros; at least one digit is left.
 fn stripped(digits: &str) -> &str {
     match digits.trim_start_matches('0') {
         "" => "0",
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn svc_13_legacy_addresses_are_read_as_they_were_meant() {
+    fn svc_13_legacy_addresses_are_parsed() {
         let read = |text| ip(text).map(|ip| ip.to_string());
         for (text, canonical) in [
             ("10.20.30.40", "10.20.30.40"),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn svc_13_legacy_ranges_are_read_as_they_were_meant() {
+    fn svc_13_legacy_ranges_are_parsed() {
         let read = |text| cidr(text).map(|net| net.to_string());
         for (text, canonical) in [
             ("10.0.0.0/8", "10.0.0.0/8"),

@@ -1,6 +1,6 @@
 //! The Plan: for every Service address, what must happen to a packet, decided once.
 //!
-//! Shares are immutable and shared by `Arc`; an unchanged Service keeps the same allocation from one Plan to the next.
+//! ServicePlans are immutable and held by `Arc`; an unchanged Service keeps the same allocation from one Plan to the next.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -15,51 +15,51 @@ use crate::{Family, Protocol, ServiceName, ServicePortName};
 /// Everything the kernel must do for Services on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What holds for all Services.
+    /// The settings that apply to all Services.
     pub settings: Arc<NodeSettings>,
-    /// Each Service's share. A Service that yields nothing has no entry.
+    /// The plan of each Service. A Service with nothing to program has no entry.
     pub services: HashMap<ServiceName, Arc<ServicePlan>>,
 }
 
-/// What differs between two Plans, with both sides, so that nobody needs the old Plan to act on it.
+/// The difference between two Plans, with both sides, so that it can be applied without the old Plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// The settings, if they differ.
     pub settings: Option<SettingsChange>,
-    /// The Services whose shares differ, in the order of their names.
+    /// The Services whose plans differ, sorted by name.
     pub services: Vec<ServiceChange>,
-    /// Times at which the API's writers saw what led to this Change (contract EP-9), for programming latency.
+    /// Trigger times of the EndpointSlices that caused this Change (contract EP-9), for programming latency.
     pub triggers: Vec<SystemTime>,
 }
 
 /// Node settings before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsChange {
-    /// What was last handed out.
+    /// The settings that were applied last.
     pub before: Arc<NodeSettings>,
-    /// What holds now.
+    /// The settings that hold from now on.
     pub after: Arc<NodeSettings>,
 }
 
-/// One Service's share before and after. At least one side is there.
+/// The plan of one Service before and after the change. At least one side is present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceChange {
-    /// The Service.
+    /// The Service that the change is about.
     pub name: ServiceName,
-    /// Its share in the last Plan handed out.
+    /// Its plan in the previous Plan; `None` if it had none.
     pub before: Option<Arc<ServicePlan>>,
-    /// Its share now.
+    /// Its plan now; `None` if it has none any more.
     pub after: Option<Arc<ServicePlan>>,
 }
 
 impl Change {
-    /// Whether there is nothing to write.
+    /// Whether the Plans are equal, so that nothing has to be written.
     pub fn is_empty(&self) -> bool {
         self.settings.is_none() && self.services.is_empty()
     }
 
-    /// This Change followed by `later`, as one: what was pending when a write failed, and what came meanwhile. What
-    /// ends as it began vanishes; trigger times are all kept.
+    /// Merges this Change with one that follows it, for example after a failed write. Services that end as they began are
+    /// left out; all trigger times are kept.
     pub fn then(self, later: Change) -> Change {
         let settings = match (self.settings, later.settings) {
             (Some(first), Some(last)) => Some(SettingsChange { before: first.before, after: last.after }),
@@ -89,19 +89,19 @@ impl Change {
     }
 }
 
-/// What holds for all Services on this node.
+/// The settings that apply to all Services on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSettings {
-    /// The one bit of the packet mark that asks for masquerade (contract MASQ-1).
+    /// The bit of the packet mark that requests masquerade (contract MASQ-1).
     pub masquerade_mark: u32,
-    /// IPv4's part.
+    /// The settings that apply to IPv4.
     pub v4: FamilySettings,
-    /// IPv6's part.
+    /// The settings that apply to IPv6.
     pub v6: FamilySettings,
 }
 
 impl NodeSettings {
-    /// One family's part.
+    /// The settings that apply to one family.
     pub fn family(&self, family: Family) -> &FamilySettings {
         match family {
             Family::V4 => &self.v4,
@@ -120,33 +120,33 @@ impl Default for NodeSettings {
 /// One family's node settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FamilySettings {
-    /// How a packet of a local pod is told; without one, [`Origin::Pod`] never applies.
+    /// How packets from local pods are recognised; without it, [`Origin::Pod`] never applies.
     pub local_detector: Option<LocalDetector>,
-    /// The addresses at which NodePorts answer.
+    /// The addresses that answer NodePorts.
     pub node_port_addresses: NodePortAddresses,
-    /// Ranges from which cluster IPs are allocated (contract WATCH-3): an address in them that is no cluster IP is
+    /// Ranges from which cluster IPs are allocated (contract WATCH-3). Packets to unallocated addresses in them are
     /// dropped (REJ-4).
     pub service_cidrs: Vec<IpNet>,
 }
 
-/// How to tell that a packet comes from a pod of this node (contract MASQ-7).
+/// How packets from pods of this node are recognised (contract MASQ-7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalDetector {
-    /// Its source address lies in one of these ranges; never empty.
+    /// By a source address in one of these ranges; the list is never empty.
     Cidrs(Vec<IpNet>),
-    /// It came in by this bridge.
+    /// By this bridge as the incoming interface.
     Bridge(String),
-    /// It came in by an interface whose name begins so.
+    /// By an incoming interface whose name has this prefix.
     InterfacePrefix(String),
 }
 
-/// Where NodePorts answer (contract NP-1, NP-4, NP-7).
+/// The addresses that answer NodePorts (contract NP-1, NP-4, NP-7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodePortAddresses {
-    /// At every address of the node but loopback's, whenever it comes up.
+    /// Every address of the node except loopback, also those that are added later.
     AllLocal,
-    /// At these addresses alone, sorted; may be empty. Loopback's are among them where a chosen range names them
-    /// (contract NP-2): a dataplane that cannot serve there leaves them out.
+    /// Only these addresses, sorted; may be empty. Loopback addresses are included if a selected range contains them
+    /// (contract NP-2); a dataplane that cannot serve them leaves them out.
     Listed(Vec<IpAddr>),
 }
 
@@ -156,54 +156,54 @@ impl Default for NodePortAddresses {
     }
 }
 
-/// One Service's share of the Plan.
+/// Everything that must be programmed for one Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePlan {
-    /// The Service.
+    /// The Service that the plan is for.
     pub name: ServiceName,
-    /// Its ports, both families, sorted by (family, port name, protocol). Ports without any frontend are left out; where
-    /// none is left, the share is there for its health check alone.
+    /// Its ports, both families, sorted by (family, port name, protocol). Ports without a frontend are left out; if none
+    /// is left, the plan exists only for its health check.
     pub ports: Box<[PortPlan]>,
     /// Its health check NodePort, if it has one (contract SVC-9).
     pub health_check: Option<HealthCheck>,
 }
 
-/// What a service health server answers (contract section 12).
+/// What the health check node port answers (contract section 12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     /// The TCP port to answer on.
     pub port: u16,
-    /// Distinct addresses that are local and ready (contract EP-12).
+    /// The number of distinct local, ready addresses (contract EP-12).
     pub local_endpoints: u32,
 }
 
 /// One Service port in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortPlan {
-    /// The Service port's key.
+    /// The name of the Service port.
     pub name: ServicePortName,
     /// The family of all its addresses.
     pub family: Family,
-    /// For how long a client sticks to a backend, if it does.
+    /// Session affinity, if the Service has it.
     pub affinity: Option<Affinity>,
-    /// Backends that serve under the Cluster policy, in EP-6's order, without duplicates.
+    /// Backends for the policy Cluster, sorted as in EP-6, without duplicates.
     pub cluster: Arc<[Backend]>,
-    /// Backends that serve under the Local policy, in EP-6's order, without duplicates. Empty unless a policy is Local.
+    /// Backends for the policy Local, sorted as in EP-6, without duplicates. Empty unless a policy is Local.
     pub local: Arc<[Backend]>,
-    /// For UDP, every endpoint that serves, whether new connections go to it or not (draining, or kept for others by
-    /// topology): a flow to one of these is left alone (contract CT-3). In EP-6's order. Empty for other protocols.
+    /// For UDP, every serving endpoint, also those that get no new connections (terminating, or left to other zones by
+    /// hints): flows to these are kept (contract CT-3). Sorted as in EP-6. Empty for other protocols.
     pub serving: Arc<[Backend]>,
     /// Its addresses, sorted by (kind, address, port). An address that another Service owns is left out.
     pub frontends: Box<[Frontend]>,
 }
 
 impl PortPlan {
-    /// The port's protocol.
+    /// The transport protocol of the port and its endpoints.
     pub fn protocol(&self) -> Protocol {
         self.name.protocol
     }
 
-    /// The backends that a verdict sends traffic to; empty for reject and drop.
+    /// The backends to which a verdict sends traffic; empty for reject and drop.
     pub fn backends(&self, verdict: Verdict) -> &Arc<[Backend]> {
         static NONE: std::sync::LazyLock<Arc<[Backend]>> = std::sync::LazyLock::new(|| Arc::from([]));
         match verdict {
@@ -217,92 +217,92 @@ impl PortPlan {
 /// Session affinity by client address (contract SVC-10, AFF-8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Affinity {
-    /// Seconds after a client's last new connection at which it is forgotten.
+    /// Seconds after the last new connection of a client until its entry expires.
     pub timeout_seconds: u32,
 }
 
 /// One endpoint of a Service port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backend {
-    /// The endpoint's address.
+    /// The endpoint's IP address, of the port's family.
     pub address: IpAddr,
-    /// The endpoint's port.
+    /// The port number at that address.
     pub port: u16,
-    /// Whether it is on this node: only then can it reach itself through a frontend (hairpin, contract MASQ-5).
+    /// Whether it runs on this node: only then can it reach itself through a frontend (hairpin, contract MASQ-5).
     pub local: bool,
 }
 
 /// One address of a Service port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frontend {
-    /// What kind of address it is.
+    /// The kind of address, such as cluster IP or NodePort.
     pub kind: FrontendKind,
-    /// The address; `None` for [`FrontendKind::NodePort`], which answers at [`FamilySettings::node_port_addresses`].
+    /// The address; `None` for [`FrontendKind::NodePort`], which answers on [`FamilySettings::node_port_addresses`].
     pub address: Option<IpAddr>,
     /// The port at that address.
     pub port: u16,
-    /// What happens to new connections, by where they come from.
+    /// The route of new connections from each [`Origin`], in its order.
     pub routes: [Route; 3],
-    /// The only source ranges let in (others are dropped), merged and sorted; `None` lets everyone in (SVC-6, NFT-10).
-    /// An empty list lets nobody in: ranges were asked for, and none could be read.
+    /// The source ranges that are admitted (others are dropped), merged and sorted; `None` admits everybody (SVC-6,
+    /// NFT-10). An empty list admits nobody: ranges were given, and none could be parsed.
     pub sources: Option<Arc<[IpNet]>>,
 }
 
 impl Frontend {
-    /// What happens to new connections from there.
+    /// The route of new connections from this origin.
     pub fn route(&self, origin: Origin) -> Route {
         self.routes[origin as usize]
     }
 }
 
-/// The kinds of frontend, in the order in which they win a contested address.
+/// The kinds of frontend, in the order in which they win an address that several Services claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FrontendKind {
-    /// A cluster IP.
+    /// The Service's cluster IP of the family.
     ClusterIp,
-    /// A load balancer's address from the Service's status.
+    /// A load balancer IP from the Service's status.
     LoadBalancerIp,
-    /// One of the Service's external IPs.
+    /// An entry of the Service's `externalIPs`.
     ExternalIp,
-    /// A port on the node's own addresses.
+    /// A port on the node's own addresses (NodePort).
     NodePort,
 }
 
-/// Where a new connection comes from. The first that applies counts, in this order.
+/// Where a new connection comes from. The first variant that applies counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
-    /// A pod of this node, by [`FamilySettings::local_detector`]. Where there is no detector, the route for it equals
-    /// the one for [`Origin::Outside`] and nothing needs to look.
+    /// A pod of this node, by [`FamilySettings::local_detector`]. Without a detector, its route equals that of
+    /// [`Origin::Outside`], and a dataplane needs no test for it.
     Pod = 0,
     /// The node itself: the source address is one of its own.
     Node = 1,
-    /// Anywhere else.
+    /// Neither a local pod nor the node itself.
     Outside = 2,
 }
 
 impl Origin {
-    /// All origins, in the order in which they are tried.
+    /// All origins, in the order in which a dataplane tests them.
     pub const ALL: [Origin; 3] = [Origin::Pod, Origin::Node, Origin::Outside];
 }
 
-/// What happens to a new connection.
+/// What happens to a new connection: who answers, and with which source address it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
-    /// Who answers.
+    /// Which endpoints answer, if any.
     pub verdict: Verdict,
-    /// Whether its source address is replaced by the node's.
+    /// Whether the source address is replaced by the node's (masquerade).
     pub masquerade: bool,
 }
 
-/// Who answers a new connection.
+/// Which endpoints answer a new connection, or how it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// One of [`PortPlan::cluster`], which is not empty.
     Cluster,
     /// One of [`PortPlan::local`], which is not empty.
     Local,
-    /// Nobody: refused at once (contract REJ-1). Holds for all origins or for none.
+    /// None: the connection is rejected at once (contract REJ-1). Applies to all origins or to none.
     Reject,
-    /// Nobody: silence (contract REJ-2).
+    /// None: packets are dropped (contract REJ-2).
     Drop,
 }

@@ -1,6 +1,6 @@
-//! One Service, its slices and this node: the Service's share of the Plan.
+//! Resolves one Service, its slices and this node into the Service's plan.
 //!
-//! A pure function, and the only place where policies turn into routes.
+//! A pure function, and the only place that turns policies into routes.
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock};
 use ipnet::IpNet;
 
 use crate::claims::Claims;
-use crate::endpoints::{self, Candidate};
-use crate::node::Facts;
+use crate::endpoints::{self, PortEndpoint};
+use crate::node::NodeFacts;
 use crate::service::{Addresses, Port, Service};
 use crate::slice::Slice;
 use crate::topology::{self, Classes, Uses};
@@ -18,13 +18,13 @@ use crate::{
     ServicePortName, Verdict, parse,
 };
 
-/// The share of one Service; `None` where it yields nothing.
-pub(crate) fn share(
+/// The plan of one Service; `None` if there is nothing to program for it.
+pub(crate) fn service_plan(
     name: &ServiceName,
     service: &Service,
     slices: &[&Slice],
     claims: &Claims,
-    facts: &Facts,
+    facts: &NodeFacts,
 ) -> Option<ServicePlan> {
     let mut ports = Vec::with_capacity(service.ports.len());
     let mut local_endpoints = 0;
@@ -38,7 +38,7 @@ pub(crate) fn share(
                 let counted = endpoints.iter().map(|c| c.endpoint).filter(|e| e.local && e.ready).map(|e| e.address);
                 local_addresses.extend(counted);
             }
-            ports.extend(port_share(name, service, port, family, &endpoints, &sources, claims, facts));
+            ports.extend(port_plan(name, service, port, family, &endpoints, &sources, claims, facts));
         }
         local_addresses.sort_unstable();
         local_addresses.dedup();
@@ -53,15 +53,15 @@ pub(crate) fn share(
 }
 
 #[expect(clippy::too_many_arguments, reason = "all of them are what the one pure function depends on")]
-fn port_share(
+fn port_plan(
     name: &ServiceName,
     service: &Service,
     port: &Port,
     family: Family,
-    endpoints: &[Candidate<'_>],
+    endpoints: &[PortEndpoint<'_>],
     sources: &Option<Arc<[IpNet]>>,
     claims: &Claims,
-    facts: &Facts,
+    facts: &NodeFacts,
 ) -> Option<PortPlan> {
     let owned: Vec<_> = service.claims(port, family).filter(|claimed| claims.owns(name, claimed)).collect();
     if owned.is_empty() {
@@ -82,7 +82,7 @@ fn port_share(
     let frontends = frontends.collect();
     let cluster = backends(&classes.cluster);
     let local = backends(&classes.local);
-    let serves = |c: &&Candidate<'_>| port.protocol == Protocol::Udp && (c.endpoint.ready || c.endpoint.serving);
+    let serves = |c: &&PortEndpoint<'_>| port.protocol == Protocol::Udp && (c.endpoint.ready || c.endpoint.serving);
     let serving = backends(&endpoints.iter().filter(serves).copied().collect::<Vec<_>>());
     Some(PortPlan {
         name: ServicePortName { service: name.clone(), port: port.name.clone(), protocol: port.protocol },
@@ -95,7 +95,7 @@ fn port_share(
     })
 }
 
-/// Contract SVC-11.
+/// Which classes of endpoints the addresses of a Service port use (contract SVC-11).
 fn uses(service: &Service, port: &Port, family: Family) -> Uses {
     let reachable = |addresses: &Addresses| !addresses.load_balancer.is_empty() || !addresses.external.is_empty();
     let external = port.node_port.is_some() || service.addresses(family).is_some_and(reachable);
@@ -105,48 +105,48 @@ fn uses(service: &Service, port: &Port, family: Family) -> Uses {
     }
 }
 
-fn backends(class: &[Candidate<'_>]) -> Arc<[Backend]> {
+fn backends(class: &[PortEndpoint<'_>]) -> Arc<[Backend]> {
     static NONE: LazyLock<Arc<[Backend]>> = LazyLock::new(|| Arc::from([]));
-    if class.is_empty() { NONE.clone() } else { class.iter().map(Candidate::backend).collect() }
+    if class.is_empty() { NONE.clone() } else { class.iter().map(PortEndpoint::backend).collect() }
 }
 
-/// The sources that a load balancer's addresses let in (contract SVC-6, IPT-5).
+/// The source ranges that may use a load balancer's addresses (contract SVC-6, IPT-5).
 fn sources(addresses: &Addresses, node_ip: Option<IpAddr>) -> Option<Arc<[IpNet]>> {
     let ranges = addresses.source_ranges.as_deref()?;
-    // Where a load balancer's address is also one of the node's, what the node sends there has it as its source.
+    // If a load balancer IP is also an address of the node, packets from the node to it have it as their source.
     let from_node = node_ip.is_some_and(|ip| ranges.iter().any(|range| range.contains(&ip)));
     let own = addresses.load_balancer.iter().filter(|_| from_node).map(|address| IpNet::from(address.ip));
     let all: Vec<IpNet> = ranges.iter().copied().chain(own).collect();
     Some(parse::merged(&all, Family::of(addresses.cluster_ip.ip)).into())
 }
 
-/// Policies to routes, for one Service port in one family. Routes stand in the order of [`Origin`](crate::Origin).
+/// Turns policies into routes, for one Service port in one family. Routes are in the order of [`Origin`](crate::Origin).
 struct Routes<'a> {
     classes: &'a Classes<'a>,
-    /// Whether local pods can be told from others.
+    /// Whether a local detector is configured.
     detector: bool,
     masquerade_all: bool,
 }
 
 impl Routes<'_> {
-    /// What happens at the cluster IP (contract MASQ-2, MASQ-6, TOPO-10).
+    /// The routes of the cluster IP (contract MASQ-2, MASQ-6, TOPO-10).
     fn internal(&self, local: bool) -> [Route; 3] {
         let to = |masquerade| self.route(local, masquerade);
         [to(self.masquerade_all), to(self.masquerade_all || self.detector), to(self.masquerade_all || self.detector)]
     }
 
-    /// What happens at all other addresses (contract MASQ-3, MASQ-4, TOPO-10).
+    /// The routes of all other addresses (contract MASQ-3, MASQ-4, TOPO-10).
     fn external(&self, local: bool) -> [Route; 3] {
         if !local {
             return [self.route(false, true); 3];
         }
         let outside = self.route(true, false);
-        // What pods and the node itself send to the outside of their cluster takes the short way in.
+        // Pods and the node itself reach external addresses through Cluster endpoints.
         let pod = if self.detector { self.route(false, false) } else { outside };
         [pod, self.route(false, true), outside]
     }
 
-    /// A route to a class; where that is empty, what happens instead (contract REJ-1, REJ-2).
+    /// The route to a class of endpoints, or the verdict if the class is empty (contract REJ-1, REJ-2).
     fn route(&self, local: bool, masquerade: bool) -> Route {
         let class = if local { &self.classes.local } else { &self.classes.cluster };
         let verdict = match (class.is_empty(), local) {

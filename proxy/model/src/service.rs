@@ -1,4 +1,4 @@
-//! A Service as the model keeps it: parsed once, and only what policy needs.
+//! A Service as the model keeps it: parsed once, with only the fields that policies need.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::intern::Interner;
-use crate::object::Findings;
+use crate::problems::ObjectProblems;
 use crate::{Affinity, Family, FrontendKind, Protocol, api, parse};
 
 /// The label that gives a Service to another proxy (contract WATCH-1, WATCH-6).
@@ -14,10 +14,10 @@ const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
 /// What the API server fills in for `sessionAffinityConfig.clientIP.timeoutSeconds` (contract SVC-10).
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
-/// The longest the API accepts there: a day.
+/// The maximum that the API accepts there: one day.
 const MAX_AFFINITY_SECONDS: u32 = 86_400;
 
-/// What policy needs of a Service.
+/// The fields of a Service that policies need.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Service {
     pub(crate) ports: Box<[Port]>,
@@ -26,18 +26,18 @@ pub(crate) struct Service {
     pub(crate) affinity: Option<Affinity>,
     pub(crate) internal_local: bool,
     pub(crate) external_local: bool,
-    /// Set only where contract SVC-9 asks for it.
+    /// The health check node port; set only if contract SVC-9 asks for it.
     pub(crate) health_check_port: Option<u16>,
 }
 
-/// One Service port.
+/// One port of a Service, parsed and validated.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Port {
     pub(crate) name: Arc<str>,
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
     pub(crate) node_port: Option<u16>,
-    /// Where it stands in `spec.ports`.
+    /// Its index in `spec.ports`.
     pub(crate) index: u16,
 }
 
@@ -47,27 +47,27 @@ pub(crate) struct Addresses {
     pub(crate) cluster_ip: Address,
     pub(crate) load_balancer: Box<[Address]>,
     pub(crate) external: Box<[Address]>,
-    /// As written, with nothing merged; `None` where the Service lets everyone in (contract SVC-6).
+    /// The source ranges as written, not merged; `None` if everybody is admitted (contract SVC-6).
     pub(crate) source_ranges: Option<Box<[IpNet]>>,
 }
 
-/// An address, and where it stands in the API's list.
+/// An address and its index in the API's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) ip: IpAddr,
     pub(crate) index: u16,
 }
 
-/// One address and port that a Service claims.
+/// One address and port that a Service port claims.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Claimed<'a> {
+pub(crate) struct AddressClaim<'a> {
     pub(crate) port: &'a Port,
     pub(crate) family: Family,
     pub(crate) kind: FrontendKind,
     /// `None` for a NodePort.
     pub(crate) address: Option<IpAddr>,
     pub(crate) number: u16,
-    /// Where its address, or for a NodePort its port, stands in the API's list.
+    /// The index of the address, or of the port of a NodePort, in the API's list.
     pub(crate) index: u16,
 }
 
@@ -79,9 +79,9 @@ impl Service {
         }
     }
 
-    /// All that one port claims in one family, sorted by (kind, address); one address may come as several kinds.
-    pub(crate) fn claims<'a>(&'a self, port: &'a Port, family: Family) -> impl Iterator<Item = Claimed<'a>> {
-        let claimed = move |kind, address: &Address| Claimed {
+    /// The claims of one port in one family, sorted by (kind, address); an address may occur with several kinds.
+    pub(crate) fn claims<'a>(&'a self, port: &'a Port, family: Family) -> impl Iterator<Item = AddressClaim<'a>> {
+        let claimed = move |kind, address: &Address| AddressClaim {
             port,
             family,
             kind,
@@ -90,7 +90,7 @@ impl Service {
             index: address.index,
         };
         self.addresses(family).into_iter().flat_map(move |addresses| {
-            let node_port = port.node_port.map(|number| Claimed {
+            let node_port = port.node_port.map(|number| AddressClaim {
                 port,
                 family,
                 kind: FrontendKind::NodePort,
@@ -105,18 +105,18 @@ impl Service {
         })
     }
 
-    /// All that the Service claims.
-    pub(crate) fn all_claims(&self) -> impl Iterator<Item = Claimed<'_>> {
+    /// The claims of all ports in both families.
+    pub(crate) fn all_claims(&self) -> impl Iterator<Item = AddressClaim<'_>> {
         self.ports.iter().flat_map(|port| Family::ALL.into_iter().flat_map(|family| self.claims(port, family)))
     }
 
-    /// Reads a Service. `None` where it is none of this proxy's business (contract SVC-1, SVC-2, WATCH-1, WATCH-2), or
-    /// has no address in either family.
-    pub(crate) fn read(
+    /// Parses a Service. `None` if this proxy ignores it (contract SVC-1, SVC-2, WATCH-1, WATCH-2) or if it has no
+    /// address in either family.
+    pub(crate) fn parse(
         api: &api::Service,
         external_ips: bool,
         strings: &mut Interner,
-        findings: &mut Findings,
+        problems: &mut ObjectProblems,
     ) -> Option<Self> {
         if api.labels.contains_key(PROXY_NAME_LABEL) || api.service_type.as_deref() == Some("ExternalName") {
             return None;
@@ -125,10 +125,10 @@ impl Service {
         if first.is_empty() || first == "None" {
             return None;
         }
-        let cluster_ips = cluster_ips(api, first, findings);
-        let external = if external_ips { external(api, findings) } else { Vec::new() };
-        let load_balancer = load_balancer(api, findings);
-        let sources = SourceRanges::read(api, findings);
+        let cluster_ips = cluster_ips(api, first, problems);
+        let external = if external_ips { external(api, problems) } else { Vec::new() };
+        let load_balancer = load_balancer(api, problems);
+        let sources = SourceRanges::read(api, problems);
         let addresses = |family| {
             let of = |list: &[Address]| list.iter().filter(|a| Family::of(a.ip) == family).copied().collect();
             Some(Box::new(Addresses {
@@ -142,33 +142,33 @@ impl Service {
         if v4.is_none() && v6.is_none() {
             return None;
         }
-        let internal_local = is_local("spec.internalTrafficPolicy", api.internal_traffic_policy.as_deref(), findings);
-        let external_local = is_local("spec.externalTrafficPolicy", api.external_traffic_policy.as_deref(), findings);
+        let internal_local = is_local("spec.internalTrafficPolicy", api.internal_traffic_policy.as_deref(), problems);
+        let external_local = is_local("spec.externalTrafficPolicy", api.external_traffic_policy.as_deref(), problems);
         let needs_health_check = external_local && api.service_type.as_deref() == Some("LoadBalancer");
         Some(Self {
-            ports: ports(api, strings, findings),
+            ports: ports(api, strings, problems),
             v4,
             v6,
-            affinity: affinity(api, findings),
+            affinity: affinity(api, problems),
             internal_local,
             external_local,
-            health_check_port: if needs_health_check { health_check_port(api, findings) } else { None },
+            health_check_port: if needs_health_check { health_check_port(api, problems) } else { None },
         })
     }
 }
 
-/// A place in an API list; objects whose lists are longer than this do not exist.
-fn place(index: usize) -> u16 {
+/// An index in an API list. Lists are never longer than this in practice.
+fn list_index(index: usize) -> u16 {
     u16::try_from(index).unwrap_or(u16::MAX)
 }
 
-/// Contract SVC-4.
-fn cluster_ips(api: &api::Service, first: &str, findings: &mut Findings) -> Vec<Address> {
+/// The cluster IP of each family (contract SVC-4).
+fn cluster_ips(api: &api::Service, first: &str, problems: &mut ObjectProblems) -> Vec<Address> {
     if api.ip_families.is_empty() || api.cluster_ips.is_empty() {
         return match parse::ip(first) {
             Some(ip) => vec![Address { ip, index: 0 }],
             None => {
-                findings.add("spec.clusterIP", format!("{first:?} is no IP address; the Service gets no rules"));
+                problems.add("spec.clusterIP", format!("{first:?} is not an IP address; the Service gets no rules"));
                 Vec::new()
             }
         };
@@ -179,20 +179,23 @@ fn cluster_ips(api: &api::Service, first: &str, findings: &mut Findings) -> Vec<
             "IPv4" => Family::V4,
             "IPv6" => Family::V6,
             other => {
-                findings.add(format!("spec.ipFamilies[{index}]"), format!("{other:?} is no IP family; ignored"));
+                problems.add(format!("spec.ipFamilies[{index}]"), format!("{other:?} is not an IP family; ignored"));
                 continue;
             }
         };
         let field = || format!("spec.clusterIPs[{index}]");
         match parse::ip(text) {
             Some(ip) if Family::of(ip) != family => {
-                findings.add(field(), format!("{text} is not of the family {family} that stands beside it; ignored"));
+                problems.add(
+                    field(),
+                    format!("{text} is not of the family {family} that `spec.ipFamilies` gives it; ignored"),
+                );
             }
             Some(_) if found.iter().any(|a| Family::of(a.ip) == family) => {
-                findings.add(field(), format!("{text} is a second address of {family}; ignored"));
+                problems.add(field(), format!("{text} is a second address of {family}; ignored"));
             }
-            Some(ip) => found.push(Address { ip, index: place(index) }),
-            None => findings.add(field(), format!("{text:?} is no IP address; ignored")),
+            Some(ip) => found.push(Address { ip, index: list_index(index) }),
+            None => problems.add(field(), format!("{text:?} is not an IP address; ignored")),
         }
     }
     found
@@ -200,24 +203,26 @@ fn cluster_ips(api: &api::Service, first: &str, findings: &mut Findings) -> Vec<
 
 fn push(list: &mut Vec<Address>, ip: IpAddr, index: usize) {
     if list.iter().all(|known| known.ip != ip) {
-        list.push(Address { ip, index: place(index) });
+        list.push(Address { ip, index: list_index(index) });
     }
 }
 
-fn external(api: &api::Service, findings: &mut Findings) -> Vec<Address> {
+fn external(api: &api::Service, problems: &mut ObjectProblems) -> Vec<Address> {
     let mut list = Vec::new();
     for (index, text) in api.external_ips.iter().enumerate() {
         match parse::ip(text) {
             Some(ip) => push(&mut list, ip, index),
-            None => findings.add(format!("spec.externalIPs[{index}]"), format!("{text:?} is no IP address; ignored")),
+            None => {
+                problems.add(format!("spec.externalIPs[{index}]"), format!("{text:?} is not an IP address; ignored"));
+            }
         }
     }
     list.sort_by_key(|a| a.ip);
     list
 }
 
-/// Contract SVC-7, SVC-8.
-fn load_balancer(api: &api::Service, findings: &mut Findings) -> Vec<Address> {
+/// The load balancer IPs to serve (contract SVC-7, SVC-8).
+fn load_balancer(api: &api::Service, problems: &mut ObjectProblems) -> Vec<Address> {
     let mut list = Vec::new();
     for (index, ingress) in api.ingress.iter().enumerate() {
         let Some(text) = ingress.ip.as_deref().filter(|text| !text.is_empty()) else { continue };
@@ -226,7 +231,7 @@ fn load_balancer(api: &api::Service, findings: &mut Findings) -> Vec<Address> {
             Some("Proxy") => continue,
             Some(other) => {
                 let field = format!("status.loadBalancer.ingress[{index}].ipMode");
-                findings.add(field, format!("{other:?} is neither VIP nor Proxy; {text} gets no rules"));
+                problems.add(field, format!("{other:?} is neither VIP nor Proxy; {text} gets no rules"));
                 continue;
             }
         }
@@ -234,7 +239,7 @@ fn load_balancer(api: &api::Service, findings: &mut Findings) -> Vec<Address> {
             Some(ip) => push(&mut list, ip, index),
             None => {
                 let field = format!("status.loadBalancer.ingress[{index}].ip");
-                findings.add(field, format!("{text:?} is no IP address; ignored"));
+                problems.add(field, format!("{text:?} is not an IP address; ignored"));
             }
         }
     }
@@ -242,7 +247,7 @@ fn load_balancer(api: &api::Service, findings: &mut Findings) -> Vec<Address> {
     list
 }
 
-/// `spec.loadBalancerSourceRanges`, all families.
+/// The parsed `spec.loadBalancerSourceRanges` of both families.
 struct SourceRanges {
     ranges: Vec<IpNet>,
     /// Ranges were asked for, and none can be read. To let everyone in then would open what was meant to be closed.
@@ -250,14 +255,14 @@ struct SourceRanges {
 }
 
 impl SourceRanges {
-    fn read(api: &api::Service, findings: &mut Findings) -> Self {
+    fn read(api: &api::Service, problems: &mut ObjectProblems) -> Self {
         let mut ranges = Vec::new();
         for (index, text) in api.load_balancer_source_ranges.iter().enumerate() {
             match parse::cidr(text.trim()) {
                 Some(range) => ranges.push(range),
                 None => {
                     let field = format!("spec.loadBalancerSourceRanges[{index}]");
-                    findings.add(field, format!("{text:?} is no range in CIDR notation; it lets nobody in"));
+                    problems.add(field, format!("{text:?} is not a CIDR; it admits nobody"));
                 }
             }
         }
@@ -273,19 +278,19 @@ impl SourceRanges {
     }
 }
 
-fn ports(api: &api::Service, strings: &mut Interner, findings: &mut Findings) -> Box<[Port]> {
+fn ports(api: &api::Service, strings: &mut Interner, problems: &mut ObjectProblems) -> Box<[Port]> {
     let mut ports: Vec<Port> = Vec::with_capacity(api.ports.len());
     for (index, port) in api.ports.iter().enumerate() {
         let field = |name: &str| format!("spec.ports[{index}].{name}");
         let protocol = match protocol(port.protocol.as_deref()) {
             Ok(protocol) => protocol,
             Err(other) => {
-                findings.add(field("protocol"), format!("{other:?} is not TCP, UDP or SCTP; the port gets no rules"));
+                problems.add(field("protocol"), format!("{other:?} is not TCP, UDP or SCTP; the port gets no rules"));
                 continue;
             }
         };
         let Some(number) = parse::port(port.port) else {
-            findings.add(field("port"), format!("{} is no port number; the port gets no rules", port.port));
+            problems.add(field("port"), format!("{} is not a port number; the port gets no rules", port.port));
             continue;
         };
         let node_port = match port.node_port {
@@ -293,17 +298,17 @@ fn ports(api: &api::Service, strings: &mut Interner, findings: &mut Findings) ->
             Some(text) => {
                 let number = parse::port(text);
                 if number.is_none() {
-                    findings.add(field("nodePort"), format!("{text} is no port number; ignored"));
+                    problems.add(field("nodePort"), format!("{text} is not a port number; ignored"));
                 }
                 number
             }
         };
         let name = port.name.as_deref().unwrap_or_default();
         if ports.iter().any(|known| *known.name == *name && known.protocol == protocol) {
-            findings.add(field("name"), format!("a second {protocol} port {name:?}; it gets no rules"));
+            problems.add(field("name"), format!("a second {protocol} port {name:?}; it gets no rules"));
             continue;
         }
-        ports.push(Port { name: strings.string(name), protocol, port: number, node_port, index: place(index) });
+        ports.push(Port { name: strings.string(name), protocol, port: number, node_port, index: list_index(index) });
     }
     ports.sort_by(|a, b| (&a.name, a.protocol).cmp(&(&b.name, b.protocol)));
     ports.into()
@@ -319,24 +324,24 @@ pub(crate) fn protocol(text: Option<&str>) -> Result<Protocol, &str> {
     }
 }
 
-fn is_local(field: &str, policy: Option<&str>, findings: &mut Findings) -> bool {
+fn is_local(field: &str, policy: Option<&str>, problems: &mut ObjectProblems) -> bool {
     match policy {
         None | Some("" | "Cluster") => false,
         Some("Local") => true,
         Some(other) => {
-            findings.add(field, format!("{other:?} is neither Cluster nor Local; taken as Cluster"));
+            problems.add(field, format!("{other:?} is neither Cluster nor Local; treated as Cluster"));
             false
         }
     }
 }
 
-/// Contract SVC-10.
-fn affinity(api: &api::Service, findings: &mut Findings) -> Option<Affinity> {
+/// The Service's session affinity and its timeout (contract SVC-10).
+fn affinity(api: &api::Service, problems: &mut ObjectProblems) -> Option<Affinity> {
     match api.session_affinity.as_deref() {
         None | Some("" | "None") => return None,
         Some("ClientIP") => {}
         Some(other) => {
-            findings.add("spec.sessionAffinity", format!("{other:?} is neither None nor ClientIP; taken as None"));
+            problems.add("spec.sessionAffinity", format!("{other:?} is neither None nor ClientIP; treated as None"));
             return None;
         }
     }
@@ -346,8 +351,8 @@ fn affinity(api: &api::Service, findings: &mut Findings) -> Option<Affinity> {
             Ok(seconds @ 1..=MAX_AFFINITY_SECONDS) => seconds,
             _ => {
                 let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-                let message = format!("{seconds} is not within 1 to 86400; taken as {DEFAULT_AFFINITY_SECONDS}");
-                findings.add(field, message);
+                let message = format!("{seconds} is not within 1 to 86400; treated as {DEFAULT_AFFINITY_SECONDS}");
+                problems.add(field, message);
                 DEFAULT_AFFINITY_SECONDS
             }
         },
@@ -355,14 +360,14 @@ fn affinity(api: &api::Service, findings: &mut Findings) -> Option<Affinity> {
     Some(Affinity { timeout_seconds })
 }
 
-fn health_check_port(api: &api::Service, findings: &mut Findings) -> Option<u16> {
+fn health_check_port(api: &api::Service, problems: &mut ObjectProblems) -> Option<u16> {
     let port = api.health_check_node_port.and_then(parse::port);
     if port.is_none() {
         let message = match api.health_check_node_port {
             None | Some(0) => "missing, though externalTrafficPolicy is Local; no health check is served".to_owned(),
-            Some(number) => format!("{number} is no port number; no health check is served"),
+            Some(number) => format!("{number} is not a port number; no health check is served"),
         };
-        findings.add("spec.healthCheckNodePort", message);
+        problems.add("spec.healthCheckNodePort", message);
     }
     port
 }

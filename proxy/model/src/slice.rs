@@ -1,10 +1,10 @@
-//! An EndpointSlice as the model keeps it: parsed once, and only what policy needs.
+//! An EndpointSlice as the model keeps it: parsed once, with only the fields that policies need.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::intern::Interner;
-use crate::object::Findings;
+use crate::problems::ObjectProblems;
 use crate::{Family, Protocol, api, parse, service};
 
 /// The label that names a slice's Service (contract EP-8).
@@ -12,12 +12,12 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// The label of slices of headless Services (contract WATCH-2).
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
-/// What policy needs of a slice.
+/// The fields of a slice that policies need.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Slice {
     pub(crate) family: Family,
     pub(crate) ports: Box<[Port]>,
-    /// In no particular order of the API's, so that a shuffled slice is an unchanged one.
+    /// Sorted, so that a slice whose endpoints are only reordered is unchanged.
     pub(crate) endpoints: Box<[Endpoint]>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Port {
     pub(crate) port: u16,
 }
 
-/// One endpoint.
+/// One endpoint, with its conditions and hints resolved for this node.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Endpoint {
     pub(crate) address: IpAddr,
@@ -46,42 +46,41 @@ pub(crate) struct Endpoint {
 /// What `hints.forNodes` says to this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum NodeHint {
-    /// Nothing.
+    /// The endpoint has no node hints.
     None,
-    /// For other nodes.
+    /// The hints name other nodes only.
     Other,
-    /// For this node.
+    /// The hints name this node.
     This,
 }
 
-/// The name of the Service whose endpoints a slice holds; `None` where they are none of this proxy's business (contract
-/// EP-8, WATCH-2).
+/// The name of the Service to which a slice belongs; `None` if this proxy ignores the slice (contract EP-8, WATCH-2).
 pub(crate) fn service_name(api: &api::EndpointSlice) -> Option<&str> {
     let name = api.labels.get(SERVICE_NAME_LABEL)?.as_str();
     (!name.is_empty() && !api.labels.contains_key(HEADLESS_LABEL)).then_some(name)
 }
 
 impl Slice {
-    /// Reads a slice. `None` where it holds no IP addresses (contract EP-4).
-    pub(crate) fn read(
+    /// Parses a slice. `None` if it holds no IP addresses (contract EP-4).
+    pub(crate) fn parse(
         api: &api::EndpointSlice,
         node_name: &str,
         strings: &mut Interner,
-        findings: &mut Findings,
+        problems: &mut ObjectProblems,
     ) -> Option<Self> {
         let family = match api.address_type.as_str() {
             "IPv4" => Family::V4,
             "IPv6" => Family::V6,
             "FQDN" => return None,
             other => {
-                findings.add("addressType", format!("{other:?} is not IPv4, IPv6 or FQDN; the slice is ignored"));
+                problems.add("addressType", format!("{other:?} is not IPv4, IPv6 or FQDN; the slice is ignored"));
                 return None;
             }
         };
-        let ports = ports(api, strings, findings);
+        let ports = ports(api, strings, problems);
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(api.endpoints.len());
         for (index, endpoint) in api.endpoints.iter().enumerate() {
-            let Some(address) = address(endpoint, index, family, findings) else { continue };
+            let Some(address) = address(endpoint, index, family, problems) else { continue };
             let names_this_node = |names: &[String]| names.iter().any(|name| name == node_name);
             endpoints.push(Endpoint {
                 address,
@@ -102,49 +101,49 @@ impl Slice {
     }
 }
 
-/// Contract EP-2, EP-4.
-fn address(endpoint: &api::Endpoint, index: usize, family: Family, findings: &mut Findings) -> Option<IpAddr> {
+/// The endpoint's first address, if it is of the slice's family (contract EP-2, EP-4).
+fn address(endpoint: &api::Endpoint, index: usize, family: Family, problems: &mut ObjectProblems) -> Option<IpAddr> {
     let Some(text) = endpoint.addresses.first() else {
-        findings.add(format!("endpoints[{index}].addresses"), "empty; the endpoint is ignored");
+        problems.add(format!("endpoints[{index}].addresses"), "empty; the endpoint is ignored");
         return None;
     };
     let field = || format!("endpoints[{index}].addresses[0]");
     match parse::ip(text) {
         Some(ip) if Family::of(ip) == family => Some(ip),
         Some(_) => {
-            findings
+            problems
                 .add(field(), format!("{text} is not of the slice's addressType {family}; the endpoint is ignored"));
             None
         }
         None => {
-            findings.add(field(), format!("{text:?} is no IP address; the endpoint is ignored"));
+            problems.add(field(), format!("{text:?} is not an IP address; the endpoint is ignored"));
             None
         }
     }
 }
 
-/// Contract EP-3.
-fn ports(api: &api::EndpointSlice, strings: &mut Interner, findings: &mut Findings) -> Box<[Port]> {
+/// The slice's usable ports (contract EP-3).
+fn ports(api: &api::EndpointSlice, strings: &mut Interner, problems: &mut ObjectProblems) -> Box<[Port]> {
     let mut ports = Vec::with_capacity(api.ports.len());
     for (index, port) in api.ports.iter().enumerate() {
         let field = |name: &str| format!("ports[{index}].{name}");
         let protocol = match service::protocol(port.protocol.as_deref()) {
             Ok(protocol) => protocol,
             Err(other) => {
-                findings.add(field("protocol"), format!("{other:?} is not TCP, UDP or SCTP; the port is ignored"));
+                problems.add(field("protocol"), format!("{other:?} is not TCP, UDP or SCTP; the port is ignored"));
                 continue;
             }
         };
         let Some(name) = port.name.as_deref() else {
-            findings.add(field("name"), "missing; the port is ignored");
+            problems.add(field("name"), "missing; the port is ignored");
             continue;
         };
         match port.port.map(|number| parse::port(number).ok_or(number)) {
             Some(Ok(port)) => ports.push(Port { name: strings.string(name), protocol, port }),
             Some(Err(number)) => {
-                findings.add(field("port"), format!("{number} is no port number; the port is ignored"));
+                problems.add(field("port"), format!("{number} is not a port number; the port is ignored"));
             }
-            None => findings.add(field("port"), "missing; the port is ignored"),
+            None => problems.add(field("port"), "missing; the port is ignored"),
         }
     }
     ports.sort_unstable();

@@ -56,7 +56,7 @@ pub fn service(name: &str) -> ServiceBuilder {
     ServiceBuilder(api::Service { namespace, name, ..api::Service::default() })
 }
 
-/// Builds an [`api::Service`].
+/// Builds an [`api::Service`] field by field.
 #[derive(Clone, Debug)]
 pub struct ServiceBuilder(api::Service);
 
@@ -69,7 +69,7 @@ impl ServiceBuilder {
         self
     }
 
-    /// Sets `spec.type`.
+    /// Sets `spec.type`, such as `LoadBalancer`.
     pub fn of_type(mut self, service_type: &str) -> Self {
         self.0.service_type = Some(service_type.to_owned());
         self
@@ -158,7 +158,7 @@ impl ServiceBuilder {
         self
     }
 
-    /// Adds a label.
+    /// Adds a label to `metadata.labels`.
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.0.labels.insert(key.to_owned(), value.to_owned());
         self
@@ -170,7 +170,7 @@ impl ServiceBuilder {
         self
     }
 
-    /// The object.
+    /// Returns the finished API object.
     pub fn build(self) -> api::Service {
         self.0
     }
@@ -189,7 +189,7 @@ pub fn slice(name: &str, service: &str) -> SliceBuilder {
     SliceBuilder(api::EndpointSlice { namespace, name, labels, address_type, ..api::EndpointSlice::default() })
 }
 
-/// Builds an [`api::EndpointSlice`].
+/// Builds an [`api::EndpointSlice`] field by field.
 #[derive(Clone, Debug)]
 pub struct SliceBuilder(api::EndpointSlice);
 
@@ -217,7 +217,7 @@ impl SliceBuilder {
         self
     }
 
-    /// Adds ready endpoints.
+    /// Adds a ready endpoint for each address.
     pub fn endpoints<'a>(self, addresses: impl IntoIterator<Item = &'a str>) -> Self {
         addresses.into_iter().fold(self, Self::endpoint)
     }
@@ -269,7 +269,7 @@ impl SliceBuilder {
         self
     }
 
-    /// Adds a label.
+    /// Adds a label to `metadata.labels`.
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.0.labels.insert(key.to_owned(), value.to_owned());
         self
@@ -281,7 +281,7 @@ impl SliceBuilder {
         self
     }
 
-    /// The object.
+    /// Returns the finished API object.
     pub fn build(self) -> api::EndpointSlice {
         self.0
     }
@@ -292,12 +292,12 @@ impl SliceBuilder {
     }
 }
 
-/// A Node.
+/// A Node of this name, with no addresses and no labels.
 pub fn node(name: &str) -> NodeBuilder {
     NodeBuilder(api::Node { name: name.to_owned(), ..api::Node::default() })
 }
 
-/// Builds an [`api::Node`].
+/// Builds an [`api::Node`] field by field.
 #[derive(Clone, Debug)]
 pub struct NodeBuilder(api::Node);
 
@@ -326,7 +326,7 @@ impl NodeBuilder {
         self
     }
 
-    /// The object.
+    /// Returns the finished API object.
     pub fn build(self) -> api::Node {
         self.0
     }

@@ -1,6 +1,6 @@
 //! Which endpoints serve under the Cluster and under the Local policy on this node (contract TOPO).
 
-use crate::endpoints::Candidate;
+use crate::endpoints::PortEndpoint;
 use crate::slice::{Endpoint, NodeHint};
 
 /// The classes that a Service port uses (contract SVC-11).
@@ -13,60 +13,60 @@ pub(crate) struct Uses {
 /// A Service port's endpoints, by policy.
 #[derive(Debug)]
 pub(crate) struct Classes<'a> {
-    /// Those that serve under the Cluster policy; empty where it is not used.
-    pub(crate) cluster: Vec<Candidate<'a>>,
-    /// Those that serve under the Local policy; empty where it is not used.
-    pub(crate) local: Vec<Candidate<'a>>,
-    /// Whether there are usable endpoints anywhere, on this node or not.
+    /// Endpoints for the policy Cluster; empty if it is not used.
+    pub(crate) cluster: Vec<PortEndpoint<'a>>,
+    /// Endpoints for the policy Local; empty if it is not used.
+    pub(crate) local: Vec<PortEndpoint<'a>>,
+    /// Whether any endpoint is usable, on this node or elsewhere.
     pub(crate) any: bool,
 }
 
-/// Sorts endpoints into classes; each keeps the order that it is given.
-pub(crate) fn categorize<'a>(endpoints: &[Candidate<'a>], uses: Uses, zone: Option<&str>) -> Classes<'a> {
-    let select = |wanted: &dyn Fn(&Endpoint) -> bool| -> Vec<Candidate<'a>> {
-        endpoints.iter().filter(|candidate| wanted(candidate.endpoint)).copied().collect()
+/// Selects the endpoints of each class; both keep the given order.
+pub(crate) fn categorize<'a>(endpoints: &[PortEndpoint<'a>], uses: Uses, zone: Option<&str>) -> Classes<'a> {
+    let select = |wanted: &dyn Fn(&Endpoint) -> bool| -> Vec<PortEndpoint<'a>> {
+        endpoints.iter().filter(|endpoint| wanted(endpoint.endpoint)).copied().collect()
     };
     let mut classes = Classes {
         cluster: Vec::new(),
         local: Vec::new(),
-        any: endpoints.iter().any(|c| c.endpoint.ready || draining(c.endpoint)),
+        any: endpoints.iter().any(|c| c.endpoint.ready || serving_terminating(c.endpoint)),
     };
     if uses.cluster {
         let hints = Hints::of(endpoints, zone);
         classes.cluster = select(&|e| e.ready && hints.allow(e));
         if classes.cluster.is_empty() {
             // Hints never leave a class empty, so nothing is ready anywhere (TOPO-5, TOPO-6).
-            classes.cluster = select(&draining);
+            classes.cluster = select(&serving_terminating);
         }
     }
     if uses.local {
         classes.local = select(&|e| e.local && e.ready);
         if classes.local.is_empty() {
-            classes.local = select(&|e| e.local && draining(e));
+            classes.local = select(&|e| e.local && serving_terminating(e));
         }
     }
     classes
 }
 
-/// Usable when nothing better is left: on its way out and still serving.
-fn draining(endpoint: &Endpoint) -> bool {
+/// Whether an endpoint may be used if none is ready: it is terminating and still serving.
+fn serving_terminating(endpoint: &Endpoint) -> bool {
     endpoint.serving && endpoint.terminating
 }
 
-/// Which ready endpoints the topology hints leave to this node.
+/// Which ready endpoints this node uses because of topology hints.
 #[derive(Clone, Copy, Debug)]
 enum Hints<'z> {
-    /// All (TOPO-4).
+    /// All ready endpoints are used (TOPO-4).
     Ignored,
-    /// Those for this node (TOPO-2).
+    /// Only endpoints with a hint for this node are used (TOPO-2).
     SameNode,
-    /// Those for this zone (TOPO-3).
+    /// Only endpoints with a hint for this zone are used (TOPO-3).
     SameZone(&'z str),
 }
 
 impl<'z> Hints<'z> {
-    fn of(endpoints: &[Candidate<'_>], zone: Option<&'z str>) -> Self {
-        let ready = || endpoints.iter().map(|candidate| candidate.endpoint).filter(|endpoint| endpoint.ready);
+    fn of(endpoints: &[PortEndpoint<'_>], zone: Option<&'z str>) -> Self {
+        let ready = || endpoints.iter().map(|port_endpoint| port_endpoint.endpoint).filter(|endpoint| endpoint.ready);
         let usable = |hints: Hints<'_>, hinted: &dyn Fn(&Endpoint) -> bool| {
             ready().all(hinted) && ready().any(|endpoint| hints.allow(endpoint))
         };

@@ -3,7 +3,7 @@
 use portway_model::testing::{ServiceBuilder, cluster, service, slice};
 use portway_model::{Affinity, Cluster, Event, Origin, PortPlan};
 
-use crate::look::{backends, frontend, port, share};
+use crate::inspect::{backends, frontend, port, service_plan};
 
 fn sticky() -> ServiceBuilder {
     let service = service("ns/web").cluster_ip("10.96.0.1").port("http", 80).node_port(30080).affinity(600);
@@ -38,7 +38,7 @@ fn aff_5_a_client_sticks_within_the_class_that_its_route_uses() {
 }
 
 #[test]
-fn aff_6_switching_affinity_changes_the_share_and_nothing_else_of_it() {
+fn aff_6_switching_affinity_changes_only_the_affinity_of_the_plan() {
     let mut cluster = with(sticky());
     let on = port(&cluster, "ns/web").clone();
     assert_eq!(on.affinity, Some(Affinity { timeout_seconds: 600 }));
@@ -54,7 +54,7 @@ fn aff_6_switching_affinity_changes_the_share_and_nothing_else_of_it() {
 #[test]
 fn aff_8_affinity_belongs_to_the_service_port_whichever_address_was_used() {
     let cluster = with(sticky().port("admin", 81));
-    for port in &share(&cluster, "ns/web").expect("a share").ports {
+    for port in &service_plan(&cluster, "ns/web").expect("a plan").ports {
         assert_eq!(port.affinity, Some(Affinity { timeout_seconds: 600 }), "{}", port.name);
         assert!(port.frontends.len() > 1);
     }
@@ -67,12 +67,12 @@ fn aff_9_a_change_says_which_backends_left_which_class() {
     cluster.ingest(terminating.endpoint("10.0.0.2").on("node-b").event());
     let (change, _) = cluster.drain();
     let sides = [&change.services[0].before, &change.services[0].after];
-    let [before, after] = sides.map(|share| &share.as_ref().expect("a share").ports[0]);
+    let [before, after] = sides.map(|plan| &plan.as_ref().expect("a plan").ports[0]);
     assert_eq!((before.cluster.len(), before.local.len()), (2, 1));
     assert_eq!(backends(&after.cluster), ["10.0.0.2:8080"], "a ready one is left, so the one that goes leaves");
     assert_eq!(backends(&after.local), ["10.0.0.1:8080*"], "nothing else is on this node, so it stays");
     cluster.ingest(Event::EndpointSliceGone { namespace: "ns".to_owned(), name: "web-1".to_owned() });
     let (change, _) = cluster.drain();
-    let after = &change.services[0].after.as_ref().expect("a share").ports[0];
+    let after = &change.services[0].after.as_ref().expect("a plan").ports[0];
     assert!(after.cluster.is_empty() && after.local.is_empty());
 }

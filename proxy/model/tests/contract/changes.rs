@@ -11,7 +11,7 @@ fn web() -> ServiceBuilder {
 }
 
 #[test]
-fn svc_14_a_change_that_waits_and_a_later_one_become_one() {
+fn svc_14_a_pending_change_and_a_later_one_are_merged() {
     let name = ServiceName::new("ns", "web");
     let mut cluster = cluster("node-a", [web().event()]);
     let first_plan = cluster.plan().clone();
@@ -35,7 +35,7 @@ fn svc_14_a_change_that_waits_and_a_later_one_become_one() {
 }
 
 #[test]
-fn ep_9_joined_changes_keep_all_trigger_times_and_the_outer_settings() {
+fn ep_9_merged_changes_keep_all_trigger_times_and_the_outer_settings() {
     let settings = |mark| Arc::new(NodeSettings { masquerade_mark: mark, ..NodeSettings::default() });
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let change = |before, after, time| Change {

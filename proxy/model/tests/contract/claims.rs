@@ -3,7 +3,7 @@
 use portway_model::testing::{ServiceBuilder, cluster, service};
 use portway_model::{Cluster, Event, ServiceName};
 
-use crate::look::{assert_sound, frontends, places};
+use crate::inspect::{assert_sound, frontends, places};
 
 fn of(name: &str, cluster_ip: &str) -> ServiceBuilder {
     service(name).cluster_ip(cluster_ip).port("http", 80)
@@ -74,7 +74,7 @@ fn ipt_17_a_node_port_has_one_owner_in_each_protocol_and_family() {
 }
 
 #[test]
-fn ipt_17_each_conflict_is_told_once_and_names_both_sides() {
+fn ipt_17_each_conflict_is_reported_once_with_both_services() {
     let mut cluster = cluster("node-a", [of("a/a", "10.96.0.1").external_ip("192.0.2.7").event()]);
     let second = |ip: &str| of("b/b", ip).external_ip("192.0.2.9").external_ip("192.0.2.7");
     assert_eq!(cluster.ingest(second("10.96.0.2").event()), [], "objects that are well by themselves");
@@ -99,7 +99,7 @@ fn ipt_17_each_conflict_is_told_once_and_names_both_sides() {
 }
 
 #[test]
-fn ipt_17_a_conflict_that_is_over_before_a_drain_is_not_told() {
+fn ipt_17_a_conflict_that_ends_before_a_drain_is_not_reported() {
     let mut cluster = cluster("node-a", [of("a/a", "10.96.0.1").external_ip("192.0.2.7").event()]);
     cluster.ingest(of("b/b", "10.96.0.2").external_ip("192.0.2.7").event());
     cluster.ingest(of("b/b", "10.96.0.2").event());

@@ -3,7 +3,7 @@
 use portway_model::testing::{cluster, service, slice};
 use portway_model::{Backend, Cluster};
 
-use crate::look::port;
+use crate::inspect::port;
 
 fn of_protocol(protocol: &str) -> Cluster {
     let endpoints = slice("ns/dns-1", "dns")
@@ -33,14 +33,14 @@ fn addresses(backends: &[Backend]) -> Vec<String> {
 }
 
 #[test]
-fn ct_3_flows_may_stay_with_whatever_serves_whether_it_gets_new_ones_or_not() {
+fn ct_3_flows_stay_with_every_serving_endpoint_even_without_new_connections() {
     let cluster = of_protocol("UDP");
     assert_eq!(addresses(&port(&cluster, "ns/dns").local), ["10.0.0.1"]);
     assert_eq!(addresses(&port(&cluster, "ns/dns").serving), ["10.0.0.1", "10.0.0.2", "10.0.0.5"]);
 }
 
 #[test]
-fn ct_5_flows_of_other_protocols_are_not_looked_after() {
+fn ct_5_flows_of_other_protocols_are_not_tracked() {
     for protocol in ["TCP", "SCTP"] {
         assert!(port(&of_protocol(protocol), "ns/dns").serving.is_empty(), "{protocol}");
     }

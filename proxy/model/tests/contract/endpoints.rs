@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use portway_model::testing::{SliceBuilder, cluster, cluster_with, config, service, slice};
 use portway_model::{Cluster, Config, Event, Family, ServiceName};
 
-use crate::look::{assert_sound, backends, places, port, port_in, share};
+use crate::inspect::{assert_sound, backends, places, port, port_in, service_plan};
 
 fn web() -> Event {
     service("ns/web").cluster_ip("10.96.0.1").port("http", 80).event()
@@ -27,7 +27,7 @@ fn gone(name: &str) -> Event {
 }
 
 #[test]
-fn ep_1_conditions_that_are_missing_mean_ready_serving_and_not_terminating() {
+fn ep_1_missing_conditions_mean_ready_serving_and_not_terminating() {
     assert_eq!(served([one().endpoint("10.0.0.1")]), ["10.0.0.1:8080"]);
     let conditions = |ready, serving, terminating| {
         served([one().endpoint("10.0.0.1").with(|slice| {
@@ -49,7 +49,7 @@ fn ep_2_only_an_endpoints_first_address_is_used() {
 }
 
 #[test]
-fn ep_2_an_endpoint_without_an_address_is_named_and_left_out() {
+fn ep_2_an_endpoint_without_an_address_is_reported_and_ignored() {
     let mut cluster = Cluster::new(config("node-a"));
     let none = one().endpoint("10.0.0.1").endpoint("10.0.0.2").with(|slice| slice.endpoints[0].addresses.clear());
     assert_eq!(places(&cluster.ingest(none.event())), ["EndpointSlice ns/web-1: endpoints[0].addresses"]);
@@ -59,7 +59,7 @@ fn ep_2_an_endpoint_without_an_address_is_named_and_left_out() {
 }
 
 #[test]
-fn ep_3_a_slice_port_without_a_name_or_a_number_is_ignored_and_named() {
+fn ep_3_a_slice_port_without_a_name_or_a_number_is_ignored_and_reported() {
     let mut cluster = Cluster::new(config("node-a"));
     cluster.ingest(service("ns/web").cluster_ip("10.96.0.1").port("", 80).port("http", 81).event());
     let ports = slice("ns/web-1", "web").port("x", 1).port("http", 8080).port("http", 0).port("http", 8081);
@@ -77,7 +77,7 @@ fn ep_3_a_slice_port_without_a_name_or_a_number_is_ignored_and_named() {
         ]
     );
     cluster.drain();
-    let ports = share(&cluster, "ns/web").expect("a share").ports.iter();
+    let ports = service_plan(&cluster, "ns/web").expect("a plan").ports.iter();
     assert_eq!(
         ports.map(|port| backends(&port.cluster)).collect::<Vec<_>>(),
         [vec![], vec!["10.0.0.1:8081".to_owned()]]
@@ -93,7 +93,7 @@ fn ep_3_an_empty_port_name_is_a_name() {
 }
 
 #[test]
-fn ep_4_slices_of_names_and_of_the_other_family_are_ignored() {
+fn ep_4_slices_of_host_names_and_of_the_other_family_are_ignored() {
     let fqdn = slice("ns/web-2", "web").port("http", 8080).endpoint("10.0.0.2");
     let fqdn = fqdn.with(|slice| slice.address_type = "FQDN".to_owned());
     let v6 = slice("ns/web-3", "web").port("http", 8080).endpoint("fd00::1");
@@ -110,7 +110,7 @@ fn ep_4_each_family_gets_its_own_slices() {
 }
 
 #[test]
-fn ep_4_an_address_of_the_wrong_family_or_none_at_all_is_named_and_left_out() {
+fn ep_4_an_address_that_is_invalid_or_of_the_wrong_family_is_reported_and_ignored() {
     let mut cluster = Cluster::new(config("node-a"));
     let mixed = one().endpoint("fd00::1").endpoint("nonsense").endpoint("10.0.0.1");
     assert_eq!(
@@ -124,7 +124,7 @@ fn ep_4_an_address_of_the_wrong_family_or_none_at_all_is_named_and_left_out() {
 }
 
 #[test]
-fn ep_5_slices_of_a_service_merge_and_none_is_there_twice() {
+fn ep_5_slices_of_a_service_are_merged_without_duplicates() {
     let two = slice("ns/web-2", "web").port("http", 8080).endpoint("10.0.0.2").endpoint("10.0.0.3");
     assert_eq!(
         served([one().endpoint("10.0.0.1").endpoint("10.0.0.2"), two]),
@@ -133,7 +133,7 @@ fn ep_5_slices_of_a_service_merge_and_none_is_there_twice() {
 }
 
 #[test]
-fn ep_5_of_the_same_address_in_two_slices_the_one_that_does_not_terminate_wins() {
+fn ep_5_of_duplicates_the_endpoint_that_is_not_terminating_wins() {
     // The old pod's slice and the new pod's, in both orders of name and of arrival.
     let old = |name| slice(name, "web").port("http", 8080).endpoint("10.0.0.1").terminating();
     let new = |name| slice(name, "web").port("http", 8080).endpoint("10.0.0.1");
@@ -145,7 +145,7 @@ fn ep_5_of_the_same_address_in_two_slices_the_one_that_does_not_terminate_wins()
 }
 
 #[test]
-fn ep_5_what_does_not_terminate_wins_even_before_it_is_ready() {
+fn ep_5_an_endpoint_that_is_not_terminating_wins_even_if_it_is_not_ready() {
     // The old pod is published although it goes; the address is the new pod's, and that one is not ready yet.
     let old = slice("ns/a", "web").port("http", 8080).endpoint("10.0.0.1").conditions(true, true, true);
     let new = slice("ns/b", "web").port("http", 8080).endpoint("10.0.0.1").unready();
@@ -154,7 +154,7 @@ fn ep_5_what_does_not_terminate_wins_even_before_it_is_ready() {
 }
 
 #[test]
-fn ep_6_endpoints_are_in_the_order_of_address_and_port_as_text() {
+fn ep_6_endpoints_are_sorted_by_address_and_port_as_text() {
     let numbers = ["10.0.0.9", "10.0.0.10", "9.0.0.1", "10.0.0.1"];
     let other_port = slice("ns/web-2", "web").port("http", 900).endpoint("10.0.0.1");
     assert_eq!(
@@ -210,7 +210,7 @@ fn ep_8_a_slice_that_moves_to_another_service_leaves_the_old_one() {
 }
 
 #[test]
-fn ep_9_trigger_times_come_with_the_change_that_they_led_to() {
+fn ep_9_trigger_times_come_with_the_change_that_they_caused() {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
     let at = |seconds| start + Duration::from_secs(seconds);
     let mut cluster = cluster_with(Config { started: Some(start), ..config("node-a") }, [web()]);
@@ -235,7 +235,7 @@ fn ep_9_trigger_times_come_with_the_change_that_they_led_to() {
 }
 
 #[test]
-fn ep_10_an_unchanged_slice_leaves_nothing_to_do() {
+fn ep_10_an_unchanged_slice_is_no_change() {
     let mut cluster = cluster("node-a", [web(), one().endpoint("10.0.0.1").event()]);
     cluster.ingest(one().endpoint("10.0.0.1").label("color", "green").event());
     assert!(!cluster.is_dirty());
@@ -246,20 +246,20 @@ fn ep_10_an_unchanged_slice_leaves_nothing_to_do() {
 }
 
 #[test]
-fn ep_10_a_slice_that_goes_without_having_been_there_leaves_nothing_to_do() {
+fn ep_10_the_deletion_of_an_unknown_slice_is_no_change() {
     let mut cluster = cluster("node-a", [web()]);
     cluster.ingest(gone("web-1"));
     assert!(!cluster.is_dirty());
 }
 
 #[test]
-fn ep_11_a_change_has_the_state_at_the_last_drain_and_the_state_now() {
+fn ep_11_a_change_has_the_state_at_the_last_drain_and_the_current_state() {
     let mut cluster = cluster("node-a", [web(), one().endpoint("10.0.0.1").event()]);
     cluster.ingest(one().endpoint("10.0.0.2").event());
     cluster.ingest(one().endpoint("10.0.0.3").event());
     let (change, _) = cluster.drain();
-    let side = |share: &Option<std::sync::Arc<portway_model::ServicePlan>>| {
-        backends(&share.as_ref().expect("a share").ports[0].cluster)
+    let side = |plan: &Option<std::sync::Arc<portway_model::ServicePlan>>| {
+        backends(&plan.as_ref().expect("a plan").ports[0].cluster)
     };
     assert_eq!(change.services.len(), 1);
     assert_eq!(side(&change.services[0].before), ["10.0.0.1:8080"]);
@@ -267,7 +267,7 @@ fn ep_11_a_change_has_the_state_at_the_last_drain_and_the_state_now() {
 }
 
 #[test]
-fn ep_11_a_slice_that_goes_and_comes_back_leaves_nothing_to_do() {
+fn ep_11_a_slice_that_is_deleted_and_recreated_is_no_change() {
     let mut cluster = cluster("node-a", [web(), one().endpoint("10.0.0.1").event()]);
     cluster.ingest(gone("web-1"));
     assert_eq!(cluster.pending().endpoints, 1);
@@ -291,7 +291,7 @@ fn ep_12_the_health_count_is_of_distinct_local_ready_addresses() {
     let lb = lb.of_type("LoadBalancer").external_local().health_check_port(32000);
     let count = |endpoints: SliceBuilder| {
         let cluster = cluster("node-a", [lb.clone().event(), endpoints.port("admin", 8081).event()]);
-        share(&cluster, "ns/web").expect("a share").health_check.expect("a health check").local_endpoints
+        service_plan(&cluster, "ns/web").expect("a plan").health_check.expect("a health check").local_endpoints
     };
     assert_eq!(count(one()), 0);
     assert_eq!(count(one().endpoint("10.0.0.1").on("node-b")), 0, "on another node");
@@ -306,7 +306,7 @@ fn ep_12_a_pod_with_an_address_in_each_family_counts_once() {
     let lb = lb.of_type("LoadBalancer").external_local().health_check_port(32000);
     let v6 = slice("ns/web-2", "web").port("http", 8080).endpoint("fd00::1").on("node-a");
     let cluster = cluster("node-a", [lb.event(), one().endpoint("10.0.0.1").on("node-a").event(), v6.event()]);
-    assert_eq!(share(&cluster, "ns/web").and_then(|share| share.health_check).expect("one").local_endpoints, 1);
+    assert_eq!(service_plan(&cluster, "ns/web").and_then(|plan| plan.health_check).expect("one").local_endpoints, 1);
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod changes;
 mod claims;
 mod conntrack;
 mod endpoints;
-mod look;
+mod inspect;
 mod masquerade;
 mod no_endpoints;
 mod nodeport;

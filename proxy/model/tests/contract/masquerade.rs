@@ -3,7 +3,7 @@
 use portway_model::testing::{ServiceBuilder, cluster_with, config, node, service, slice};
 use portway_model::{Cluster, Config, DetectLocal, Event, Family, LocalDetector};
 
-use crate::look::{assert_sound, backends, port, routes};
+use crate::inspect::{assert_sound, backends, port, routes};
 
 fn everywhere() -> ServiceBuilder {
     let service = service("ns/web").cluster_ip("10.96.0.1").port("http", 80).node_port(30080);
@@ -35,7 +35,7 @@ fn masq_1_the_mark_is_the_bit_that_was_chosen() {
 }
 
 #[test]
-fn masq_2_cluster_ip_masquerades_all_or_what_is_not_from_local_pods_or_nothing() {
+fn masq_2_cluster_ip_masquerades_all_or_traffic_not_from_local_pods_or_nothing() {
     let at_cluster_ip = |config, service| routes(port(&with(config, service), "ns/web"), "10.96.0.1");
     let local = || everywhere().internal_local();
     assert_eq!(at_cluster_ip(config("node-a"), everywhere()), "Cluster | Cluster | Cluster");
@@ -75,7 +75,7 @@ fn masq_4_external_traffic_under_the_local_policy_keeps_its_source() {
 }
 
 #[test]
-fn masq_5_backends_that_can_reach_themselves_are_those_on_this_node() {
+fn masq_5_only_backends_on_this_node_can_reach_themselves() {
     assert_eq!(backends(&port(&with(bridge(), everywhere()), "ns/web").cluster), ["10.0.0.1:8080*", "10.0.0.2:8080"]);
 }
 
@@ -97,7 +97,7 @@ fn ranges(ranges: &[&str]) -> Vec<ipnet::IpNet> {
 }
 
 #[test]
-fn masq_7_every_way_to_tell_a_local_pod() {
+fn masq_7_every_way_to_detect_a_local_pod() {
     let detect = |detect_local| Config { detect_local, ..config("node-a") };
     assert_eq!(detectors(detect(DetectLocal::None), []), [None, None]);
     let bridge = LocalDetector::Bridge("br0".to_owned());

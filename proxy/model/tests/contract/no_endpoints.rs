@@ -3,7 +3,7 @@
 use portway_model::testing::{ServiceBuilder, cluster, service, slice};
 use portway_model::{Cluster, Event, Family, api};
 
-use crate::look::{assert_sound, port, routes};
+use crate::inspect::{assert_sound, port, routes};
 
 fn everywhere() -> ServiceBuilder {
     let service = service("ns/web").cluster_ip("10.96.0.1").port("http", 80).node_port(30080);
@@ -20,7 +20,7 @@ fn with_endpoint(service: ServiceBuilder, node: &str) -> Cluster {
 }
 
 #[test]
-fn rej_1_without_a_usable_endpoint_anywhere_every_address_refuses_everybody() {
+fn rej_1_without_a_usable_endpoint_every_address_rejects() {
     let policies: [fn(ServiceBuilder) -> ServiceBuilder; 4] =
         [|s| s, |s| s.internal_local(), |s| s.external_local(), |s| s.internal_local().external_local()];
     for policy in policies {
@@ -36,7 +36,7 @@ fn rej_1_without_a_usable_endpoint_anywhere_every_address_refuses_everybody() {
 }
 
 #[test]
-fn rej_1_an_endpoint_of_the_other_family_or_of_another_port_is_none() {
+fn rej_1_endpoints_of_the_other_family_or_of_another_port_do_not_count() {
     let v6 = slice("ns/web-1", "web").port("http", 8080).endpoint("fd00::1");
     let other = slice("ns/web-2", "web").port("admin", 8080).endpoint("10.0.0.1");
     let udp = slice("ns/web-3", "web").port("http", 8080).protocol("UDP").endpoint("10.0.0.1");
@@ -45,7 +45,7 @@ fn rej_1_an_endpoint_of_the_other_family_or_of_another_port_is_none() {
 }
 
 #[test]
-fn rej_2_a_local_policy_with_endpoints_elsewhere_is_silent() {
+fn rej_2_a_local_policy_with_only_remote_endpoints_drops() {
     let cluster = with_endpoint(everywhere().internal_local().external_local(), "node-b");
     let port = port(&cluster, "ns/web");
     assert_eq!(routes(port, "10.96.0.1"), "Drop | Drop | Drop");
@@ -55,7 +55,7 @@ fn rej_2_a_local_policy_with_endpoints_elsewhere_is_silent() {
 }
 
 #[test]
-fn rej_3_ports_with_a_local_policy_and_endpoints_elsewhere_alone_are_counted() {
+fn rej_3_ports_with_a_local_policy_and_only_remote_endpoints_are_counted() {
     let counted = |cluster: &Cluster| {
         let stats = cluster.stats();
         assert_eq!(stats, cluster.family_stats(Family::V4), "there is no other family here");
@@ -76,7 +76,7 @@ fn rej_3_ports_with_a_local_policy_and_endpoints_elsewhere_alone_are_counted() {
 }
 
 #[test]
-fn rej_4_the_plan_knows_the_ranges_of_cluster_ips_and_every_cluster_ip_in_them() {
+fn rej_4_the_plan_has_the_service_cidrs_and_every_cluster_ip() {
     let range = api::ServiceCidr { name: "kubernetes".to_owned(), cidrs: vec!["10.96.0.0/12".to_owned()] };
     let cluster = cluster("node-a", [Event::ServiceCidr(range), everywhere().event()]);
     let ranges = &cluster.plan().settings.v4.service_cidrs;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use portway_model::testing::{cluster, cluster_with, config, node, service};
 use portway_model::{Cluster, Config, Event, Family, NodePortAddresses, NodePortSelection};
 
-use crate::look::{frontend, port, share};
+use crate::inspect::{frontend, port, service_plan};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -54,7 +54,7 @@ fn np_1_the_primary_address_is_the_first_internal_or_else_the_first_external() {
 }
 
 #[test]
-fn np_1_the_operators_addresses_stand_before_the_nodes() {
+fn np_1_configured_node_addresses_win_over_the_node_object() {
     let config = Config { node_ips: vec![ip("203.0.113.5")], ..config("node-a") };
     let node = node("node-a").internal_ip("192.0.2.1").internal_ip("2001:db8::1").event();
     let cluster = cluster_with(config, [node]);
@@ -63,7 +63,7 @@ fn np_1_the_operators_addresses_stand_before_the_nodes() {
 }
 
 #[test]
-fn np_1_ranges_choose_among_the_interfaces_addresses() {
+fn np_1_ranges_select_interface_addresses() {
     let [v4, v6] = addresses(ranges(&["10.20.30.0/24", "192.0.2.1/32", "2001:db8:5::/48"]));
     assert_eq!(v4, ["10.20.30.51", "10.20.30.52", "192.0.2.1"]);
     assert_eq!(v6, ["2001:db8:5::1"]);
@@ -71,7 +71,7 @@ fn np_1_ranges_choose_among_the_interfaces_addresses() {
 }
 
 #[test]
-fn np_1_a_family_of_which_no_range_speaks_answers_everywhere() {
+fn np_1_a_family_without_a_range_answers_everywhere() {
     assert_eq!(addresses(ranges(&["10.20.30.51/32"])), [["10.20.30.51"], ["all"]]);
     assert_eq!(addresses(ranges(&[])), [["all"], ["all"]]);
 }
@@ -104,7 +104,7 @@ fn np_3_loopback_is_not_listed_where_no_range_names_it() {
 }
 
 #[test]
-fn np_4_when_every_address_matches_the_plan_says_so_instead_of_listing_them() {
+fn np_4_if_every_address_matches_the_plan_lists_none() {
     assert_eq!(addresses(NodePortSelection::All), [["all"], ["all"]]);
     assert_eq!(addresses(ranges(&["10.0.0.0/8", "0.0.0.0/0", "2001:db8::/48"])), [vec!["all"], vec!["2001:db8::1"]]);
     assert_eq!(addresses(ranges(&["10.20.30.51/32", "::/0"])), [["10.20.30.51"], ["all"]]);
@@ -127,14 +127,14 @@ fn np_5_keywords_and_ranges_may_mix() {
 fn np_7_a_nodeport_has_no_address_of_its_own_in_either_family() {
     let dual = service("ns/web").cluster_ip("10.96.0.1").cluster_ip("fd00::1").port("http", 80).node_port(30080);
     let cluster = cluster("node-a", [dual.event()]);
-    for port in &share(&cluster, "ns/web").expect("a share").ports {
+    for port in &service_plan(&cluster, "ns/web").expect("a plan").ports {
         let node_port = frontend(port, "node");
         assert_eq!((node_port.address, node_port.port), (None, 30080));
     }
 }
 
 #[test]
-fn np_7_what_a_range_does_not_name_is_not_listed() {
+fn np_7_addresses_outside_the_ranges_are_not_listed() {
     let vip = Event::InterfaceAddresses(vec![ip("192.0.2.1"), ip("192.0.2.200")]);
     let config = Config { node_port_addresses: ranges(&["192.0.2.1/32"]), ..config("node-a") };
     let web = service("ns/web").cluster_ip("10.96.0.1").port("http", 80).node_port(30080);

@@ -13,7 +13,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use crate::look::assert_sound;
+use crate::inspect::assert_sound;
 
 /// A world so small that names, addresses and ports collide all the time.
 mod small {
@@ -364,7 +364,7 @@ proptest! {
     }
 
     #[test]
-    fn changes_one_by_one_end_where_all_at_once_ends(
+    fn changes_one_by_one_give_the_same_plan_as_all_at_once(
         config in small::configuration(),
         events in vec(small::event(), 0..40),
     ) {
@@ -385,7 +385,7 @@ proptest! {
     }
 
     #[test]
-    fn changes_lead_from_each_plan_to_the_next_and_joined_from_the_first_to_the_last(
+    fn changes_lead_from_each_plan_to_the_next_and_merged_from_the_first_to_the_last(
         config in small::configuration(),
         events in vec((small::event(), any::<bool>()), 0..40),
     ) {
@@ -447,7 +447,7 @@ proptest! {
     }
 
     #[test]
-    fn the_same_objects_again_leave_nothing_to_do_and_nothing_to_say(
+    fn the_same_objects_again_cause_no_change_and_no_problem(
         config in small::configuration(),
         services in vec(hostile::event(), 0..25),
     ) {
@@ -463,7 +463,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_new_list_names_is_all_that_is_left(
+    fn only_objects_named_by_a_new_list_are_left(
         config in small::configuration(),
         events in vec(small::event(), 0..30),
         services in vec(small::service(), 0..6),

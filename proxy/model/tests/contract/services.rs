@@ -1,6 +1,6 @@
 //! Contract section 1: which Services are handled, and how they are read.
 
-use crate::look::{self, frontend, frontends, places, port, port_in, routes, share, sources};
+use crate::inspect::{self, frontend, frontends, places, port, port_in, routes, service_plan, sources};
 use portway_model::testing::{ServiceBuilder, cluster, cluster_with, config, node, service, slice};
 use portway_model::{Cluster, Event, Family, FrontendKind, HealthCheck, Protocol, ServiceName, ServicePortName};
 
@@ -11,7 +11,7 @@ fn web() -> ServiceBuilder {
 
 fn with(events: impl IntoIterator<Item = Event>) -> Cluster {
     let cluster = cluster("node-a", events);
-    look::assert_sound(&cluster);
+    inspect::assert_sound(&cluster);
     cluster
 }
 
@@ -36,10 +36,10 @@ fn svc_2_a_change_to_external_name_and_back_takes_the_rules_away_and_back() {
     let mut cluster = with([web().event()]);
     cluster.ingest(web().of_type("ExternalName").event());
     cluster.drain();
-    assert!(share(&cluster, "ns/web").is_none());
+    assert!(service_plan(&cluster, "ns/web").is_none());
     cluster.ingest(web().of_type("ClusterIP").event());
     cluster.drain();
-    assert!(share(&cluster, "ns/web").is_some());
+    assert!(service_plan(&cluster, "ns/web").is_some());
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn svc_4_without_ip_families_the_family_is_that_of_the_cluster_ip() {
 #[test]
 fn svc_4_a_family_that_the_service_does_not_have_yields_nothing() {
     let cluster = with([web().external_ip("2001:db8::7").node_port(30080).event()]);
-    assert!(share(&cluster, "ns/web").expect("a share").ports.iter().all(|port| port.family == Family::V4));
+    assert!(service_plan(&cluster, "ns/web").expect("a plan").ports.iter().all(|port| port.family == Family::V4));
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn svc_4_a_cluster_ip_of_the_wrong_family_is_named_and_left_out() {
 }
 
 #[test]
-fn svc_5_addresses_of_the_other_family_are_dropped_without_a_word() {
+fn svc_5_addresses_of_the_other_family_are_left_out_without_a_problem() {
     let mut cluster = Cluster::new(config("node-a"));
     let mixed = web().external_ip("2001:db8::7").external_ip("192.0.2.7").ingress("2001:db8::8").ingress("192.0.2.8");
     assert_eq!(cluster.ingest(mixed.source_range("2001:db8::/32").event()), []);
@@ -132,7 +132,7 @@ fn svc_6_a_zero_range_is_no_restriction() {
 }
 
 #[test]
-fn svc_6_ranges_of_which_none_can_be_read_let_nobody_in() {
+fn svc_6_source_ranges_that_cannot_be_parsed_admit_nobody() {
     let mut cluster = Cluster::new(config("node-a"));
     let problems = cluster.ingest(web().ingress("192.0.2.8").source_range("10.0.0.0/33").event());
     assert_eq!(places(&problems), ["Service ns/web: spec.loadBalancerSourceRanges[0]"]);
@@ -141,7 +141,7 @@ fn svc_6_ranges_of_which_none_can_be_read_let_nobody_in() {
 }
 
 #[test]
-fn ipt_5_a_range_with_the_nodes_own_address_lets_the_load_balancers_addresses_in_too() {
+fn ipt_5_a_range_with_the_node_address_admits_the_load_balancer_ip_too() {
     let service = web().ingress("192.0.2.8").ingress("192.0.2.9").source_range("198.51.100.0/24");
     let of_node = |ip: &str| {
         let cluster = with([node("node-a").internal_ip(ip).event(), service.clone().event()]);
@@ -176,7 +176,7 @@ fn svc_8_ingress_with_a_host_name_alone_is_ignored() {
 fn svc_9_a_health_check_port_counts_only_for_a_load_balancer_with_the_local_policy() {
     let health = |service: ServiceBuilder| {
         let cluster = with([service.health_check_port(32000).event()]);
-        share(&cluster, "ns/web").expect("a share").health_check.map(|check| check.port)
+        service_plan(&cluster, "ns/web").expect("a plan").health_check.map(|check| check.port)
     };
     assert_eq!(health(web().of_type("LoadBalancer").external_local()), Some(32000));
     assert_eq!(health(web().of_type("LoadBalancer")), None);
@@ -184,14 +184,14 @@ fn svc_9_a_health_check_port_counts_only_for_a_load_balancer_with_the_local_poli
 }
 
 #[test]
-fn svc_9_a_health_check_that_cannot_be_served_is_named() {
+fn svc_9_a_health_check_without_a_port_is_reported() {
     let mut cluster = Cluster::new(config("node-a"));
     let lb = || web().of_type("LoadBalancer").external_local();
     assert_eq!(places(&cluster.ingest(lb().event())), ["Service ns/web: spec.healthCheckNodePort"]);
     let bad = lb().with(|service| service.health_check_node_port = Some(70_000));
     assert_eq!(places(&cluster.ingest(bad.event())), ["Service ns/web: spec.healthCheckNodePort"]);
     cluster.drain();
-    assert_eq!(share(&cluster, "ns/web").expect("a share").health_check, None);
+    assert_eq!(service_plan(&cluster, "ns/web").expect("a plan").health_check, None);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn svc_10_client_ip_affinity_lasts_as_long_as_the_service_says() {
 }
 
 #[test]
-fn svc_10_a_timeout_that_the_api_would_refuse_is_named_and_defaulted() {
+fn svc_10_an_invalid_timeout_is_reported_and_defaulted() {
     for seconds in [0, -1, 86_401, i32::MAX, i32::MIN] {
         let mut cluster = Cluster::new(config("node-a"));
         let problems = cluster.ingest(web().affinity(seconds).event());
@@ -245,7 +245,7 @@ fn svc_11_classes_that_no_address_uses_are_empty() {
 }
 
 #[test]
-fn svc_12_one_port_number_may_be_there_for_each_protocol() {
+fn svc_12_each_protocol_may_use_the_same_port_number() {
     let dns = service("ns/dns").cluster_ip("10.96.0.10");
     let dns = dns.port("dns-udp", 53).protocol("UDP").port("dns-tcp", 53).port("dns-sctp", 53).protocol("SCTP");
     let backends = slice("ns/dns-1", "dns").port("dns-udp", 5353).protocol("UDP").port("dns-tcp", 5354);
@@ -259,12 +259,12 @@ fn svc_12_one_port_number_may_be_there_for_each_protocol() {
             "ns/dns:dns-udp ClusterIp 10.96.0.10 udp 53",
         ]
     );
-    let targets = share(&cluster, "ns/dns").expect("a share").ports.iter().map(|port| port.cluster[0].port);
+    let targets = service_plan(&cluster, "ns/dns").expect("a plan").ports.iter().map(|port| port.cluster[0].port);
     assert_eq!(targets.collect::<Vec<_>>(), [5355, 5354, 5353]);
 }
 
 #[test]
-fn svc_12_one_port_name_may_be_there_for_each_protocol() {
+fn svc_12_each_protocol_may_use_the_same_port_name() {
     let dns = service("ns/dns").cluster_ip("10.96.0.10").port("dns", 53).port("dns", 53).protocol("UDP");
     assert_eq!(
         frontends(&with([dns.node_port(30053).event()]), "ns/dns"),
@@ -293,7 +293,7 @@ fn svc_13_legacy_addresses_are_written_canonical() {
     );
     let port = port(&cluster, "ns/web");
     assert_eq!(sources(port, "192.0.2.8").expect("a restriction"), ["198.51.100.0/24"]);
-    assert_eq!(look::backends(&port.cluster), ["10.0.0.1:8080"]);
+    assert_eq!(inspect::backends(&port.cluster), ["10.0.0.1:8080"]);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn svc_14_a_service_added_and_deleted_before_a_drain_leaves_no_change() {
 }
 
 #[test]
-fn svc_14_updates_coalesce_with_the_state_at_the_last_drain_as_what_was_before() {
+fn svc_14_updates_coalesce_against_the_state_at_the_last_drain() {
     let mut cluster = with([web().event()]);
     let before = cluster.plan().services[&ServiceName::new("ns", "web")].clone();
     cluster.ingest(web().external_ip("192.0.2.7").event());
@@ -322,7 +322,7 @@ fn svc_14_updates_coalesce_with_the_state_at_the_last_drain_as_what_was_before()
 }
 
 #[test]
-fn svc_14_an_update_that_is_taken_back_leaves_no_change() {
+fn svc_14_an_update_that_is_reverted_leaves_no_change() {
     let mut cluster = with([web().event()]);
     cluster.ingest(web().external_ip("192.0.2.7").event());
     cluster.ingest(web().event());
@@ -331,14 +331,14 @@ fn svc_14_an_update_that_is_taken_back_leaves_no_change() {
 }
 
 #[test]
-fn svc_14_an_update_of_what_no_proxy_reads_leaves_nothing_to_do() {
+fn svc_14_an_update_of_fields_that_no_proxy_reads_is_no_change() {
     let mut cluster = with([web().event()]);
     cluster.ingest(web().label("color", "green").event());
     assert!(!cluster.is_dirty());
 }
 
 #[test]
-fn svc_14_a_service_that_resolves_as_before_keeps_its_share() {
+fn svc_14_a_service_that_resolves_as_before_keeps_its_plan() {
     let mut cluster = with([web().event()]);
     let before = cluster.plan().services[&ServiceName::new("ns", "web")].clone();
     // The external policy of a Service without any external address changes nothing.
@@ -377,7 +377,7 @@ fn svc_16_an_address_that_is_both_ingress_and_external_ip_is_served_once_and_fil
 }
 
 #[test]
-fn svc_3_bad_values_lose_nothing_but_themselves_and_are_named_once() {
+fn svc_3_invalid_values_affect_nothing_else_and_are_reported_once() {
     let bad = || {
         let service = web().port("udp", 53).protocol("QUIC").port("zero", 0).port("http", 81).port("ok", 82);
         let service =
@@ -444,7 +444,7 @@ fn svc_9_the_health_check_is_kept_where_all_addresses_belong_to_others() {
     let first = service("a/first").cluster_ip("10.96.0.1").port("http", 80);
     let second = web().of_type("LoadBalancer").external_local().health_check_port(32000);
     let cluster = with([first.event(), second.event()]);
-    let share = share(&cluster, "ns/web").expect("a share");
-    assert_eq!(share.health_check, Some(HealthCheck { port: 32000, local_endpoints: 0 }));
-    assert!(share.ports.is_empty());
+    let plan = service_plan(&cluster, "ns/web").expect("a plan");
+    assert_eq!(plan.health_check, Some(HealthCheck { port: 32000, local_endpoints: 0 }));
+    assert!(plan.ports.is_empty());
 }

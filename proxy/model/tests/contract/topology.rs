@@ -6,7 +6,7 @@
 use portway_model::testing::{ServiceBuilder, SliceBuilder, cluster, node, service, slice};
 use portway_model::{Cluster, Event};
 
-use crate::look::{assert_sound, backends, port, routes};
+use crate::inspect::{assert_sound, backends, port, routes};
 
 /// The node that all tests are on.
 const NODE: &str = "node-a";
@@ -172,7 +172,7 @@ fn topo_5_hints_are_ignored_for_the_local_policy_and_for_terminating_endpoints()
 
 #[rustfmt::skip]
 #[test]
-fn topo_6_cluster_is_the_ready_or_else_the_draining() {
+fn topo_6_cluster_uses_ready_endpoints_or_else_serving_terminating_ones() {
     check(&[
         Row { about: "some ready", zone: None, service: "internal",
               endpoints: &["1 unready", "2"], cluster: "2", local: "" },
@@ -193,7 +193,7 @@ fn topo_6_cluster_is_the_ready_or_else_the_draining() {
 
 #[rustfmt::skip]
 #[test]
-fn topo_7_local_is_the_ready_local_or_else_the_draining_local() {
+fn topo_7_local_uses_ready_local_endpoints_or_else_serving_terminating_ones() {
     check(&[
         Row { about: "nothing there", zone: None, service: "internal iTP=Local",
               endpoints: &[], cluster: "", local: "" },
@@ -265,7 +265,7 @@ fn topo_8_a_zone_that_comes_back_before_a_drain_leaves_nothing_to_do() {
 }
 
 #[test]
-fn topo_9_both_classes_are_there_where_topology_and_locality_disagree() {
+fn topo_9_both_classes_are_kept_where_topology_and_locality_disagree() {
     let endpoints = ["0 local zone=a", "1 local zone=b", "2 zone=a", "3 zone=b"];
     let cluster = on_node(A, policies("nodeport eTP=Local"), &endpoints);
     let port = port(&cluster, "ns/web");
@@ -319,7 +319,7 @@ fn topo_11_endpoints_published_before_they_are_ready_come_as_ready() {
 
 #[rustfmt::skip]
 #[test]
-fn topo_12_endpoints_that_do_not_serve_are_none() {
+fn topo_12_endpoints_that_do_not_serve_are_not_used() {
     check(&[
         Row { about: "not ready", zone: None, service: "nodeport iTP=Local",
               endpoints: &["1 unready", "2 local unready"], cluster: "", local: "" },

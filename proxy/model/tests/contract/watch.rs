@@ -1,9 +1,9 @@
-//! Contract section 3, as far as it needs no I/O: what is waited for, and what is none of this proxy's business.
+//! Contract section 3, as far as it needs no I/O: lists, selectors and other proxies' objects.
 
 use portway_model::testing::{ServiceBuilder, cluster, config, node, service, slice};
 use portway_model::{Cluster, Event, Kind, ServiceName, api};
 
-use crate::look::{backends, places, port, share};
+use crate::inspect::{backends, places, port, service_plan};
 
 fn web() -> ServiceBuilder {
     service("ns/web").cluster_ip("10.96.0.1").port("http", 80)
@@ -21,7 +21,7 @@ fn service_cidr(name: &str, cidrs: &[&str]) -> Event {
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
 #[test]
-fn watch_1_services_of_other_proxies_and_headless_ones_are_none_of_ours() {
+fn watch_1_services_of_other_proxies_and_headless_ones_are_ignored() {
     let theirs = service("ns/theirs").cluster_ip("10.96.0.2").port("http", 80).label(PROXY_NAME, "cilium");
     let empty = service("ns/empty").cluster_ip("10.96.0.3").port("http", 80).label(PROXY_NAME, "");
     let headless = service("ns/headless").cluster_ip("None").port("http", 80);
@@ -75,7 +75,7 @@ fn watch_3_service_cidrs_of_all_objects_are_merged_and_follow_them() {
 }
 
 #[test]
-fn watch_4_other_nodes_are_ignored_and_this_ones_end_changes_nothing() {
+fn watch_4_other_nodes_are_ignored_and_deleting_this_node_changes_nothing() {
     let mut cluster = cluster("node-a", [node("node-a").zone("a").internal_ip("192.0.2.1").event()]);
     let settings = cluster.plan().settings.clone();
     cluster.ingest(node("node-b").zone("b").internal_ip("192.0.2.2").event());
@@ -86,7 +86,7 @@ fn watch_4_other_nodes_are_ignored_and_this_ones_end_changes_nothing() {
 }
 
 #[test]
-fn watch_4_what_cannot_be_read_of_the_node_is_named_once() {
+fn watch_4_invalid_fields_of_the_node_are_reported_once() {
     let mut cluster = Cluster::new(config("node-a"));
     let bad = || node("node-a").internal_ip("x").internal_ip("192.0.2.1").pod_cidr("y").event();
     assert_eq!(
@@ -98,7 +98,7 @@ fn watch_4_what_cannot_be_read_of_the_node_is_named_once() {
 }
 
 #[test]
-fn watch_5_nothing_counts_as_seen_before_services_and_slices_are_listed_whole() {
+fn watch_5_the_cluster_is_not_synced_before_services_and_slices_are_listed() {
     let mut cluster = Cluster::new(config("node-a"));
     let mut synced_after = |event| {
         cluster.ingest(event);
@@ -111,11 +111,11 @@ fn watch_5_nothing_counts_as_seen_before_services_and_slices_are_listed_whole() 
     assert!(!synced_after(endpoints()));
     assert!(!synced_after(Event::ListDone(Kind::Node)));
     assert!(synced_after(Event::ListDone(Kind::EndpointSlice)));
-    assert!(synced_after(Event::ListBegins(Kind::Service)), "a list that begins anew takes nothing back");
+    assert!(synced_after(Event::ListBegins(Kind::Service)), "a second list does not undo the first");
 }
 
 #[test]
-fn watch_5_a_new_list_takes_away_what_it_does_not_name_once_it_is_whole() {
+fn watch_5_a_complete_list_removes_objects_that_it_does_not_name() {
     let other = || service("ns/other").cluster_ip("10.96.0.2").port("http", 80);
     let mut cluster = cluster("node-a", [web().event(), other().event(), endpoints()]);
     cluster.ingest(Event::ListBegins(Kind::Service));
@@ -124,7 +124,7 @@ fn watch_5_a_new_list_takes_away_what_it_does_not_name_once_it_is_whole() {
     cluster.ingest(Event::ListDone(Kind::Service));
     let (change, _) = cluster.drain();
     assert_eq!(change.services.iter().map(|change| change.name.to_string()).collect::<Vec<_>>(), ["ns/web"]);
-    assert!(share(&cluster, "ns/web").is_none() && share(&cluster, "ns/other").is_some());
+    assert!(service_plan(&cluster, "ns/web").is_none() && service_plan(&cluster, "ns/other").is_some());
 
     // Its slices were no part of that list, and are there when it comes back.
     cluster.ingest(web().event());
@@ -144,11 +144,11 @@ fn watch_5_a_list_that_begins_twice_starts_over() {
     cluster.ingest(Event::ListBegins(Kind::Service));
     cluster.ingest(Event::ListDone(Kind::Service));
     cluster.drain();
-    assert!(share(&cluster, "ns/web").is_none(), "the list that became whole did not name it");
+    assert!(service_plan(&cluster, "ns/web").is_none(), "the list that became whole did not name it");
 }
 
 #[test]
-fn watch_5_what_goes_while_it_is_listed_is_gone() {
+fn watch_5_an_object_deleted_during_its_list_is_gone() {
     let mut cluster = cluster("node-a", []);
     cluster.ingest(Event::ListBegins(Kind::Service));
     cluster.ingest(web().event());
@@ -158,17 +158,17 @@ fn watch_5_what_goes_while_it_is_listed_is_gone() {
 }
 
 #[test]
-fn watch_5_problems_of_what_a_list_no_longer_names_are_forgotten() {
+fn watch_5_problems_of_objects_missing_from_a_list_are_forgotten() {
     let headless = || service("ns/x").with(|service| service.cluster_ip = Some("nonsense".to_owned()));
     let mut cluster = Cluster::new(config("node-a"));
     assert_eq!(cluster.ingest(headless().event()).len(), 1);
     cluster.ingest(Event::ListBegins(Kind::Service));
     cluster.ingest(Event::ListDone(Kind::Service));
-    assert_eq!(cluster.ingest(headless().event()).len(), 1, "a new object, told anew");
+    assert_eq!(cluster.ingest(headless().event()).len(), 1, "a new object is reported again");
 }
 
 #[test]
-fn watch_6_the_label_of_another_proxy_takes_the_rules_away_and_its_end_brings_them_back() {
+fn watch_6_the_label_of_another_proxy_removes_the_rules_and_removing_it_restores_them() {
     let mut cluster = cluster("node-a", [web().event(), endpoints()]);
     let before = cluster.plan().clone();
     cluster.ingest(web().label(PROXY_NAME, "cilium").event());

@@ -1,4 +1,4 @@
-//! Counts over the Plan, kept up share by share.
+//! Counts over the Plan, updated with each ServicePlan that changes.
 
 use crate::{Family, FrontendKind, Origin, PortPlan, ServicePlan, Stats, Verdict};
 
@@ -10,12 +10,12 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Counts what a share's replacement changes.
+    /// Updates the counts after one Service's plan was replaced.
     pub(crate) fn replace(&mut self, before: Option<&ServicePlan>, after: Option<&ServicePlan>) {
         self.services = self.services + usize::from(after.is_some()) - usize::from(before.is_some());
         for family in Family::ALL {
             let total = &mut self.families[family as usize];
-            let (less, more) = (of_share(before, family), of_share(after, family));
+            let (less, more) = (of_service(before, family), of_service(after, family));
             *total = Stats {
                 services: total.services + more.services - less.services,
                 ports: total.ports + more.ports - less.ports,
@@ -44,10 +44,10 @@ impl Counts {
     }
 }
 
-fn of_share(share: Option<&ServicePlan>, family: Family) -> Stats {
+fn of_service(plan: Option<&ServicePlan>, family: Family) -> Stats {
     let mut stats = Stats::default();
-    for port in share.iter().flat_map(|share| &share.ports).filter(|port| port.family == family) {
-        let silent = |internal: bool| {
+    for port in plan.iter().flat_map(|plan| &plan.ports).filter(|port| port.family == family) {
+        let drops = |internal: bool| {
             port.frontends.iter().any(|frontend| {
                 (frontend.kind == FrontendKind::ClusterIp) == internal
                     && frontend.route(Origin::Outside).verdict == Verdict::Drop
@@ -56,13 +56,13 @@ fn of_share(share: Option<&ServicePlan>, family: Family) -> Stats {
         stats.services = 1;
         stats.ports += 1;
         stats.backends += backends(port);
-        stats.no_local_endpoints_internal += usize::from(silent(true));
-        stats.no_local_endpoints_external += usize::from(silent(false));
+        stats.no_local_endpoints_internal += usize::from(drops(true));
+        stats.no_local_endpoints_external += usize::from(drops(false));
     }
     stats
 }
 
-/// How many backends are in either class.
+/// The number of distinct backends in the Cluster and Local classes.
 fn backends(port: &PortPlan) -> usize {
     if port.local.is_empty() || port.cluster.is_empty() || std::sync::Arc::ptr_eq(&port.cluster, &port.local) {
         return port.cluster.len().max(port.local.len());

@@ -4,33 +4,33 @@ use portway_model::{
     Backend, Cluster, Family, Frontend, Origin, PortPlan, Problem, Route, ServiceName, ServicePlan, Verdict,
 };
 
-/// The share of "namespace/name".
-pub(crate) fn share<'a>(cluster: &'a Cluster, name: &str) -> Option<&'a ServicePlan> {
+/// The plan of "namespace/name".
+pub(crate) fn service_plan<'a>(cluster: &'a Cluster, name: &str) -> Option<&'a ServicePlan> {
     let (namespace, name) = name.split_once('/').expect("namespace/name");
-    cluster.plan().services.get(&ServiceName::new(namespace, name)).map(|share| &**share)
+    cluster.plan().services.get(&ServiceName::new(namespace, name)).map(|plan| &**plan)
 }
 
 /// The only port of "namespace/name".
 pub(crate) fn port<'a>(cluster: &'a Cluster, name: &str) -> &'a PortPlan {
-    let ports = &share(cluster, name).unwrap_or_else(|| panic!("{name} has no share")).ports;
+    let ports = &service_plan(cluster, name).unwrap_or_else(|| panic!("{name} has no plan")).ports;
     assert_eq!(ports.len(), 1, "{ports:?}");
     &ports[0]
 }
 
 /// The port of "namespace/name" in a family.
 pub(crate) fn port_in<'a>(cluster: &'a Cluster, name: &str, family: Family) -> &'a PortPlan {
-    let ports = &share(cluster, name).unwrap_or_else(|| panic!("{name} has no share")).ports;
+    let ports = &service_plan(cluster, name).unwrap_or_else(|| panic!("{name} has no plan")).ports;
     ports.iter().find(|port| port.family == family).unwrap_or_else(|| panic!("{name} has no port in {family}"))
 }
 
 /// Every address of a Service, as "ns/name:port kind address proto number".
 pub(crate) fn frontends(cluster: &Cluster, name: &str) -> Vec<String> {
-    let Some(share) = share(cluster, name) else { return Vec::new() };
+    let Some(plan) = service_plan(cluster, name) else { return Vec::new() };
     let line = |port: &PortPlan, frontend: &Frontend| {
         let address = frontend.address.map_or_else(|| port.family.to_string(), |address| address.to_string());
         format!("{} {:?} {address} {} {}", port.name, frontend.kind, port.protocol(), frontend.port)
     };
-    share.ports.iter().flat_map(|port| port.frontends.iter().map(move |frontend| line(port, frontend))).collect()
+    plan.ports.iter().flat_map(|port| port.frontends.iter().map(move |frontend| line(port, frontend))).collect()
 }
 
 /// The frontend at an address, or the NodePort for "node".
@@ -70,9 +70,9 @@ pub(crate) fn places(problems: &[Problem]) -> Vec<String> {
 
 /// Whether every verdict of every frontend has backends where it says so, and none where it does not.
 pub(crate) fn assert_sound(cluster: &Cluster) {
-    for share in cluster.plan().services.values() {
-        assert!(!share.ports.is_empty() || share.health_check.is_some(), "{share:?}");
-        for port in &share.ports {
+    for plan in cluster.plan().services.values() {
+        assert!(!plan.ports.is_empty() || plan.health_check.is_some(), "{plan:?}");
+        for port in &plan.ports {
             assert!(!port.frontends.is_empty(), "{port:?}");
             for frontend in &port.frontends {
                 for route in frontend.routes {

@@ -1,12 +1,29 @@
-//! The names of objects of any kind, and the problems that were last reported of each.
+//! The problems found in each object, so that each is reported once.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Kind, Problem};
+use crate::Kind;
 
-/// Namespace and name of an object of a kind that the context gives. The namespace of a Node or ServiceCIDR is empty.
+/// A field of an object that could not be used. The rest of the object and of the cluster is still served.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Problem {
+    /// The object, as `Service ns/name` or `EndpointSlice ns/name`.
+    pub object: String,
+    /// The field's path as in the API, such as `spec.externalIPs[2]`.
+    pub field: String,
+    /// What is wrong and what happens because of it.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.object, self.field, self.message)
+    }
+}
+
+/// Namespace and name of an object; the kind follows from the context. Nodes and ServiceCIDRs have an empty namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ObjectName {
     pub(crate) namespace: Arc<str>,
@@ -22,14 +39,14 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// What is wrong with one object, gathered while it is read.
+/// The problems of one object, collected while it is parsed.
 #[derive(Debug)]
-pub(crate) struct Findings {
+pub(crate) struct ObjectProblems {
     object: String,
     found: Vec<Problem>,
 }
 
-impl Findings {
+impl ObjectProblems {
     pub(crate) fn new(kind: Kind, name: impl fmt::Display) -> Self {
         let kind = match kind {
             Kind::Service => "Service",
@@ -45,32 +62,32 @@ impl Findings {
     }
 }
 
-/// The problems of each object that has any, so that each is told once.
+/// The problems that were reported for each object.
 #[derive(Debug, Default)]
-pub(crate) struct Reported(
-    /// Sorted.
+pub(crate) struct ReportedProblems(
+    /// The problems of each object are sorted, so that they can be searched.
     HashMap<(Kind, ObjectName), Vec<Problem>>,
 );
 
-impl Reported {
-    /// Takes what is wrong with an object now, and returns what was not wrong with it before.
-    pub(crate) fn update(&mut self, kind: Kind, name: &ObjectName, findings: Findings) -> Vec<Problem> {
-        if findings.found.is_empty() && self.0.is_empty() {
+impl ReportedProblems {
+    /// Replaces the problems of an object, and returns those that it did not have before.
+    pub(crate) fn update(&mut self, kind: Kind, name: &ObjectName, problems: ObjectProblems) -> Vec<Problem> {
+        if problems.found.is_empty() && self.0.is_empty() {
             return Vec::new();
         }
         let key = (kind, name.clone());
-        if findings.found.is_empty() {
+        if problems.found.is_empty() {
             self.0.remove(&key);
             return Vec::new();
         }
         let known = self.0.entry(key).or_default();
-        let new = findings.found.iter().filter(|problem| known.binary_search(problem).is_err()).cloned().collect();
-        *known = findings.found;
+        let new = problems.found.iter().filter(|problem| known.binary_search(problem).is_err()).cloned().collect();
+        *known = problems.found;
         known.sort_unstable();
         new
     }
 
-    /// Forgets an object that is gone.
+    /// Forgets the problems of a deleted object.
     pub(crate) fn forget(&mut self, kind: Kind, name: &ObjectName) {
         if !self.0.is_empty() {
             self.0.remove(&(kind, name.clone()));

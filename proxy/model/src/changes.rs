@@ -1,4 +1,4 @@
-//! What changed since the last drain, and how it was before, so that a change that is taken back leaves nothing to do.
+//! Tracks what changed since the last drain and the state before, so that a change that is reverted causes no work.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,10 +9,10 @@ use crate::ServiceName;
 use crate::service::Service;
 use crate::slice::Slice;
 
-/// Changes of objects that wait for a drain.
+/// Changes of objects that are pending for a drain.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// Services whose own object changed, with what it was (contract SVC-14).
+    /// Services whose own object changed, with its previous state (contract SVC-14).
     services: HashMap<ServiceName, Option<Arc<Service>>>,
     /// Services whose slices changed (contract EP-11).
     slices: HashMap<ServiceName, SliceChanges>,
@@ -20,9 +20,9 @@ pub(crate) struct Changes {
 
 #[derive(Debug, Default)]
 struct SliceChanges {
-    /// Slices that changed, by name, with what they were.
+    /// Slices that changed, by name, with their previous state.
     before: Vec<(Arc<str>, Option<Arc<Slice>>)>,
-    /// When the changes' writers saw their cause (contract EP-9).
+    /// Trigger times of the changes (contract EP-9).
     triggers: Vec<SystemTime>,
 }
 
@@ -61,8 +61,8 @@ impl Changes {
         let changes = self.slices.entry(service.clone()).or_default();
         match changes.before.iter().position(|(name, _)| name == slice) {
             None => changes.before.push((slice.clone(), before)),
-            Some(place) if changes.before[place].1.as_ref() == after => {
-                changes.before.swap_remove(place);
+            Some(index) if changes.before[index].1.as_ref() == after => {
+                changes.before.swap_remove(index);
             }
             Some(_) => {}
         }
@@ -72,7 +72,7 @@ impl Changes {
         }
     }
 
-    /// The names of all Services with changes; a Service may come twice.
+    /// The names of all Services with changes; a Service may occur twice.
     pub(crate) fn names(&self) -> impl Iterator<Item = &ServiceName> {
         self.services.keys().chain(self.slices.keys())
     }
