@@ -1,7 +1,7 @@
-//! Which test proves which behaviour: docs/contract.md lists the behaviours, test names bear their IDs.
+//! Checks which test proves which behaviour: docs/contract.md lists the behaviours, and test names begin with their IDs.
 //!
-//! `svc_7_proxy_mode_ingress_gets_no_rule` proves SVC-7; a name may bear several (`rej_1_np_7_…`). So does each flow of
-//! the flow table that names IDs at its end (`[MASQ-4 TOPO-7]`).
+//! `svc_7_proxy_mode_ingress_gets_no_rule` proves SVC-7; a name may have several IDs (`rej_1_np_7_…`). A flow of the flow
+//! table proves the IDs at its end (`[MASQ-4 TOPO-7]`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,17 +22,17 @@ pub(crate) struct Options {
 
 const LIST: &str = "docs/contract.md";
 
-/// Mark of a behaviour that is not built yet; the reason follows.
+/// Marks a behaviour that is not implemented yet; the reason follows.
 const LATER: &str = "later: ";
 
-/// A test that bears at least one ID.
+/// A test whose name has at least one ID.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Test {
     name: String,
     file: PathBuf,
 }
 
-/// ID → tests.
+/// Maps each ID to its tests.
 type Proofs = BTreeMap<String, Vec<Test>>;
 
 /// Prints or writes the list of behaviours with their tests.
@@ -47,8 +47,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if check()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Whether every behaviour is proven or said to come later, every ID that a test bears is listed, and the list names
-/// the tests that there are. Prints what is wrong.
+/// Checks that every behaviour has a test or a reason to come later, that every ID of a test is listed, and that the list
+/// names the existing tests. Prints the complaints.
 pub(crate) fn check() -> Result<bool> {
     println!("==> contract coverage: {LIST}");
     let proofs = proofs()?;
@@ -69,7 +69,7 @@ fn read_list() -> Result<String> {
     fs::read_to_string(tool::root().join(LIST)).with_context(|| format!("cannot read {LIST}"))
 }
 
-/// What is wrong with the list.
+/// The complaints about the list.
 fn complaints(list: &str, proofs: &Proofs) -> Vec<String> {
     let mut complaints = Vec::new();
     let rows: BTreeMap<_, _> = list.lines().filter_map(row).map(|row| (row.id, row.proof)).collect();
@@ -80,11 +80,11 @@ fn complaints(list: &str, proofs: &Proofs) -> Vec<String> {
     }
     for (id, tests) in proofs {
         if !rows.contains_key(id.as_str()) {
-            complaints.push(format!("{id} is not listed, but {} bears it", tests[0].name));
+            complaints.push(format!("{id} is not listed, but {} names it", tests[0].name));
         }
     }
     if complaints.is_empty() && fill(list, proofs) != list {
-        complaints.push(format!("{LIST} does not name the tests that there are: cargo xtask contract --write"));
+        complaints.push(format!("{LIST} does not name the existing tests: run cargo xtask contract --write"));
     }
     complaints
 }
@@ -125,7 +125,7 @@ fn prefix(id: &str) -> String {
     id.to_lowercase().replace('-', "_")
 }
 
-/// All tests of the workspace that bear an ID.
+/// All tests of portway whose names have an ID.
 fn proofs() -> Result<Proofs> {
     let mut proofs = Proofs::new();
     for folder in ["proxy", "testbed", "benches"] {
@@ -150,7 +150,7 @@ fn collect(directory: &Path, proofs: &mut Proofs) -> Result<()> {
             continue;
         }
         let read = || fs::read_to_string(entry.path()).with_context(|| format!("cannot read {path:?}"));
-        let borne: Vec<(String, String)> = match path.extension().and_then(|extension| extension.to_str()) {
+        let named: Vec<(String, String)> = match path.extension().and_then(|extension| extension.to_str()) {
             Some("rs") => {
                 let text = read()?;
                 test_names(&text).flat_map(|name| ids(name).into_iter().map(|id| (id, name.to_owned()))).collect()
@@ -161,7 +161,7 @@ fn collect(directory: &Path, proofs: &mut Proofs) -> Result<()> {
             }
             _ => Vec::new(),
         };
-        for (id, name) in borne {
+        for (id, name) in named {
             proofs.entry(id).or_default().push(Test { name, file: path.clone() });
         }
     }
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_bears_the_ids_that_it_begins_with() {
+    fn a_name_proves_the_ids_at_its_beginning() {
         assert_eq!(ids("svc_7_proxy_mode"), ["SVC-7"]);
         assert_eq!(ids("rej_1_np_7_refused"), ["REJ-1", "NP-7"]);
         assert_eq!(ids("ct_3"), ["CT-3"]);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn flows_bear_the_ids_that_they_end_with() {
+    fn flows_prove_the_ids_at_their_end() {
         let text = "pod-1-a -> x : pod-1-b   [MASQ-4 TOPO-7]\nclient -> y : dropped\n# [SVC-x]\n";
         assert_eq!(flow_ids(text), ["MASQ-4", "TOPO-7"]);
     }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn every_id_is_proven_or_comes_later() {
+    fn every_id_has_a_test_or_comes_later() {
         let list = "| ID | Behaviour | Proof |\n|---|---|---|\n| SVC-1 | One. | |\n| SVC-2 | Two. | later: why |\n";
         assert_eq!(complaints(list, &Proofs::new()).len(), 1);
         let test = Test { name: "svc_1_x".into(), file: "a.rs".into() };
@@ -259,6 +259,6 @@ mod tests {
     fn an_id_that_is_not_listed_is_named() {
         let test = Test { name: "svc_99_x".into(), file: "a.rs".into() };
         let proofs = Proofs::from([("SVC-99".to_owned(), vec![test])]);
-        assert_eq!(complaints("", &proofs), ["SVC-99 is not listed, but svc_99_x bears it"]);
+        assert_eq!(complaints("", &proofs), ["SVC-99 is not listed, but svc_99_x names it"]);
     }
 }

@@ -9,12 +9,12 @@ use crate::{packages, tool};
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Passed on to the demo.
+    /// Arguments for the demo program.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
 
-/// Builds what the demo runs and runs it as a program of its own, so that this one stays small.
+/// Builds the demo and runs it as a separate program, so that xtask stays small.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     packages::ensure(packages::DEMO)?;
     println!("==> building portway and the demo");

@@ -1,6 +1,6 @@
 //! The daily commands of portway's developers, and of CI: `cargo xtask help` lists them.
 //!
-//! Each command installs the Debian packages that it needs and that are not there, where it can ([`packages`]).
+//! Each command installs the Debian packages that it needs and that are missing, if it can ([`packages`]).
 
 mod bench;
 mod contract;
@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 /// Daily commands of portway.
 ///
-/// Exit status: 0 all went well; 1 something failed; 2 something that is needed is not there and cannot be installed.
+/// Exit status: 0 everything passed; 1 something failed; 2 a package is missing and cannot be installed.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_flag = false)]
 struct Arguments {
@@ -27,17 +27,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything that CI runs: format, lints, documentation, contract coverage, and all tests, with real packets.
+    /// Runs what CI runs: format, lints, documentation, contract coverage, and all tests, with real packets.
     Test(test::Options),
-    /// Only what needs no kernel: format, clippy, documentation, contract coverage.
+    /// Runs only the checks: format, rules of the tree, contract coverage, clippy, documentation.
     Lint,
-    /// A small cluster of network namespaces that portway serves while its manifests change.
+    /// Shows a small cluster of network namespaces that portway serves while its manifests change.
     Demo(demo::Options),
     /// Measurements; see `cargo xtask bench nftables --help`.
     Bench(bench::Options),
-    /// Runs one command in a throw-away virtual machine with another kernel.
+    /// Runs one command in a temporary virtual machine with another kernel.
     Vm(vm::Options),
-    /// Which test proves which behaviour of docs/contract.md.
+    /// Prints which test proves which behaviour of docs/contract.md.
     Contract(contract::Options),
 }
 

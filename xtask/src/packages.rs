@@ -8,14 +8,14 @@ use anyhow::{Result, anyhow};
 
 use crate::tool;
 
-/// A Debian package, and how to see that it is there.
+/// A Debian package, and how to find out whether it is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Package {
-    /// The package's name.
+    /// The package's name in Debian.
     pub(crate) name: &'static str,
-    /// A program that it brings, or the path of a file where the program's name alone does not tell.
+    /// A program of the package, or the path of a file if the name of a program is ambiguous.
     pub(crate) brings: &'static str,
-    /// What it is needed for.
+    /// The purpose, as the end of the sentence "it …".
     pub(crate) reason: &'static str,
 }
 
@@ -32,16 +32,16 @@ const FONT: Package = Package {
 };
 const KMOD: Package = Package { name: "kmod", brings: "depmod", reason: "loads kernel modules, and orders a VM's" };
 
-/// What tests that send packets need.
+/// Packages for tests that send packets.
 pub(crate) const TEST: &[Package] = &[NFTABLES, IPTABLES, IPROUTE2, CONNTRACK, PROCPS];
 
-/// What the demo needs.
+/// Packages for the demo cluster.
 pub(crate) const DEMO: &[Package] = &[NFTABLES, IPROUTE2, CONNTRACK, PROCPS];
 
-/// What measurements need.
+/// Packages for measurements and their plots.
 pub(crate) const BENCH: &[Package] = &[NFTABLES, IPTABLES, IPROUTE2, CONNTRACK, PROCPS, FONT];
 
-/// What a virtual machine with another kernel needs.
+/// Packages for a virtual machine with another kernel.
 pub(crate) const VM: &[Package] = &[
     Package { name: "qemu-system-x86", brings: "qemu-system-x86_64", reason: "runs the virtual machine" },
     Package {
@@ -55,7 +55,7 @@ pub(crate) const VM: &[Package] = &[
     KMOD,
 ];
 
-/// Packages that are needed, are not there, and cannot be installed here.
+/// Packages that are missing and cannot be installed here.
 #[derive(Debug)]
 pub(crate) struct Missing {
     packages: Vec<Package>,
@@ -75,7 +75,7 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// Makes sure that these packages are there. Installs those that are not, where it may, and says so; else returns
+/// Makes sure that these packages are installed. Installs missing ones if it can, and says so; otherwise returns
 /// [`Missing`].
 pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
     let missing = missing(packages);
@@ -97,7 +97,7 @@ pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
     if let Err(error) = tool::run(&mut apt_get(&["update", "-qq"])) {
         return give_up(missing, &format!("the package lists cannot be fetched ({error:#})"));
     }
-    // What the machine has already must stay: where a new package would drive another out, its owner decides.
+    // Installed packages must stay: if a new one conflicts with them, the owner of the machine decides.
     let mut install = apt_get(&["install", "-y", "-qq", "--no-install-recommends", "--no-remove"]);
     if let Err(error) = tool::run(install.args(&names)) {
         return give_up(missing, &format!("they cannot be installed beside what is here ({error:#})"));
@@ -106,7 +106,7 @@ pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
     if still.is_empty() { Ok(()) } else { give_up(still, "installing them did not bring what is needed") }
 }
 
-/// The packages whose program or file is not there.
+/// The packages whose program or file does not exist.
 fn missing(packages: &[Package]) -> Vec<Package> {
     packages.iter().copied().filter(|package| !is_there(package.brings)).collect()
 }
@@ -115,7 +115,7 @@ fn is_there(brings: &str) -> bool {
     if brings.starts_with('/') { Path::new(brings).exists() } else { tool::find(brings).is_some() }
 }
 
-/// apt-get that asks nothing, and waits while another holds its lock. Its chatter goes to standard error.
+/// An apt-get command that asks nothing and waits for its lock. Its output goes to standard error.
 fn apt_get(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments);
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_not_missing() {
+    fn installed_packages_are_not_missing() {
         let here = Package { name: "coreutils", brings: "ls", reason: "lists files" };
         let file = Package { name: "base-files", brings: "/etc", reason: "holds files" };
         let nowhere = Package { name: "no-such", brings: "no-such-program", reason: "does nothing" };

@@ -1,30 +1,30 @@
-//! Reads what Rust's test harness prints: which tests passed, failed, were ignored, or said that they cannot run here.
+//! Parses the output of Rust's test harness: which tests passed, failed, were ignored or cannot run here.
 //!
-//! A test that cannot run here passes, and prints a line `SKIPPED name: reason` (the name may be left out).
+//! A test that cannot run here passes and prints a line `SKIPPED name: reason` (the name may be left out).
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// How many tests went how.
+/// The outcomes of tests and checks.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// Tests and checks that passed.
     pub(crate) passed: usize,
     /// Names of the tests and checks that failed.
     pub(crate) failed: Vec<String>,
-    /// Names of tests that did not run, and why.
+    /// Names of tests that did not run, with the reason.
     pub(crate) skipped: BTreeSet<(String, String)>,
 }
 
 impl Tally {
-    /// Counts one check.
+    /// Counts the outcome of one check.
     pub(crate) fn count(&mut self, name: &str, passed: bool) {
         if passed { self.passed += 1 } else { self.failed.push(name.to_owned()) }
     }
 }
 
 impl fmt::Display for Tally {
-    /// Who was skipped and why, who failed, and the line that counts.
+    /// Skipped tests with reasons, failed tests, and the line with the counts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, reason) in &self.skipped {
             writeln!(f, "skipped  {name}: {reason}")?;
@@ -36,30 +36,30 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Reads line after line.
+/// Parses the output line by line.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     passed: usize,
     failed: Vec<String>,
     skipped: BTreeSet<(String, String)>,
     /// The test whose captured output is being read.
-    speaker: Option<String>,
+    printing_test: Option<String>,
     /// Whether the captured output of tests that passed is being read.
     quiet: bool,
-    /// Passed tests of this binary that said themselves that they could not run.
-    idle: BTreeSet<String>,
+    /// Passed tests of this binary that printed that they cannot run.
+    skipped_by_itself: BTreeSet<String>,
 }
 
 impl Reader {
-    /// Takes one line in, and says whether a person should see it.
+    /// Parses one line and returns whether it should be printed.
     pub(crate) fn read(&mut self, line: &str) -> bool {
         if let Some(rest) = line.strip_prefix("test result: ") {
-            self.speaker = None;
+            self.printing_test = None;
             self.quiet = false;
             let passed = rest.split(" passed").next().and_then(|words| words.rsplit(' ').next());
             let passed: usize = passed.and_then(|number| number.parse().ok()).unwrap_or(0);
-            self.passed += passed.saturating_sub(self.idle.len());
-            self.idle.clear();
+            self.passed += passed.saturating_sub(self.skipped_by_itself.len());
+            self.skipped_by_itself.clear();
             return true;
         }
         match line {
@@ -74,7 +74,7 @@ impl Reader {
             _ => {}
         }
         if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
-            self.speaker = Some(name.to_owned());
+            self.printing_test = Some(name.to_owned());
             return !self.quiet;
         }
         if let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
@@ -89,11 +89,11 @@ impl Reader {
         }
     }
 
-    /// Adds what was read to a tally. A run that failed without a failed test, because it did not compile or because
-    /// a test program died, counts as one failure.
+    /// Adds the outcomes to a tally. A run that failed without a failed test, because it did not compile or because a
+    /// test program died, counts as one failure.
     pub(crate) fn finish(mut self, success: bool, tally: &mut Tally) {
         if !success && self.failed.is_empty() {
-            self.failed.push("cargo test ended badly without a failed test: see its last lines".to_owned());
+            self.failed.push("cargo test failed without a failed test: see its last lines".to_owned());
         }
         tally.passed += self.passed;
         tally.failed.append(&mut self.failed);
@@ -112,18 +112,18 @@ impl Reader {
     }
 
     fn skip(&mut self, name: &str, reason: &str) {
-        let speaker = self.speaker.clone().unwrap_or_default();
-        let whole = name.is_empty() || speaker == name || speaker.ends_with(&format!("::{name}"));
-        let name = if whole && !speaker.is_empty() { speaker.as_str() } else { name };
+        let printing_test = self.printing_test.clone().unwrap_or_default();
+        let whole = name.is_empty() || printing_test == name || printing_test.ends_with(&format!("::{name}"));
+        let name = if whole && !printing_test.is_empty() { printing_test.as_str() } else { name };
         let name = if name.is_empty() { "a test" } else { name };
-        if whole && self.quiet && !speaker.is_empty() {
-            self.idle.insert(speaker.clone());
+        if whole && self.quiet && !printing_test.is_empty() {
+            self.skipped_by_itself.insert(printing_test.clone());
         }
         self.skipped.insert((name.to_owned(), reason.to_owned()));
     }
 }
 
-/// The name, which may be empty, and the reason in a line that says that a test is skipped.
+/// The name (may be empty) and the reason, if the line reports a skipped test.
 fn skip(line: &str) -> Option<(&str, &str)> {
     const WORD: &str = "skipped";
     let line = line.trim();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_says_it_cannot_run_here_is_skipped_and_not_passed() {
+    fn a_test_that_cannot_run_here_counts_as_skipped() {
         let text = "test a::one ... ok\ntest a::two ... ok\n\
             successes:\n\
             ---- a::one stdout ----\n\

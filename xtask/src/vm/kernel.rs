@@ -1,4 +1,4 @@
-//! Debian kernels for virtual machines: fetched as packages, unpacked below target/vm, never installed.
+//! Fetches Debian kernels for virtual machines as packages and unpacks them below target/vm; nothing is installed.
 
 use std::fs;
 use std::io::Write;
@@ -13,27 +13,27 @@ use crate::tool;
 /// Kernel versions and the Debian releases that have them.
 const SUITES: &[(&str, &str)] = &[("6.1", "bookworm"), ("6.12", "trixie")];
 
-/// What must be loaded before the virtual machine sees its files. The rest is loaded by need.
+/// Modules that must be loaded before the root file system is mounted. Others are loaded on demand.
 const FIRST_MODULES: &[&str] = &["virtio_pci", "9p", "9pnet_virtio", "overlay", "virtio_rng"];
 
-/// The virtual machine's first program.
-const FIRST_PROGRAM: &str = include_str!("first.sh");
+/// The `init` program of the initramfs.
+const INIT: &str = include_str!("first.sh");
 
-/// Its first program on the machine's own files.
-const SECOND_PROGRAM: &str = include_str!("second.sh");
+/// The first program on the mounted root file system.
+const SECOND: &str = include_str!("second.sh");
 
 /// A kernel that is ready to boot.
 pub(crate) struct Kernel {
-    /// The compressed kernel.
+    /// The compressed kernel image.
     pub(crate) image: PathBuf,
-    /// Its modules.
+    /// The folder with its modules.
     pub(crate) modules: PathBuf,
-    /// The archive of files that it starts with.
-    pub(crate) first_files: PathBuf,
+    /// The initramfs as a cpio archive.
+    pub(crate) initramfs: PathBuf,
 }
 
 impl Kernel {
-    /// The kernel of this version, fetched if it is not here yet.
+    /// Returns the kernel of this version and fetches it if it is missing.
     pub(crate) fn fetch(version: &str) -> Result<Self> {
         let Some((_, suite)) = SUITES.iter().find(|(known, _)| *known == version) else {
             let known: Vec<_> = SUITES.iter().map(|(known, _)| *known).collect();
@@ -47,22 +47,22 @@ impl Kernel {
         }
         let image = find(&root.join("boot"), "vmlinuz-")?;
         let modules = find(&root.join("lib/modules"), "")?;
-        let kernel = Self { image, modules, first_files: directory.join("first-files") };
-        // Made anew each time: it is quick, and follows changes of the programs.
-        kernel.pack_first_files(&root, &directory.join("first"))?;
+        let kernel = Self { image, modules, initramfs: directory.join("initramfs") };
+        // Packed again each time: it is quick, and follows changes of the programs.
+        kernel.pack_initramfs(&root, &directory.join("first"))?;
         Ok(kernel)
     }
 
-    fn pack_first_files(&self, root: &Path, directory: &Path) -> Result<()> {
+    fn pack_initramfs(&self, root: &Path, directory: &Path) -> Result<()> {
         if directory.exists() {
             fs::remove_dir_all(directory).with_context(|| format!("cannot empty {}", directory.display()))?;
         }
         for name in ["bin", "proc", "sys", "dev", "lower", "upper", "new", "modules"] {
             fs::create_dir_all(directory.join(name)).with_context(|| format!("cannot make {}", directory.display()))?;
         }
-        let busybox = tool::find("busybox").context("busybox is not there")?;
+        let busybox = tool::find("busybox").context("busybox is not installed")?;
         fs::copy(busybox, directory.join("bin/busybox")).context("cannot copy busybox")?;
-        for (name, text) in [("init", FIRST_PROGRAM), ("second", SECOND_PROGRAM)] {
+        for (name, text) in [("init", INIT), ("second", SECOND)] {
             let file = directory.join(name);
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
@@ -79,12 +79,11 @@ impl Kernel {
             };
             fs::write(directory.join(format!("modules/{place:02}-{name}")), bytes)?;
         }
-        archive(directory, &self.first_files)
+        archive(directory, &self.initramfs)
     }
 }
 
-/// Downloads the kernel's packages with lists of their own, so that neither this machine's release nor its packages
-/// matter, and unpacks them.
+/// Downloads and unpacks the kernel package with separate package lists, independent of this machine's release.
 fn unpack(directory: &Path, suite: &str, root: &Path) -> Result<()> {
     let apt = directory.join("apt");
     for name in ["lists/partial", "cache/archives/partial", "sources", "debs"] {
@@ -125,11 +124,11 @@ fn unpack(directory: &Path, suite: &str, root: &Path) -> Result<()> {
     }
     let release = find(&modules, "")?;
     let release = release.file_name().context("the kernel's modules have no directory")?;
-    tool::run(Command::new(tool::find("depmod").context("depmod is not there")?).arg("-b").arg(root).arg(release))?;
+    tool::run(Command::new(tool::find("depmod").context("depmod is not installed")?).arg("-b").arg(root).arg(release))?;
     fs::remove_dir_all(&apt).with_context(|| format!("cannot remove {}", apt.display()))
 }
 
-/// The one entry of a directory whose name begins so.
+/// The entry of a directory whose name begins with `start`.
 fn find(directory: &Path, start: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let mut entries = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -137,7 +136,7 @@ fn find(directory: &Path, start: &str) -> Result<PathBuf> {
     wanted.with_context(|| format!("{} holds no {start}…", directory.display()))
 }
 
-/// The files of the first modules, each after those that it needs, from what depmod wrote.
+/// The files of the first modules in load order, from depmod's list of dependencies.
 fn load_order(root: &Path, release: &str) -> Result<Vec<PathBuf>> {
     let directory = root.join("lib/modules").join(release);
     let list = fs::read_to_string(directory.join("modules.dep")).context("cannot read depmod's list")?;
@@ -172,7 +171,7 @@ fn bytes_of(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Packs a directory as the kernel unpacks it.
+/// Packs a directory as a cpio archive in the format of an initramfs.
 fn archive(directory: &Path, archive: &Path) -> Result<()> {
     let names = tool::output(Command::new("find").arg(".").current_dir(directory))?;
     let output = fs::File::create(archive).with_context(|| format!("cannot make {}", archive.display()))?;

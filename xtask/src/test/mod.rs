@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that CI runs, with one summary at the end.
+//! `cargo xtask test`: runs everything that CI runs and prints one summary at the end.
 
 mod libtest;
 
@@ -37,14 +37,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if tally.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs the tests of all crates and passes on what they print, but for the output of tests that passed.
+/// Runs the tests of all crates and prints their output, except that of tests that passed.
 fn tests(options: &Options, tally: &mut Tally) -> Result<()> {
     let mut command = tool::cargo(&["test", "--no-fail-fast"]);
     match &options.package {
         Some(package) => command.args(["--package", package]),
         None => command.arg("--workspace"),
     };
-    // A test that cannot run here says so on its output, which only --show-output lets through.
+    // A test that cannot run here prints so, and only --show-output shows it.
     command.arg("--").arg("--show-output").args(&options.filter);
     println!("==> tests: {}", tool::line(&command));
     let mut child = command

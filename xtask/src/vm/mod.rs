@@ -1,8 +1,8 @@
-//! `cargo xtask vm -- COMMAND`: one command in a throw-away virtual machine that runs another kernel on this machine's
-//! own files.
+//! `cargo xtask vm -- COMMAND`: runs one command in a temporary virtual machine that has another kernel and this machine's
+//! files.
 //!
-//! The machine is emulated in software, so it runs anywhere. It sees this machine's root file system read-only over 9p,
-//! under a layer in memory that takes what the command writes and is lost at the end. Kernels are Debian's.
+//! The machine is emulated in software, so it runs anywhere. It mounts this machine's root file system read-only over 9p,
+//! under an overlay in memory that takes the command's writes and is lost at the end. Kernels are Debian's.
 
 mod kernel;
 
@@ -24,48 +24,48 @@ pub(crate) struct Options {
     /// The kernel: 6.1 (Debian 12's) or 6.12 (Debian 13's).
     #[arg(long, default_value = "6.1")]
     kernel: String,
-    /// Memory, in MiB.
+    /// Memory of the machine in MiB.
     #[arg(long, default_value_t = 1024)]
     memory: u32,
-    /// Processors.
+    /// Number of virtual processors.
     #[arg(long, default_value_t = 1)]
     cpus: u32,
     /// Seconds after which the machine is stopped.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// What to run, as root, in this directory.
+    /// The command to run as root in this directory.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
 }
 
-/// Runs the command; its status is this program's.
+/// Runs the command and returns its exit status.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let machine =
         Machine { memory: options.memory, cpus: options.cpus, ..Machine::new(&options.kernel, options.seconds) };
     machine.run(&options.command)
 }
 
-/// A virtual machine.
+/// A virtual machine to run one command.
 pub(crate) struct Machine<'a> {
-    /// The kernel's version, as [`Kernel::fetch`] takes it.
+    /// The kernel version, as [`Kernel::fetch`] expects it.
     pub(crate) kernel: &'a str,
-    /// Memory, in MiB.
+    /// Memory of the machine in MiB.
     pub(crate) memory: u32,
-    /// Processors.
+    /// Number of virtual processors.
     pub(crate) cpus: u32,
-    /// How long it may run.
+    /// The time after which it is stopped.
     pub(crate) limit: Duration,
-    /// A directory of this machine in which the command may leave files behind.
+    /// A directory of this machine into which the command may write.
     pub(crate) results: Option<PathBuf>,
 }
 
 impl<'a> Machine<'a> {
-    /// A machine of modest size.
+    /// A machine with one processor and 1 GiB of memory.
     pub(crate) fn new(kernel: &'a str, seconds: u64) -> Self {
         Self { kernel, memory: 1024, cpus: 1, limit: Duration::from_secs(seconds), results: None }
     }
 
-    /// Boots the machine, runs the command in this directory, and returns its status. Its output comes here.
+    /// Boots the machine, runs the command in this directory, passes its output on and returns its status.
     pub(crate) fn run(&self, command: &[OsString]) -> Result<ExitCode> {
         packages::ensure(packages::VM)?;
         let kernel = Kernel::fetch(self.kernel)?;
@@ -78,7 +78,7 @@ impl<'a> Machine<'a> {
         let ended = machine.wait(self.limit)?;
         if let Ok(status) = fs::read_to_string(control.0.join("status")) {
             let status: u8 =
-                status.trim().parse().context("the command's status in the virtual machine is no number")?;
+                status.trim().parse().context("the command's status in the virtual machine is not a number")?;
             return Ok(ExitCode::from(status));
         }
         let console = fs::read(control.0.join("console")).unwrap_or_default();
@@ -94,7 +94,7 @@ impl<'a> Machine<'a> {
         command.args(["-nodefaults", "-no-reboot", "-display", "none", "-machine", "q35"]);
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
         command.args(["-smp", &self.cpus.to_string(), "-m", &self.memory.to_string()]);
-        command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&kernel.first_files);
+        command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&kernel.initramfs);
         command.args([
             "-append",
             "console=ttyS0 panic=-1 loglevel=4 mitigations=off nokaslr tsc=reliable no_timer_check \
@@ -125,8 +125,7 @@ fn words(words: &[&str]) -> OsString {
     words.concat().into()
 }
 
-/// The directory through which this machine and the virtual one talk: the command goes in, its status comes out.
-/// Removed when dropped.
+/// The directory that carries the command into the virtual machine and its status out. Removed when dropped.
 struct Control(PathBuf);
 
 impl Control {
@@ -161,16 +160,16 @@ impl Drop for Control {
     }
 }
 
-/// A word as a shell reads it back.
+/// Quotes a word for a POSIX shell.
 fn quoted(word: &OsStr) -> String {
     format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))
 }
 
-/// A process that is stopped when dropped.
+/// A process that is killed when dropped.
 struct Running(Child);
 
 impl Running {
-    /// Waits for the end; false if it did not come in time.
+    /// Waits for the process to end; false if it did not end in time.
     fn wait(mut self, limit: Duration) -> Result<bool> {
         let end = Instant::now() + limit;
         while Instant::now() < end {
@@ -196,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_survive_the_shell() {
+    fn quoted_words_survive_the_shell() {
         let word = "it's $HOME `x` \"y\" \\";
         let printed = tool::output(Command::new("sh").arg("-c").arg(format!("printf %s {}", quoted(word.as_ref()))));
         assert_eq!(printed.expect("sh runs"), word);
