@@ -5,15 +5,11 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
-
 use allocation_counter::{AllocationInfo, measure};
 use portway::sources::kubernetes::read;
 use portway_bench::world::World;
 use portway_dataplane::Dataplane as _;
-use portway_dataplane::iptables::render::Options;
-use portway_dataplane::iptables::ruleset::Ruleset;
-use portway_dataplane::iptables::{TREE_ABOVE, restore};
+use portway_dataplane::iptables::bench::Renderer;
 use portway_dataplane::nftables::Nftables;
 use portway_kernel::nftables::object::Transaction;
 use portway_kernel::nftables::wire::encode;
@@ -67,7 +63,7 @@ fn steps(services: usize) -> [Step; 5] {
         encode(transaction).expect("it can be encoded");
     });
     assert!(!nftables.sync(world.plan()).failed());
-    let mut iptables = Ruleset::new(Family::V4, Options::default(), Some(TREE_ABOVE));
+    let mut iptables = Renderer::new(Family::V4);
     iptables.load(world.plan());
     let mut steps: [Step; 5] = Default::default();
     let [decode, ingest, resolve, by_nftables, by_iptables] = &mut steps;
@@ -87,9 +83,7 @@ fn steps(services: usize) -> [Step; 5] {
             assert!(!report.failed() && report.families.len() == 1);
         });
         by_iptables.count(|| {
-            let delta = iptables.apply(&change);
-            let script = restore::script(&delta, &[], &BTreeSet::new());
-            assert!(script.text.contains("COMMIT"));
+            assert!(iptables.apply(&change).restore_input().contains("COMMIT"));
         });
     }
     steps

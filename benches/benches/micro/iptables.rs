@@ -1,11 +1,8 @@
 //! `iptables`: which chains differ, and the text that says so to iptables-restore; no tool takes part.
 
-use std::collections::BTreeSet;
-
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use portway_dataplane::iptables::render::Options;
-use portway_dataplane::iptables::ruleset::Ruleset;
-use portway_dataplane::iptables::{Config, TREE_ABOVE, restore, text};
+use portway_dataplane::iptables::bench::Renderer;
+use portway_dataplane::iptables::{Config, text};
 use portway_model::Family;
 
 use super::{replaced, world};
@@ -13,7 +10,7 @@ use super::{replaced, world};
 /// Measures one endpoint replaced and the whole cluster: the difference, and the text.
 pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     let (mut world, mut turn) = (world(services), 0);
-    let empty = || Ruleset::new(Family::V4, Options::default(), Some(TREE_ABOVE));
+    let empty = || Renderer::new(Family::V4);
     let mut loaded = empty();
     loaded.load(world.plan());
 
@@ -24,9 +21,9 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     });
     diff.throughput(Throughput::Elements(services as u64));
     diff.bench_function(BenchmarkId::new("iptables-all", services), |bencher| {
-        let load = |mut ruleset: Ruleset| {
-            ruleset.load(world.plan());
-            ruleset
+        let load = |mut renderer: Renderer| {
+            renderer.load(world.plan());
+            renderer
         };
         bencher.iter_batched(empty, load, BatchSize::PerIteration);
     });
@@ -35,7 +32,7 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     let one = loaded.apply(&world.set_endpoints(services / 2, &[0, 1, 2, 5]).expect("one Change"));
     let mut group = criterion.benchmark_group("render");
     group.bench_function(BenchmarkId::new("iptables-one-endpoint", services), |bencher| {
-        bencher.iter(|| restore::script(&one, &[], &BTreeSet::new()));
+        bencher.iter(|| one.restore_input());
     });
     group.throughput(Throughput::Elements(services as u64));
     group.bench_function(BenchmarkId::new("iptables-text", services), |bencher| {

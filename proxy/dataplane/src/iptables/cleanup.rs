@@ -7,7 +7,7 @@ use portway_model::Family;
 use super::compare::{SHARED, is_ours, used_by_others};
 use super::restore;
 use super::rule;
-use super::ruleset::Tables;
+use super::tables::Tables;
 use super::tool::{Flavour, Tool};
 use crate::DataplaneError;
 

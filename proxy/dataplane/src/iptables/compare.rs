@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::jumps::{JUMPS, SHARED_JUMPS};
 use super::restore;
 use super::rule::{self, normalise};
-use super::ruleset::{self, CANARY, ChainChange, Delta, JUMPS, SHARED_JUMPS, Table, Tables};
-use super::{dispatch, names, render};
+use super::tables::{ChainChange, Delta, Table, Tables};
+use super::{dispatch, names};
 
 /// The chain into which kubelet, or whoever hardens a node, puts rules of its own beside ours.
 const MERGED: &str = "KUBE-FIREWALL";
@@ -95,10 +96,10 @@ fn equal(chain: &str, there: &[String], wanted: &[String]) -> bool {
 
 /// Whether a chain that is not wanted may be deleted.
 fn is_removable(chain: &str) -> bool {
-    names::is_service_chain(chain) || dispatch::is_tree_chain(chain) || chain == render::MARK_UNLESS_POD
+    names::is_service_chain(chain) || dispatch::is_tree_chain(chain) || chain == names::MARK_UNLESS_POD
 }
 
 /// Whether a chain is portway's (or kube-proxy's) alone.
 pub(super) fn is_ours(chain: &str) -> bool {
-    is_removable(chain) || ruleset::INDEX.contains(&chain) || chain == CANARY
+    is_removable(chain) || names::INDEX.contains(&chain) || chain == names::CANARY
 }

@@ -1,8 +1,9 @@
-//! How a packet finds its Service in KUBE-SERVICES: down a list, or, above a number of rules, down a tree of chains.
+//! Leads a packet from KUBE-SERVICES to its Service: down a list of rules, or above a number of rules down a tree of
+//! chains.
 //!
 //! The tree branches over four bits of the address at a time, and no chain is longer than about [`LEAF`] rules, so that
 //! a packet meets tens of rules where the list has thousands, and a Service that comes or goes rewrites one short chain.
-//! Its form depends on nothing but the addresses in it. Pure.
+//! Its form depends on the addresses in it alone. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,19 +13,17 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use super::rule::Rule;
+use super::tables::Chains;
 
-/// A chain with more rules than this is split, unless they all look for one address.
-pub const LEAF: usize = 16;
+/// A chain with more rules than this is split, unless they all match one address.
+pub(super) const LEAF: usize = 16;
 
 /// Address bits that one level of the tree tells apart.
 const STRIDE: u8 = 4;
 
-/// Chains by name, each with its rules.
-pub type Chains = BTreeMap<String, Vec<String>>;
-
-/// The rules of KUBE-SERVICES, by the address that they look for and then by `K`, their order.
+/// The rules of KUBE-SERVICES, by the address that they match and then by `K`, their order.
 #[derive(Clone, Debug)]
-pub struct Dispatch<K> {
+pub(super) struct Dispatch<K> {
     rules: BTreeMap<IpAddr, BTreeMap<K, Rule>>,
     count: usize,
 }
@@ -36,18 +35,13 @@ impl<K> Default for Dispatch<K> {
 }
 
 impl<K: Ord + Clone> Dispatch<K> {
-    /// The number of rules.
-    pub fn len(&self) -> usize {
+    /// The number of rules in KUBE-SERVICES.
+    pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are no rules.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Puts, replaces or (with `None`) takes away one rule.
-    pub fn set(&mut self, address: IpAddr, key: K, rule: Option<Rule>) {
+    /// Adds, replaces or (with `None`) removes one rule.
+    pub(super) fn set(&mut self, address: IpAddr, key: K, rule: Option<Rule>) {
         let here = self.rules.entry(address).or_default();
         self.count -= here.len();
         match rule {
@@ -60,8 +54,8 @@ impl<K: Ord + Clone> Dispatch<K> {
         }
     }
 
-    /// All rules as KUBE-SERVICES lists them where there is no tree, in the order of their keys.
-    pub fn list(&self, chain: &str) -> Vec<String> {
+    /// Renders all rules as one list in `chain`, in the order of their keys.
+    pub(super) fn list(&self, chain: &str) -> Vec<String> {
         let mut rules: Vec<(&K, &IpAddr, &Rule)> = Vec::with_capacity(self.count);
         for (address, here) in &self.rules {
             rules.extend(here.iter().map(|(key, rule)| (key, address, rule)));
@@ -70,8 +64,8 @@ impl<K: Ord + Clone> Dispatch<K> {
         rules.into_iter().map(|(_, _, rule)| rule.line(chain)).collect()
     }
 
-    /// What `chain` says to enter the tree, if there is a tree to enter.
-    pub fn root(&self, chain: &str) -> Option<String> {
+    /// Renders the rule in `chain` that enters the tree; `None` if the tree is empty.
+    pub(super) fn root(&self, chain: &str) -> Option<String> {
         let prefix = self.common_prefix(None)?;
         let rule = Rule::new().jump(chain_name(prefix));
         // Everything matches a prefix of no bits, and the tools do not print it.
@@ -79,8 +73,8 @@ impl<K: Ord + Clone> Dispatch<K> {
         Some(if narrowed { rule.destination_range(false, &prefix.to_string()) } else { rule }.line(chain))
     }
 
-    /// The whole tree.
-    pub fn tree(&self) -> Chains {
+    /// Renders all chains of the tree.
+    pub(super) fn tree(&self) -> Chains {
         let mut chains = Chains::new();
         if let Some(prefix) = self.common_prefix(None) {
             self.subtree(prefix, &mut chains);
@@ -88,10 +82,10 @@ impl<K: Ord + Clone> Dispatch<K> {
         chains
     }
 
-    /// The part of the tree that setting or taking away a rule for `address` can touch: the chains on the way to it,
-    /// their children, and all of a chain that such a step can split or join. Comparing it before and after gives
-    /// exactly what to write; its size does not grow with the tree.
-    pub fn around(&self, address: IpAddr) -> Chains {
+    /// Renders the part of the tree that adding or removing a rule for `address` can change: the chains on the way to
+    /// it, their children, and all of a chain that such a step can split or join. The difference between this part
+    /// before and after is exactly what to write; its size does not grow with the tree.
+    pub(super) fn around(&self, address: IpAddr) -> Chains {
         let mut chains = Chains::new();
         let mut next = self.common_prefix(None);
         while let Some(prefix) = next.take() {
@@ -109,7 +103,7 @@ impl<K: Ord + Clone> Dispatch<K> {
         chains
     }
 
-    /// A chain, with all below it where one step could split or join it.
+    /// Adds a chain, with all below it if one step could split or join it.
     fn neighbour(&self, prefix: IpNet, chains: &mut Chains) {
         if self.holds_at_most(prefix, LEAF + 1) {
             self.subtree(prefix, chains);
@@ -125,7 +119,7 @@ impl<K: Ord + Clone> Dispatch<K> {
         }
     }
 
-    /// One chain of the tree: the rules themselves, or a step to each child.
+    /// Adds one chain of the tree: its rules, or a jump to each child.
     fn chain(&self, prefix: IpNet, chains: &mut Chains) {
         let name = chain_name(prefix);
         let children = self.children(prefix);
@@ -138,7 +132,7 @@ impl<K: Ord + Clone> Dispatch<K> {
         chains.insert(name, rules);
     }
 
-    /// The branches of a chain; none where it holds its rules itself.
+    /// The children of a chain; none if it holds its rules itself.
     fn children(&self, prefix: IpNet) -> Vec<IpNet> {
         let length = prefix.prefix_len();
         if length == prefix.max_prefix_len() || self.holds_at_most(prefix, LEAF) {
@@ -177,7 +171,7 @@ fn goto(chain: &str, prefix: IpNet, target: &str) -> String {
     format!("-A {chain} -d {prefix} -g {target}")
 }
 
-/// `KUBE-NET-10.96.16.0-20`; IPv6's are hashed, since a chain's name has at most 28 characters.
+/// Names a chain `KUBE-NET-10.96.16.0-20`. IPv6 prefixes are hashed, since a chain's name has at most 28 characters.
 fn chain_name(prefix: IpNet) -> String {
     match prefix {
         IpNet::V4(v4) => format!("KUBE-NET-{}-{}", v4.network(), v4.prefix_len()),
@@ -188,8 +182,8 @@ fn chain_name(prefix: IpNet) -> String {
     }
 }
 
-/// Whether a chain's name is one that the tree makes.
-pub fn is_tree_chain(chain: &str) -> bool {
+/// Whether a chain's name is one that the tree uses.
+pub(super) fn is_tree_chain(chain: &str) -> bool {
     chain.starts_with("KUBE-NET-")
 }
 
@@ -211,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// Follows an address through the tree; gives the targets met and the number of rules looked at.
+    /// Follows an address through the tree; returns the targets met and the number of rules evaluated.
     fn walk(dispatch: &Dispatch<usize>, tree: &Chains, address: IpAddr) -> (Vec<String>, usize) {
         let mut met = Vec::new();
         let mut looked = 0;
@@ -256,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_services_are_tens_of_rules_away() {
+    fn a_packet_meets_tens_of_rules_among_ten_thousand_services() {
         let addresses = services(10_000);
         let dispatch = dispatch(&addresses);
         let tree = dispatch.tree();
@@ -270,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn what_one_service_can_touch_does_not_grow_with_the_tree() {
+    fn the_part_around_an_address_does_not_grow_with_the_tree() {
         let sizes = [1_000, 10_000, 100_000].map(|count| dispatch(&services(count)).around(services(501)[500]).len());
         assert!(sizes.iter().all(|size| *size <= 17 * 6), "{sizes:?} chains looked at");
     }
 
     proptest! {
         #[test]
-        fn every_address_finds_its_own_rules_in_order_and_no_other(
+        fn every_address_meets_exactly_its_own_rules_in_order(
             v4 in prop::collection::vec(any::<u32>(), 0..200),
             near in prop::collection::vec(0_u32..512, 0..200),
             v6 in prop::collection::vec(any::<u128>(), 0..100),
@@ -301,7 +295,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_around_an_address_is_all_that_a_step_there_changes(
+        fn a_step_at_an_address_changes_only_the_part_around_it(
             steps in prop::collection::vec((prop_oneof![0_u32..64, 0_u32..4096, any::<u32>()], any::<bool>()), 1..150),
         ) {
             let mut dispatch = Dispatch::<u8>::default();

@@ -8,9 +8,10 @@ use portway_model::{Change, Family, Plan, ServiceName, ServicePlan};
 
 use super::Config;
 use super::compare::{self, Missing, SHARED};
-use super::render::MARK_UNLESS_POD;
+use super::names::MARK_UNLESS_POD;
 use super::restore::{self, Script};
-use super::ruleset::{Ruleset, Table};
+use super::ruleset::Ruleset;
+use super::tables::Table;
 use super::tool::Tool;
 use crate::{DataplaneError, Drift, FamilyReport, Refused, TableRules};
 
@@ -60,7 +61,7 @@ impl FamilyTables {
     /// Writes what a Change alters, on top of what was last written.
     pub(super) fn apply(&mut self, change: &Change) -> Option<FamilyReport> {
         let began = Instant::now();
-        let share = |name: &ServiceName| Some((name.clone(), self.wanted.share(name)?.clone()));
+        let share = |name: &ServiceName| Some((name.clone(), self.wanted.service_plan(name)?.clone()));
         let previous: Shares = change.services.iter().filter_map(|service| share(&service.name)).collect();
         let delta = self.wanted.apply(change);
         let mut report = FamilyReport::new(self.family());
@@ -117,8 +118,9 @@ impl FamilyTables {
             };
             match self.blame(&missing, &script, &error, &mut report) {
                 Some((service, object)) if report.refused.len() < MOST_REFUSED => {
-                    let before = previous.get(&service).filter(|before| self.wanted.share(&service) != Some(before));
-                    self.wanted.put_back(&service, before.cloned());
+                    let before =
+                        previous.get(&service).filter(|before| self.wanted.service_plan(&service) != Some(before));
+                    self.wanted.restore_service(&service, before.cloned());
                     report.refused.push(Refused { service, object, error });
                 }
                 _ => {

@@ -1,18 +1,27 @@
 //! The iptables dataplane: the chains that every Kubernetes operator knows, written with `iptables-restore`.
 //!
-//! [`ruleset`] says which chains are wanted, with [`render`] for each Service port and [`dispatch`] for the way from
-//! KUBE-SERVICES to them; [`restore`] turns a difference into the tool's input; [`tool`] runs it. This file keeps the
-//! kernel equal to the ruleset.
+//! `ruleset` holds the desired chains: `port` renders those of one Service port, `index` the chains that all Services
+//! share with the tree of `dispatch`, `fixed` the rest. `restore` writes a difference as the tool's input, and [`tool`]
+//! runs the tool.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod cleanup;
 mod compare;
-pub mod dispatch;
+mod dispatch;
 mod family;
-pub mod names;
-pub mod render;
-pub mod restore;
-pub mod rule;
-pub mod ruleset;
+mod fixed;
+mod index;
+mod jumps;
+mod names;
+mod options;
+mod port;
+mod restore;
+mod rule;
+mod ruleset;
+mod tables;
+#[cfg(test)]
+mod tests;
 mod text;
 pub mod tool;
 
@@ -24,7 +33,7 @@ use portway_model::{Change, Family, Plan};
 use crate::{Dataplane, DataplaneError, Drift, KernelWatch, Mode, Report};
 pub use cleanup::cleanup;
 use family::FamilyTables;
-use render::Options;
+pub use options::Options;
 pub use text::text;
 use tool::{Flavour, Tool};
 

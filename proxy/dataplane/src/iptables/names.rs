@@ -1,25 +1,41 @@
-//! Names of the chains that Services and endpoints have: kube-proxy's own, so that tools and people find them.
+//! Names of chains. They are kube-proxy's own, so that tools and people find them.
 
 use data_encoding::BASE32;
 use portway_model::{Backend, ServicePortName};
 use sha2::{Digest, Sha256};
 
-/// Chains of one Service port. All four share one hash (contract IPT-1).
+/// A chain that no rule leads to. If it is missing, another program has flushed the tables (contract IPT-13).
+pub(super) const CANARY: &str = "KUBE-PROXY-CANARY";
+
+/// The chains through which packets reach the Services' own chains.
+pub(super) const INDEX: [&str; 6] = [
+    "KUBE-SERVICES",
+    "KUBE-NODEPORTS",
+    "KUBE-EXTERNAL-SERVICES",
+    "KUBE-PROXY-FIREWALL",
+    "KUBE-FORWARD",
+    "KUBE-POSTROUTING",
+];
+
+/// Marks for masquerade what comes from none of several pod ranges. The chain exists only if the detector has several.
+pub(super) const MARK_UNLESS_POD: &str = "KUBE-MARK-UNLESS-POD";
+
+/// The names of one Service port's chains. All four share one hash (contract IPT-1).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortChains {
+pub(super) struct PortChains {
     /// `KUBE-SVC-…`: the Cluster class.
-    pub cluster: String,
+    pub(super) cluster: String,
     /// `KUBE-SVL-…`: the Local class.
-    pub local: String,
+    pub(super) local: String,
     /// `KUBE-EXT-…`: traffic to external addresses and NodePorts.
-    pub external: String,
+    pub(super) external: String,
     /// `KUBE-FW-…`: load balancer addresses with source ranges.
-    pub firewall: String,
+    pub(super) firewall: String,
 }
 
 impl PortChains {
-    /// The chains of a Service port.
-    pub fn new(port: &ServicePortName) -> Self {
+    /// Derives the names from the Service port's name and protocol.
+    pub(super) fn new(port: &ServicePortName) -> Self {
         let hash = hash(&format!("{port}{}", port.protocol));
         Self {
             cluster: format!("KUBE-SVC-{hash}"),
@@ -30,18 +46,18 @@ impl PortChains {
     }
 }
 
-/// `KUBE-SEP-…`: one endpoint of one Service port.
-pub fn endpoint_chain(port: &ServicePortName, backend: &Backend) -> String {
+/// The name of an endpoint's chain, `KUBE-SEP-…`, for one Service port.
+pub(super) fn endpoint_chain(port: &ServicePortName, backend: &Backend) -> String {
     format!("KUBE-SEP-{}", hash(&format!("{port}{}{}", port.protocol, socket_address(backend))))
 }
 
-/// `address:port`, with brackets around an IPv6 address.
-pub fn socket_address(backend: &Backend) -> String {
+/// Writes a backend as `address:port`, with brackets around an IPv6 address.
+pub(super) fn socket_address(backend: &Backend) -> String {
     std::net::SocketAddr::new(backend.address, backend.port).to_string()
 }
 
-/// Whether a chain's name is one that this module makes, so that it may be removed when no Service wants it.
-pub fn is_service_chain(chain: &str) -> bool {
+/// Whether a chain's name is one that this module derives, so that the chain may be deleted when no Service uses it.
+pub(super) fn is_service_chain(chain: &str) -> bool {
     const PREFIXES: [&str; 5] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-"];
     PREFIXES.iter().any(|prefix| {
         chain

@@ -1,57 +1,58 @@
-//! The text that `iptables-restore --noflush` reads, and `iptables-save`'s read back. Pure.
+//! Writes the input of `iptables-restore --noflush`, and parses the output of `iptables-save`. Pure.
 //!
-//! A restore is atomic for each table, not across tables, so the filter table is written in two halves around nat: what
-//! refuses or drops a service address is there before its destinations go, and goes only after they are there. Whichever
-//! table fails, what stands is no worse than before: a rule of the filter table for an address that nat still
-//! translates meets no packet.
+//! A restore is atomic for each table, not across tables, so the filter table is written in two steps around nat: rules
+//! that reject or drop a service address come before nat loses its endpoints, and go only after nat has them. Whichever
+//! table fails, packets fare no worse than before: a filter rule for an address that nat still translates meets no
+//! packet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::ruleset::{ChainChange, Delta, Jump, Table, Tables};
+use super::jumps::Jump;
+use super::tables::{ChainChange, Delta, Table, Tables};
 
-/// A restore's input, and what each of its lines is about.
+/// The input of one restore, with its counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Script {
-    /// The text.
-    pub text: String,
-    /// Rules in it, by table: those that stand when it is through. What is written twice counts once.
-    pub tables: BTreeMap<Table, usize>,
-    /// Chains in it, once for each table they stand in.
-    pub chains: usize,
+pub(super) struct Script {
+    /// The input as `iptables-restore` reads it.
+    pub(super) text: String,
+    /// Number of rules by table that the restore leaves; a rule that is written twice counts once.
+    pub(super) tables: BTreeMap<Table, usize>,
+    /// Number of chains declared, once for each section.
+    pub(super) chains: usize,
 }
 
 impl Script {
-    /// Rules in it.
-    pub fn rules(&self) -> usize {
+    /// Number of rules in all tables.
+    pub(super) fn rules(&self) -> usize {
         self.tables.values().sum()
     }
 
-    /// The chain that a line is about; lines count from 1, as the tools count.
-    pub fn chain_at(&self, line: usize) -> Option<&str> {
+    /// The chain that a line declares or changes; lines count from 1, as the tools count.
+    pub(super) fn chain_at(&self, line: usize) -> Option<&str> {
         let line = self.text.lines().nth(line.checked_sub(1)?)?;
         let word = line.strip_prefix(':').or_else(|| line.split_once(' ').map(|(_, rest)| rest))?;
         word.split(' ').next()
     }
 }
 
-/// Writes a Delta, and the jumps that are missing, as one script.
-pub fn script(delta: &Delta, jumps: &[String], forbidden: &BTreeSet<String>) -> Script {
+/// Writes a difference and the missing jumps as one script. Chains in `undeletable` are emptied but not deleted.
+pub(super) fn script(delta: &Delta, jumps: &[String], undeletable: &BTreeSet<String>) -> Script {
     let mut script = Script::default();
     let filter = delta.get(&Table::Filter);
-    let removes = filter.is_some_and(|chains| chains.values().any(|change| !missing_rules(change).is_empty()));
+    let removes = filter.is_some_and(|chains| chains.values().any(|change| !removed_rules(change).is_empty()));
     let both = removes && delta.contains_key(&Table::Nat);
-    section(&mut script, Table::Mangle, delta.get(&Table::Mangle), jumps, forbidden, false);
-    section(&mut script, Table::Filter, filter, jumps, forbidden, both);
-    section(&mut script, Table::Nat, delta.get(&Table::Nat), jumps, forbidden, false);
+    section(&mut script, Table::Mangle, delta.get(&Table::Mangle), jumps, undeletable, false);
+    section(&mut script, Table::Filter, filter, jumps, undeletable, both);
+    section(&mut script, Table::Nat, delta.get(&Table::Nat), jumps, undeletable, false);
     if both {
-        section(&mut script, Table::Filter, filter, &[], forbidden, false);
+        section(&mut script, Table::Filter, filter, &[], undeletable, false);
     }
     script
 }
 
-/// The rules that a change takes away.
-fn missing_rules(change: &ChainChange) -> Vec<&String> {
+/// The rules that a change removes.
+fn removed_rules(change: &ChainChange) -> Vec<&String> {
     let after: BTreeSet<&String> = change.after.iter().flatten().collect();
     change.before.iter().flatten().filter(|rule| !after.contains(rule)).collect()
 }
@@ -61,7 +62,7 @@ fn section(
     table: Table,
     chains: Option<&BTreeMap<String, ChainChange>>,
     jumps: &[String],
-    forbidden: &BTreeSet<String>,
+    undeletable: &BTreeSet<String>,
     keep_old: bool,
 ) {
     let tag = format!("{} ", table.as_str());
@@ -75,7 +76,7 @@ fn section(
     let mut rules = 0;
     let _ = writeln!(text, "*{}", table.as_str());
     for (name, change) in chains {
-        // A chain that goes is emptied first. What only the second half of a table takes away stays in the first.
+        // A deleted chain is emptied first. In the first step of a table, rules that only the second step removes stay.
         if change.after.is_some() || !keep_old {
             let _ = writeln!(text, ":{name} - [0:0]");
             script.chains += 1;
@@ -87,7 +88,7 @@ fn section(
             rules += 1;
         }
         if keep_old && change.after.is_some() {
-            for rule in missing_rules(change) {
+            for rule in removed_rules(change) {
                 let _ = writeln!(text, "{rule}");
             }
         }
@@ -97,20 +98,20 @@ fn section(
     }
     script.tables.insert(table, rules);
     if !keep_old {
-        for (name, _) in chains.iter().filter(|(name, change)| change.after.is_none() && !forbidden.contains(*name)) {
+        for (name, _) in chains.iter().filter(|(name, change)| change.after.is_none() && !undeletable.contains(*name)) {
             let _ = writeln!(text, "-X {name}");
         }
     }
     text.push_str("COMMIT\n");
 }
 
-/// A jump's line for [`script`]: put at the top of its chain.
-pub fn insert_jump(jump: &Jump) -> String {
+/// Renders a jump as [`script`] takes it: inserted at the top of its chain.
+pub(super) fn insert_jump(jump: &Jump) -> String {
     format!("{} {}", jump.table.as_str(), jump.line().replacen("-A ", "-I ", 1))
 }
 
-/// What `iptables-save` printed: for each table its chains, built-in ones too, with their rules as they are.
-pub fn parse_save(text: &str) -> Tables {
+/// Parses the output of `iptables-save`: each table's chains, built-in ones included, with their rules as printed.
+pub(super) fn parse_save(text: &str) -> Tables {
     let mut tables = Tables::new();
     let mut current = None;
     for line in text.lines() {
@@ -122,7 +123,7 @@ pub fn parse_save(text: &str) -> Tables {
                 chains.entry(chain.split(' ').next().unwrap_or_default().to_owned()).or_default();
             } else if let Some(rule) = line.strip_prefix("-A ") {
                 let chain = rule.split(' ').next().unwrap_or_default().to_owned();
-                // The nfacct match prints one space too many.
+                // The nfacct match prints a superfluous space.
                 chains.entry(chain).or_default().push(line.replace("--nfacct-name  ", "--nfacct-name "));
             }
         }
@@ -130,8 +131,8 @@ pub fn parse_save(text: &str) -> Tables {
     tables
 }
 
-/// The input line at which a restore failed, from what the tool printed.
-pub fn failed_line(message: &str) -> Option<usize> {
+/// The input line at which a restore failed, from the tool's error message.
+pub(super) fn failed_line(message: &str) -> Option<usize> {
     // legacy: "iptables-restore: line 12 failed", "Error occurred at line: 12"; nft: "… line 5: RULE_APPEND failed …".
     let mut last = None;
     for (at, found) in message.match_indices("line") {
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_goes_only_after_the_destinations_are_there() {
+    fn a_rejecting_rule_is_removed_only_after_nat_has_endpoints() {
         let delta = Delta::from([
             (
                 Table::Filter,
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_failed_is_found_in_what_either_flavour_says() {
+    fn the_failed_line_is_found_in_the_message_of_either_flavour() {
         assert_eq!(failed_line("iptables-restore: line 12 failed\n"), Some(12));
         assert_eq!(
             failed_line("iptables-restore v1.8.9 (legacy): host/network `x' not found\nError occurred at line: 4\nTry"),

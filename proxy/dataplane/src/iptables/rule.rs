@@ -1,4 +1,4 @@
-//! One rule, written exactly as `iptables-save` prints it, so that what is wanted and what is there compare as text.
+//! One rule, written exactly as `iptables-save` prints it, so that desired and existing rules compare as text.
 //!
 //! The order of matches is the tools' own: address, interface, protocol, then each `-m`, then the target.
 
@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use portway_model::{Family, LocalDetector, Protocol};
 
 /// Characters of a comment that the kernel keeps (`XT_MAX_COMMENT_LEN` less its end). What the API allows fits.
-const LONGEST_COMMENT: usize = 255;
+const MAX_COMMENT: usize = 255;
 
-/// A rule in the making. Parts may be given in any order.
+/// Builds a rule. Parts may be given in any order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rule {
+pub(super) struct Rule {
     source: String,
     destination: String,
     input: String,
@@ -24,38 +24,38 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule without matches or target: it matches everything and does nothing.
-    pub fn new() -> Self {
+    /// Starts with a rule without matches and target: it matches everything and does nothing.
+    pub(super) fn new() -> Self {
         Self::default()
     }
 
-    /// `-s` an address or a range, as its family prints it.
-    pub fn source(mut self, range: impl ToString) -> Self {
+    /// Matches the source: `-s` with an address or a range, as its family prints it.
+    pub(super) fn source(mut self, range: impl ToString) -> Self {
         self.source = format!(" -s {}", range.to_string());
         self
     }
 
-    /// `-d` one address.
-    pub fn destination(mut self, address: IpAddr) -> Self {
+    /// Matches one destination address: `-d` with its full prefix length.
+    pub(super) fn destination(mut self, address: IpAddr) -> Self {
         self.destination = format!(" -d {}", single(address));
         self
     }
 
-    /// `-d` or `! -d` a range given as text.
-    pub fn destination_range(mut self, not: bool, range: &str) -> Self {
+    /// Matches a destination range given as text: `-d`, or `! -d` with `not`.
+    pub(super) fn destination_range(mut self, not: bool, range: &str) -> Self {
         self.destination = format!(" {}-d {range}", if not { "! " } else { "" });
         self
     }
 
-    /// `! -s` a range given as text.
-    pub fn source_not(mut self, range: &str) -> Self {
+    /// Matches sources outside a range given as text: `! -s`.
+    pub(super) fn source_not(mut self, range: &str) -> Self {
         self.source = format!(" ! -s {range}");
         self
     }
 
-    /// Matches, or with `not` does not match, what a local detector tells to be a pod of this node. A detector of
-    /// several ranges takes one rule each: `range` says which.
-    pub fn from_pods(mut self, detector: &LocalDetector, range: usize, not: bool) -> Self {
+    /// Matches packets from pods of this node by the local detector, or with `not` all others. A detector with several
+    /// ranges takes one rule for each; `range` is the index of this rule's.
+    pub(super) fn source_pods(mut self, detector: &LocalDetector, range: usize, not: bool) -> Self {
         let bang = if not { "! " } else { "" };
         match detector {
             LocalDetector::Cidrs(ranges) => self.source = format!(" {bang}-s {}", ranges[range]),
@@ -65,40 +65,40 @@ impl Rule {
         self
     }
 
-    /// `-p`, with the protocol's own match module where a port is given or `dnat` needs one.
-    pub fn protocol(mut self, protocol: Protocol) -> Self {
+    /// Matches the protocol: `-p`, with the protocol's own match module (`-m tcp`).
+    pub(super) fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = Some(protocol);
         self
     }
 
-    /// `--dport`.
-    pub fn destination_port(mut self, port: u16) -> Self {
+    /// Matches the destination port: `--dport`.
+    pub(super) fn destination_port(mut self, port: u16) -> Self {
         self.destination_port = Some(port);
         self
     }
 
-    /// `-m comment --comment`. An empty comment is none. What the API allows in names needs no escape, and what would
-    /// need one never becomes a part of the rule.
-    pub fn comment(mut self, text: &str) -> Self {
+    /// Adds a comment; an empty one adds nothing. Names that the API allows need no escape, and characters that would
+    /// need one are replaced by `?`.
+    pub(super) fn comment(mut self, text: &str) -> Self {
         let harmless = |c: char| if c == '"' || c == '\\' || !(' '..='~').contains(&c) { '?' } else { c };
-        self.comment = text.chars().map(harmless).take(LONGEST_COMMENT).collect();
+        self.comment = text.chars().map(harmless).take(MAX_COMMENT).collect();
         self
     }
 
-    /// Another match, with its `-m`, behind the comment and the port.
-    pub fn matching(mut self, text: impl Into<String>) -> Self {
+    /// Adds another match, with its `-m`, behind the comment and the port.
+    pub(super) fn matching(mut self, text: impl Into<String>) -> Self {
         self.matches.push(text.into());
         self
     }
 
-    /// `-j`, with the target's options.
-    pub fn jump(mut self, target: impl Into<String>) -> Self {
+    /// Sets the target: `-j`, with the target's options.
+    pub(super) fn jump(mut self, target: impl Into<String>) -> Self {
         self.target = target.into();
         self
     }
 
-    /// The rule as a line of `iptables-save`, without the line's end.
-    pub fn line(&self, chain: &str) -> String {
+    /// Renders the rule as a line of `iptables-save` in `chain`, without the line's end.
+    pub(super) fn line(&self, chain: &str) -> String {
         let mut line = String::with_capacity(160);
         let _ = write!(line, "-A {chain}{}{}{}", self.source, self.destination, self.input);
         if let Some(protocol) = self.protocol {
@@ -127,37 +127,38 @@ impl Rule {
     }
 }
 
-/// An address with its full prefix length, as the tools print it.
-pub fn single(address: IpAddr) -> String {
+/// Writes an address with its full prefix length, as the tools print it.
+pub(super) fn single(address: IpAddr) -> String {
     match address {
         IpAddr::V4(v4) => format!("{v4}/32"),
         IpAddr::V6(v6) => format!("{v6}/128"),
     }
 }
 
-/// `REJECT` with what the tools print for its default.
-pub fn reject(family: Family) -> &'static str {
+/// The target `REJECT` with the options that the tools print for its default.
+pub(super) fn reject(family: Family) -> &'static str {
     match family {
         Family::V4 => "REJECT --reject-with icmp-port-unreachable",
         Family::V6 => "REJECT --reject-with icmp6-port-unreachable",
     }
 }
 
-/// The chain or target that a line of `iptables-save` ends in.
-pub fn target(line: &str) -> Option<&str> {
+/// The chain or target that a line of `iptables-save` leads to (`-j` or `-g`).
+pub(super) fn target(line: &str) -> Option<&str> {
     let at = [" -j ", " -g "].iter().filter_map(|flag| line.rfind(flag)).max()?;
     line[at + 4..].split(' ').next()
 }
 
-/// `-m statistic` for rule `index` of `count`, of which the last takes what is left (contract IPT-3).
-pub fn probability(index: usize, count: usize) -> Option<String> {
+/// The `-m statistic` match of rule `index` of `count`; `None` for the last rule, which takes the rest (contract
+/// IPT-3).
+pub(super) fn probability(index: usize, count: usize) -> Option<String> {
     let left = count - index;
     #[expect(clippy::cast_precision_loss, reason = "numbers of endpoints are far below 2^52")]
     (left > 1).then(|| format!("-m statistic --mode random --probability {:.10}", 1.0 / left as f64))
 }
 
-/// The same `--probability` as the kernel keeps it, in 31 bits, and as `iptables-save` prints that.
-pub fn normalise(line: &str) -> String {
+/// Rewrites a line's `--probability` as `iptables-save` prints it: the kernel keeps 31 bits.
+pub(super) fn normalise(line: &str) -> String {
     const FLAG: &str = "--probability ";
     let Some(start) = line.find(FLAG).map(|at| at + FLAG.len()) else { return line.to_owned() };
     let end = line[start..].find(' ').map_or(line.len(), |length| start + length);
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_cannot_end_early() {
+    fn a_comment_cannot_break_out_of_its_quotes() {
         let line = Rule::new().comment("a\" -j ACCEPT \\ \n ä").jump("X").line("C");
         assert_eq!(line, "-A C -m comment --comment \"a? -j ACCEPT ? ? ?\" -j X");
     }

@@ -7,7 +7,8 @@ use portway_model::{Family, Plan};
 use super::Config;
 use super::compare;
 use super::restore;
-use super::ruleset::{Ruleset, Tables};
+use super::ruleset::Ruleset;
+use super::tables::Tables;
 
 /// Both families, each under a comment that names its tool.
 pub fn text(plan: &Plan, config: &Config) -> String {

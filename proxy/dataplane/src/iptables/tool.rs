@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use portway_model::Family;
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::names::CANARY;
 use super::restore::parse_save;
-use super::ruleset::{CANARY, Table};
+use super::tables::Table;
 use crate::DataplaneError;
 
 /// The two kernels' interfaces that the tools come for.

@@ -17,9 +17,9 @@ use portway_model::testing::{cluster_with, service, slice};
 use portway_model::{Affinity, Cluster, Event, ServiceName};
 use tempfile::TempDir;
 
+use crate::cluster::{config, every_kind};
 use crate::kernel::{FLAVOURS, each_flavour, open, restore, run, save, synced, web};
 use crate::namespace::in_namespace;
-use crate::rules::{config, every_kind};
 
 /// The watched Service's address; [`web`] sets its endpoints, of which [`SERVED`] answers.
 const ADDRESS: &str = "172.30.0.44:80";

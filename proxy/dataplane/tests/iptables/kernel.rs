@@ -10,8 +10,8 @@ use portway_dataplane::iptables::{Config, Iptables};
 use portway_model::Cluster;
 use portway_model::testing::{cluster_with, slice};
 
+use crate::cluster::{config, every_kind};
 use crate::namespace::in_namespace;
-use crate::rules::{config, every_kind};
 
 pub(crate) const FLAVOURS: [Flavour; 2] = [Flavour::Legacy, Flavour::Nft];
 

@@ -1,14 +1,16 @@
-//! The contract's behaviours as single rules, each under its ID. No kernel.
+//! Single rules that the contract asks for, each under its ID.
 
 use std::collections::BTreeSet;
 
-use portway_dataplane::iptables::render::Options;
-use portway_dataplane::iptables::restore;
-use portway_dataplane::iptables::ruleset::{JUMPS, Ruleset, Table, Tables};
 use portway_model::testing::{cluster_with, node, service, slice};
 use portway_model::{Change, Config, Event, Family, NodePortSelection, Plan, ServiceChange};
 
-use crate::rules::{NODE, config, every_kind};
+use super::cluster::{NODE, config, every_kind};
+use crate::iptables::jumps::JUMPS;
+use crate::iptables::options::Options;
+use crate::iptables::restore;
+use crate::iptables::ruleset::Ruleset;
+use crate::iptables::tables::{Table, Tables, difference};
 
 fn plan(config: Config, events: Vec<Event>) -> Plan {
     cluster_with(config, events).plan().clone()
@@ -47,7 +49,7 @@ fn ipt_2_there_are_twelve_jumps_with_comments() {
 }
 
 #[test]
-fn ipt_4_a_services_chain_marks_then_remembers_then_chooses() {
+fn ipt_4_a_service_chain_masquerades_then_sticks_then_picks() {
     let events = vec![
         service("ns/web").cluster_ip("172.30.0.41").port("p", 80).affinity(600).event(),
         slice("ns/web-a", "web").port("p", 80).endpoints(["10.180.0.1", "10.180.0.2"]).event(),
@@ -68,7 +70,7 @@ fn ipt_4_a_services_chain_marks_then_remembers_then_chooses() {
 }
 
 #[test]
-fn aff_1_an_endpoint_remembers_who_came() {
+fn aff_1_an_endpoint_chain_records_the_client() {
     let events = vec![
         service("ns/web").cluster_ip("172.30.0.41").port("p", 80).affinity(600).event(),
         slice("ns/web-a", "web").port("p", 80).endpoint("10.180.0.1").event(),
@@ -90,7 +92,7 @@ fn ranged(ranges: &[&str]) -> Tables {
 }
 
 #[test]
-fn ipt_5_source_ranges_have_a_chain_and_everybody_else_is_dropped() {
+fn ipt_5_a_firewall_chain_admits_source_ranges_and_the_rest_is_dropped() {
     let tables = ranged(&["203.0.113.0/25"]);
     let firewall = chain(&tables, Table::Nat, "KUBE-FW-");
     assert_eq!(firewall.len(), 2);
@@ -100,14 +102,14 @@ fn ipt_5_source_ranges_have_a_chain_and_everybody_else_is_dropped() {
 }
 
 #[test]
-fn ipt_5_a_range_over_the_node_lets_the_load_balancers_address_in() {
+fn ipt_5_a_source_range_with_the_node_admits_the_load_balancer_ip() {
     let tables = ranged(&["192.0.2.0/24"]);
     let firewall = chain(&tables, Table::Nat, "KUBE-FW-");
     assert!(firewall.iter().any(|rule| rule.contains("-s 5.6.7.8/32")), "{firewall:?}");
 }
 
 #[test]
-fn ipt_5_ranges_that_cannot_be_read_let_nobody_in() {
+fn ipt_5_unparsable_source_ranges_admit_nobody() {
     let tables = ranged(&["nonsense"]);
     let firewall =
         &tables[&Table::Nat].iter().find(|(name, _)| name.starts_with("KUBE-FW-")).expect("the jump's chain").1;
@@ -141,7 +143,7 @@ fn ipt_7_health_check_ports_are_open() {
 #[test]
 fn ipt_14_a_restore_counts_its_rules_by_table() {
     let tables = tables(config(), every_kind());
-    let delta = portway_dataplane::iptables::ruleset::difference(&Tables::new(), &tables);
+    let delta = difference(&Tables::new(), &tables);
     let script = restore::script(&delta, &[], &BTreeSet::new());
     for table in [Table::Filter, Table::Nat] {
         assert_eq!(script.tables[&table], tables[&table].values().map(Vec::len).sum::<usize>());
@@ -164,7 +166,7 @@ fn ipt_16_martian_packets_to_loopback_are_dropped_for_ipv4() {
 }
 
 #[test]
-fn ipt_17_the_first_of_two_services_has_a_contested_address() {
+fn ipt_17_the_first_service_owns_a_contested_address() {
     let claim = |name: &str, ip: &str, endpoint: &str| {
         let (_, short) = name.split_once('/').expect("a namespace");
         [
@@ -197,7 +199,7 @@ fn node_ports(selection: NodePortSelection, localhost: bool, family: Family) -> 
 }
 
 #[test]
-fn np_2_loopback_answers_for_ipv4_where_that_is_asked_for() {
+fn np_2_ipv4_loopback_answers_only_if_enabled() {
     let range = || NodePortSelection::Cidrs(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
     let jump = |rest: &str| vec![format!("-A KUBE-SERVICES{rest}")];
     assert_eq!(node_ports(range(), true, Family::V4), (jump(" -d 127.0.0.1/32"), true));
@@ -209,13 +211,13 @@ fn np_2_loopback_answers_for_ipv4_where_that_is_asked_for() {
 }
 
 #[test]
-fn np_3_only_chosen_loopback_addresses_need_its_routing() {
+fn np_3_route_localnet_is_set_only_for_chosen_loopback_addresses() {
     let (jumps, routed) = node_ports(NodePortSelection::Primary, true, Family::V4);
     assert_eq!((jumps.len(), routed), (1, false));
 }
 
 #[test]
-fn np_4_node_ports_come_last() {
+fn np_4_the_jump_to_node_ports_is_the_last_rule() {
     let tables = tables(config(), every_kind());
     let last = tables[&Table::Nat]["KUBE-SERVICES"].last().expect("rules");
     assert!(last.contains("-m addrtype --dst-type LOCAL") && last.ends_with("-j KUBE-NODEPORTS"), "{last}");

@@ -1,0 +1,6 @@
+//! The rules that the renderer writes, without a kernel.
+
+mod behaviours;
+#[path = "../../../tests/iptables/cluster.rs"]
+mod cluster;
+mod rules;
