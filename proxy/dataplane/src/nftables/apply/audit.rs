@@ -55,10 +55,10 @@ pub(crate) fn drift(record: &mut Record, found: &Found, names: &mut Names) -> Ve
 /// The Service at whose frontend somebody has put an element.
 fn owner_of(record: &Record, key: Key) -> Option<&ServiceName> {
     let (Key::Slot(_, at, _) | Key::Allowed(_, at, _)) = key else { return None };
-    let owns = |applied: &crate::nftables::layout::share::Applied| {
+    let owns = |applied: &crate::nftables::layout::service::PlacedService| {
         applied.ports(record.family).any(|(port, _)| {
             let mut places =
-                port.frontends.iter().map(|frontend| crate::nftables::layout::entry::At::of(port, frontend));
+                port.frontends.iter().map(|frontend| crate::nftables::layout::entry::FrontendKey::of(port, frontend));
             places.any(|place| place == at)
         })
     };

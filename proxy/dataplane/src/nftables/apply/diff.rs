@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::found::Found;
 use super::record::{Names, Record, Wanted};
 use super::writes::Write;
-use crate::nftables::layout::chains::Filled;
+use crate::nftables::layout::chains::FilledChain;
 use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::sets::SetId;
 use portway_kernel::nftables::object::{Element, Name, Set};
@@ -20,7 +20,7 @@ pub(crate) struct Differences {
     /// Sets that are none of ours, and sets of source ranges that nobody has.
     pub(crate) foreign_sets: Vec<Name>,
     /// Chains that are missing, or hold other rules; each after those that it leads to.
-    pub(crate) chains: Vec<(Filled, ChainDifference)>,
+    pub(crate) chains: Vec<(FilledChain, ChainDifference)>,
     /// Chains that are none of ours, or that no shape in use needs.
     pub(crate) foreign_chains: Vec<Name>,
     /// Elements that are missing, foreign or changed, by set in the order of [`SetId`].

@@ -9,22 +9,22 @@ use portway_model::{Change, Family, NodeSettings, ServiceName, ServicePlan};
 
 use super::record::{Names, Record, entries, needed};
 use super::writes::{Batches, ELEMENTS_AT_ONCE, Write, spare};
-use crate::nftables::layout::chains::{self, Filled};
+use crate::nftables::layout::chains::{self, FilledChain};
 use crate::nftables::layout::entry::{Key, Value};
+use crate::nftables::layout::service::PlacedService;
 use crate::nftables::layout::sets::SetId;
 use crate::nftables::layout::shape::{ChainId, Shape};
-use crate::nftables::layout::share::Applied;
-use crate::nftables::layout::slots::Numbers;
+use crate::nftables::layout::slots::AffinityNumbers;
 use portway_kernel::nftables::object::{Name, Op, Transaction};
 
 /// A Change worked out.
 pub(crate) struct Draft {
-    services: Vec<(ServiceName, Option<Applied>)>,
+    services: Vec<(ServiceName, Option<PlacedService>)>,
     settings: Option<Arc<NodeSettings>>,
     shared: BTreeMap<Key, Counted>,
     shapes: BTreeMap<Shape, Counted>,
     chains: BTreeMap<ChainId, Counted>,
-    numbers: Numbers,
+    numbers: AffinityNumbers,
     writes: Vec<Write>,
     now: Instant,
 }
@@ -69,7 +69,7 @@ impl Draft {
             // The record knows what is in the kernel; the Change only what was handed out.
             let before = record.services.get(&service.name);
             let after = service.after.as_ref();
-            let after = after.and_then(|share| Applied::place(share, record.family, before, &mut draft.numbers));
+            let after = after.and_then(|share| PlacedService::place(share, record.family, before, &mut draft.numbers));
             let held = || record.held.iter().filter(|(key, (_, owner))| *owner == service.name && !key.is_shared());
             if before.is_none() && after.is_none() && held().next().is_none() {
                 continue;
@@ -97,7 +97,13 @@ impl Draft {
         draft
     }
 
-    fn count_shapes(&mut self, before: Option<&Applied>, after: Option<&Applied>, family: Family, owner: u32) {
+    fn count_shapes(
+        &mut self,
+        before: Option<&PlacedService>,
+        after: Option<&PlacedService>,
+        family: Family,
+        owner: u32,
+    ) {
         for (applied, by) in [(before, -1), (after, 1)] {
             for shape in applied.into_iter().flat_map(|applied| applied.shapes(family)) {
                 count(&mut self.shapes, shape, by, owner);
@@ -208,7 +214,7 @@ impl Draft {
                 Some(applied) => record.services.insert(name.clone(), applied),
                 None => record.services.remove(&name),
             };
-            replaced.extend(before.map(|before| (name, before.share)));
+            replaced.extend(before.map(|before| (name, before.plan)));
         }
         record.numbers = self.numbers;
         for write in &mut self.writes {
@@ -264,7 +270,7 @@ impl Draft {
 }
 
 /// Puts a chain with its rules into a batch: new, or with other rules than before.
-pub(crate) fn fill(filled: Filled, new: bool, owner: Option<u32>, batches: &mut Batches) {
+pub(crate) fn fill(filled: FilledChain, new: bool, owner: Option<u32>, batches: &mut Batches) {
     let op = if new { Op::AddChain(filled.chain) } else { Op::FlushChain(Name::clone(&filled.chain.name)) };
     batches.push(owner, op);
     for rule in filled.rules {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use portway_model::{Family, NodeSettings, PortPlan, ServiceName, ServicePlan};
 
-use crate::nftables::layout::entry::{At, Class, Key, Value};
-use crate::nftables::layout::sets::{self, SetId};
-use crate::nftables::layout::share::{Applied, Known};
-use crate::nftables::layout::slots::{Numbers, Slot};
+use crate::nftables::layout::codec;
+use crate::nftables::layout::entry::{Class, FrontendKey, Key, Value};
+use crate::nftables::layout::service::{KnownSlots, PlacedService};
+use crate::nftables::layout::sets::SetId;
+use crate::nftables::layout::slots::{AffinityNumbers, Slot};
 use portway_kernel::nftables::object::{Element, Name, Rule, Set};
 use portway_kernel::nftables::wire::Snapshot;
 
@@ -68,14 +69,14 @@ impl Found {
             return;
         }
         if id == SetId::Affinity {
-            let numbers = elements.iter().filter_map(|element| sets::affinity_numbers(self.family, element));
+            let numbers = elements.iter().filter_map(|element| codec::affinity_numbers(self.family, element));
             self.highest = numbers.flatten().fold(self.highest, u32::max);
             return;
         }
         let mut strange = Vec::new();
         let mut entries = Vec::with_capacity(elements.len());
         for element in elements {
-            let Some((key, value)) = sets::decode(id, self.family, &element) else {
+            let Some((key, value)) = codec::decode(id, self.family, &element) else {
                 strange.push(element);
                 continue;
             };
@@ -124,10 +125,10 @@ impl Found {
     pub(crate) fn adopt<'a>(
         &self,
         services: impl Iterator<Item = (&'a ServiceName, &'a Arc<ServicePlan>)>,
-        numbers: &mut Option<Numbers>,
-    ) -> BTreeMap<ServiceName, Applied> {
-        // Numbers that nobody uses now may have been given out; a record knows better than the kernel.
-        let numbers = numbers.get_or_insert_with(|| Numbers::after(self.highest));
+        numbers: &mut Option<AffinityNumbers>,
+    ) -> BTreeMap<ServiceName, PlacedService> {
+        // AffinityNumbers that nobody uses now may have been given out; a record knows better than the kernel.
+        let numbers = numbers.get_or_insert_with(|| AffinityNumbers::after(self.highest));
         // An id that two ports claim would mix their clients.
         let taken = std::cell::RefCell::new(HashSet::new());
         let place = |(name, share): (&ServiceName, &Arc<ServicePlan>)| {
@@ -141,13 +142,13 @@ impl Found {
                 }
                 Some(known)
             };
-            Some((name.clone(), Applied::place_with(share, self.family, numbers, known)?))
+            Some((name.clone(), PlacedService::place_with(share, self.family, numbers, known)?))
         };
         services.filter_map(place).collect()
     }
 
-    fn known(&self, port: &PortPlan) -> Known {
-        let places = || port.frontends.iter().map(|frontend| At::of(port, frontend));
+    fn known(&self, port: &PortPlan) -> KnownSlots {
+        let places = || port.frontends.iter().map(|frontend| FrontendKey::of(port, frontend));
         let id = places().find_map(|at| match self.get(Key::PortId(at)) {
             Some(Value::Id(id)) => Some(*id),
             _ => None,
@@ -158,7 +159,7 @@ impl Found {
                 sticky.into_iter().chain(places().map(|at| self.slots(|slot| Key::Slot(class, at, slot), class)));
             all.find(|slots| !slots.is_empty()).unwrap_or_default()
         });
-        Known { id: id.unwrap_or(0), slots }
+        KnownSlots { id: id.unwrap_or(0), slots }
     }
 
     /// The slots of one list; missing ones and such that make no sense are holes.

@@ -278,7 +278,7 @@ fn every_kind_of_element_has_a_name_for_people() {
     for (name, elements) in fake.table(Family::V4).elements {
         let set = SetId::named(&name, Family::V4).expect("one of ours");
         for element in elements.values() {
-            let (key, _) = crate::nftables::layout::sets::decode(set, Family::V4, element).expect("one of ours");
+            let (key, _) = crate::nftables::layout::codec::decode(set, Family::V4, element).expect("one of ours");
             let text = describe(key, Family::V4);
             assert!(text.starts_with("element ") && text.ends_with(&*name), "{text}");
         }

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use portway_model::{Family, NodePortAddresses, NodeSettings, ServiceName};
 
-use crate::nftables::layout::chains::{self, Filled};
+use crate::nftables::layout::chains::{self, FilledChain};
 use crate::nftables::layout::entry::{Key, Value};
+use crate::nftables::layout::service::PlacedService;
 use crate::nftables::layout::sets::SetId;
 use crate::nftables::layout::shape::{ChainId, Shape};
-use crate::nftables::layout::share::Applied;
-use crate::nftables::layout::slots::Numbers;
+use crate::nftables::layout::slots::AffinityNumbers;
 use portway_kernel::nftables::object::Name;
 
 /// An element that should be there, and the number of the Service that it belongs to.
@@ -26,7 +26,7 @@ pub(crate) struct Record {
     /// What the fixed chains and all origin tests follow.
     pub(crate) settings: Arc<NodeSettings>,
     /// Each Service's part.
-    pub(crate) services: BTreeMap<ServiceName, Applied>,
+    pub(crate) services: BTreeMap<ServiceName, PlacedService>,
     /// How many Services want each shared element.
     pub(crate) shared: HashMap<Key, u32>,
     /// How many frontends have each shape.
@@ -36,7 +36,7 @@ pub(crate) struct Record {
     /// Prefix lengths for which there is a set of allowed sources. They stay until the table is listed anew.
     pub(crate) prefixes: BTreeSet<u8>,
     /// The next numbers for affinity.
-    pub(crate) numbers: Numbers,
+    pub(crate) numbers: AffinityNumbers,
     /// Elements that nobody wants any more, for packets in flight, and since when.
     pub(crate) lingering: HashMap<Key, (Value, Instant)>,
     /// Chains that nothing leads to any more, and since when. `None`: not one of ours.
@@ -65,8 +65,8 @@ impl Record {
     pub(crate) fn of(
         family: Family,
         settings: Arc<NodeSettings>,
-        services: BTreeMap<ServiceName, Applied>,
-        numbers: Numbers,
+        services: BTreeMap<ServiceName, PlacedService>,
+        numbers: AffinityNumbers,
     ) -> Self {
         let mut record = Self {
             family,
@@ -161,20 +161,20 @@ impl Record {
     }
 
     /// Every chain that should be there, each after those that it leads to.
-    pub(crate) fn wanted_chains(&self, names: &mut Names) -> Vec<Filled> {
+    pub(crate) fn wanted_chains(&self, names: &mut Names) -> Vec<FilledChain> {
         let shaped = self.chains.keys().map(|id| self.shaped(*id, &self.settings, names)).collect::<Vec<_>>();
         let fixed = chains::fixed(&self.settings, self.family, self.prefixes.iter().copied());
         shaped.into_iter().chain(fixed).collect()
     }
 
     /// A shape's chain under these settings.
-    pub(crate) fn shaped(&self, id: ChainId, settings: &NodeSettings, names: &mut Names) -> Filled {
+    pub(crate) fn shaped(&self, id: ChainId, settings: &NodeSettings, names: &mut Names) -> FilledChain {
         chains::shaped(id, settings, self.family, &mut |id| names.of(id))
     }
 }
 
 /// A Service's elements, sorted by key, each once.
-pub(crate) fn entries(applied: &Applied, family: Family, names: &mut Names, into: &mut Vec<(Key, Value)>) {
+pub(crate) fn entries(applied: &PlacedService, family: Family, names: &mut Names, into: &mut Vec<(Key, Value)>) {
     applied.entries(family, &mut |id| names.of(id), &mut |key, value| into.push((key, value)));
     into.sort_unstable_by_key(|(key, _)| *key);
     into.dedup_by(|later, earlier| later.0 == earlier.0);

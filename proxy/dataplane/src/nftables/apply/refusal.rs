@@ -6,7 +6,8 @@ use portway_model::{Family, ServiceName};
 
 use crate::dataplane::DataplaneError;
 use crate::nftables::layout::TABLE;
-use crate::nftables::layout::sets::{SetId, decode, describe};
+use crate::nftables::layout::codec::decode;
+use crate::nftables::layout::sets::{SetId, describe};
 use portway_kernel::netlink::NetlinkError;
 use portway_kernel::nftables::object::{Element, Op, Set, Transaction};
 use portway_kernel::nftables::wire::{CommitError, Refusal};

@@ -14,10 +14,11 @@ use super::refusal::{self, Failure};
 use super::writes::{Batches, ELEMENTS_AT_ONCE, spare};
 use crate::dataplane::{DataplaneError, FamilyReport, Refused};
 use crate::nftables::layout::TABLE;
+use crate::nftables::layout::codec::encode;
 use crate::nftables::layout::entry::{Key, Value};
-use crate::nftables::layout::sets::{SetId, encode, leads_to_shape};
-use crate::nftables::layout::share::Applied;
-use crate::nftables::layout::slots::Numbers;
+use crate::nftables::layout::service::PlacedService;
+use crate::nftables::layout::sets::{SetId, shape_chain};
+use crate::nftables::layout::slots::AffinityNumbers;
 use portway_kernel::nftables::Kernel;
 use portway_kernel::nftables::object::{Element, Expr, Name, Op, Transaction};
 use portway_kernel::nftables::wire::CommitError;
@@ -34,7 +35,7 @@ pub(crate) struct Table {
     /// `None` as long as what the kernel holds is not known.
     record: Option<Record>,
     /// The last known numbers, so that none is given out twice when a record is lost.
-    numbers: Option<Numbers>,
+    numbers: Option<AffinityNumbers>,
     names: Names,
 }
 
@@ -231,7 +232,7 @@ impl Table {
         };
         let mut numbers = self.numbers.clone();
         let services = found.adopt(target.services.iter().filter_map(share), &mut numbers);
-        let numbers = numbers.unwrap_or_else(|| Numbers::after(0));
+        let numbers = numbers.unwrap_or_else(|| AffinityNumbers::after(0));
         let mut record = Record::of(self.family, Arc::clone(&target.settings), services, numbers);
         let nothing = Found::nothing(self.family);
         let replace = found.exists && found.is_incompatible(&target.settings);
@@ -273,16 +274,15 @@ impl Table {
         for name in fallen.iter().filter(|(_, fall)| **fall == Fall::Held).map(|(name, _)| name) {
             let shares = [target.services.get(name), target.earlier.get(name)];
             for share in shares.into_iter().flatten() {
-                let unused = &mut Numbers::after(0);
-                let Some(applied) = Applied::place(share, self.family, None, unused) else { continue };
+                let unused = &mut AffinityNumbers::after(0);
+                let Some(applied) = PlacedService::place(share, self.family, None, unused) else { continue };
                 let mut own = Vec::new();
                 entries(&applied, self.family, &mut self.names, &mut own);
                 let there = own.into_iter().filter_map(|(key, _)| Some((key, found.get(key)?.clone())));
                 record.held.extend(there.map(|(key, value)| (key, (value, name.clone()))));
             }
         }
-        let mut doors: Vec<Name> =
-            record.held.values().filter_map(|(value, _)| leads_to_shape(value).cloned()).collect();
+        let mut doors: Vec<Name> = record.held.values().filter_map(|(value, _)| shape_chain(value).cloned()).collect();
         while let Some(chain) = doors.pop() {
             if let Some((_, rules)) = found.chains.get(&chain)
                 && record.held_chains.insert(chain)
@@ -297,7 +297,7 @@ impl Table {
 }
 
 fn shares_of(record: &Record) -> BTreeMap<ServiceName, Arc<ServicePlan>> {
-    record.services.iter().map(|(name, applied)| (name.clone(), Arc::clone(&applied.share))).collect()
+    record.services.iter().map(|(name, applied)| (name.clone(), Arc::clone(&applied.plan))).collect()
 }
 
 /// Takes refused Services out of the target: to what they had before, and if that is refused too, to what is there.

@@ -9,8 +9,9 @@ use super::table::Table;
 use super::writes::{Batches, Write};
 use crate::dataplane::Dataplane;
 use crate::nftables::Nftables;
-use crate::nftables::layout::entry::{At, Class, Key, Value};
-use crate::nftables::layout::sets::{Ports, SetId, encode};
+use crate::nftables::layout::codec::encode;
+use crate::nftables::layout::entry::{Class, FrontendKey, Key, Value};
+use crate::nftables::layout::sets::{KeyKind, SetId};
 use portway_kernel::nftables::fake::Fake;
 use portway_kernel::nftables::object::Op;
 
@@ -91,9 +92,9 @@ fn one_refused_object_among_1000_is_left_as_it_was_and_the_rest_applied() {
     assert_eq!(verdict(500), verdict(501));
 }
 
-fn place(number: usize) -> At {
+fn place(number: usize) -> FrontendKey {
     let address = vip(number).parse().expect("an address");
-    At { address: Some(address), protocol: portway_model::Protocol::Tcp, port: 80 }
+    FrontendKey { address: Some(address), protocol: portway_model::Protocol::Tcp, port: 80 }
 }
 
 #[test]
@@ -313,7 +314,7 @@ fn a_split_adds_targets_first_and_removes_them_last() {
             "-1 cluster-ips",
         ]
     );
-    assert!(SetId::Services(Ports::Address) > SetId::ClusterIps);
+    assert!(SetId::Services(KeyKind::Address) > SetId::ClusterIps);
 }
 
 #[test]

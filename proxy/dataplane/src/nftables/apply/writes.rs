@@ -7,8 +7,9 @@ use std::time::Instant;
 use portway_model::Family;
 
 use crate::nftables::layout::TABLE;
+use crate::nftables::layout::codec::encode;
 use crate::nftables::layout::entry::{Key, Value};
-use crate::nftables::layout::sets::{SetId, encode};
+use crate::nftables::layout::sets::SetId;
 use portway_kernel::nftables::object::{Element, Op, Transaction};
 
 /// How many elements go into one transaction. More are split, in an order in which no moment is worse than before.
@@ -36,7 +37,7 @@ pub(crate) fn spare(writes: &mut Vec<Write>, lingering: &mut HashMap<Key, (Value
             write.before = lingering.remove(&write.key).map(|(value, _)| value);
         }
         match (&write.before, &write.after) {
-            (Some(before), None) if write.key.lingers() => {
+            (Some(before), None) if write.key.is_retired_first() => {
                 lingering.insert(write.key, (before.clone(), now));
                 false
             }

@@ -1,32 +1,42 @@
-//! What stands in the maps and sets, as Rust values. How they become bytes is in `sets`.
+//! The elements of the maps and sets as Rust values. `codec` turns them into bytes.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use portway_model::{Frontend, PortPlan, Protocol, Verdict};
 
 use portway_kernel::nftables::object::Name;
 
-/// Where a frontend answers.
+/// The chain that rejects.
+pub(crate) const REFUSE: &str = "refuse";
+
+/// The name of the chain that rejects, without an allocation each time.
+pub(crate) fn refuse() -> Name {
+    static NAME: LazyLock<Name> = LazyLock::new(|| Name::from(REFUSE));
+    Name::clone(&NAME)
+}
+
+/// A frontend as a map's key: address, protocol and port, or protocol and port for a NodePort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct At {
-    /// The address; `None` for a NodePort, whose addresses are the node's.
+pub(crate) struct FrontendKey {
+    /// The frontend's address; `None` for a NodePort, whose addresses are the node's.
     pub(crate) address: Option<IpAddr>,
-    /// The protocol.
+    /// The transport protocol of the Service port.
     pub(crate) protocol: Protocol,
-    /// The port.
+    /// The destination port of packets to the frontend.
     pub(crate) port: u16,
 }
 
-impl At {
-    /// Where this frontend of that Service port answers.
+impl FrontendKey {
+    /// The key of a frontend of a Service port.
     pub(crate) fn of(port: &PortPlan, frontend: &Frontend) -> Self {
         Self { address: frontend.address, protocol: port.protocol(), port: frontend.port }
     }
 }
 
-impl fmt::Display for At {
-    /// As nft writes the key.
+impl fmt::Display for FrontendKey {
+    /// Writes the key as nft does: `10.96.0.1 . tcp . 80`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
             Some(address) => write!(f, "{address} . {} . {}", self.protocol, self.port),
@@ -38,14 +48,14 @@ impl fmt::Display for At {
 /// One of the two lists of backends that a Service port has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Class {
-    /// [`PortPlan::cluster`].
+    /// All endpoints of the cluster, [`PortPlan::cluster`].
     Cluster,
-    /// [`PortPlan::local`].
+    /// The endpoints on this node, [`PortPlan::local`].
     Local,
 }
 
 impl Class {
-    /// Both.
+    /// Both classes, in the order of the enum.
     pub(crate) const ALL: [Class; 2] = [Class::Cluster, Class::Local];
 
     /// The class that a verdict sends traffic to.
@@ -58,62 +68,62 @@ impl Class {
     }
 }
 
-/// The key of one element, and the set that it stands in.
+/// The key of one element, which also names its set.
 ///
-/// In the order in which elements are added: what is pointed to before what points there.
+/// Variants are in the order in which elements are added: an element comes before those that lead to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Key {
     /// A backend of a frontend, by its slot.
-    Slot(Class, At, u32),
+    Slot(Class, FrontendKey, u32),
     /// A backend of a Service port with affinity, by the port's id and the slot.
     StickySlot(Class, u32, u32),
-    /// The token of a backend whose clients may go on sticking to it.
+    /// The token of a backend to which clients may keep their affinity.
     StickyToken(Class, u32),
     /// The id of the Service port that a frontend with affinity belongs to.
-    PortId(At),
+    PortId(FrontendKey),
     /// A local endpoint: a connection from it to itself is masqueraded.
     Hairpin(IpAddr, Protocol, u16),
-    /// Sources of this prefix length that a restricted frontend lets in.
-    Allowed(u8, At, IpAddr),
-    /// A frontend that lets in only some sources.
-    Restricted(At),
-    /// A cluster IP.
+    /// A source range, by its prefix length, that a restricted frontend admits.
+    Allowed(u8, FrontendKey, IpAddr),
+    /// A frontend that admits only some source ranges.
+    Restricted(FrontendKey),
+    /// A cluster IP that a Service uses.
     ClusterIp(IpAddr),
     /// An address of the node at which NodePorts answer.
     NodePortIp(IpAddr),
-    /// A frontend where some or all connections meet nobody.
-    NoEndpoints(At),
+    /// A frontend that has no endpoints for connections of some or all origins.
+    NoEndpoints(FrontendKey),
     /// A frontend with backends.
-    Service(At),
+    Service(FrontendKey),
 }
 
 impl Key {
-    /// Whether several Services may want this element.
+    /// Whether several Services may need the same element.
     pub(crate) fn is_shared(self) -> bool {
         matches!(self, Key::Hairpin(..) | Key::ClusterIp(_))
     }
 
-    /// Whether the element must outlive the transaction that takes it away: a packet may have read the verdict, the
-    /// number of slots or the backend of the generation before, and look this key up in the next. (A packet to a backend
-    /// that has just gone would not be masqueraded any more on its way to itself, and the answer would go astray.)
-    pub(crate) fn lingers(self) -> bool {
+    /// Whether a removed element is retired first, and deleted only a moment later: a packet may have read the verdict,
+    /// the number of slots or the backend of the generation before, and look this key up in the next. (A hairpin packet
+    /// to a backend that was just removed would not be masqueraded, and the answer would not find its way back.)
+    pub(crate) fn is_retired_first(self) -> bool {
         matches!(self, Key::Slot(..) | Key::StickySlot(..) | Key::PortId(_) | Key::Hairpin(..))
     }
 }
 
-/// What an element holds.
+/// The value that an element maps its key to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Value {
-    /// Nothing: an element of a set.
+    /// No value: the element of a set.
     None,
-    /// Traffic goes to this chain.
+    /// A verdict that sends packets to this chain.
     Goto(Name),
-    /// Traffic is dropped.
+    /// A verdict that drops packets.
     Drop,
-    /// A backend.
+    /// A backend's address and port.
     Target(IpAddr, u16),
-    /// A Service port's id.
+    /// The id of a Service port with affinity.
     Id(u32),
-    /// A backend, and the token that says that it is this one and no later one of the same address.
+    /// A backend with affinity, and the token that tells it from a later backend of the same address.
     StickyTarget(Protocol, IpAddr, u16, u32),
 }

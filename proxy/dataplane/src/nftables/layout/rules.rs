@@ -1,6 +1,6 @@
-//! Rules, put together expression by expression.
+//! Builds rules expression by expression.
 //!
-//! A value that is loaded goes to the registers after the one loaded before, as concatenated keys need them.
+//! Each loaded value goes to the registers after the one loaded before, as concatenated keys need it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use portway_model::Family;
 
-use super::sets::{SetId, address_bytes};
+use super::codec::address_bytes;
+use super::sets::SetId;
 use portway_kernel::nftables::object::{
     AddressType, Bytes, CmpOp, CtKey, DynsetOp, Expr, FibAddress, MetaKey, Name, NatKind, PayloadBase, Reg, Reject,
     Rule, Verdict,
@@ -17,41 +18,41 @@ use portway_kernel::nftables::object::{
 /// The protocol number of TCP.
 const TCP: u8 = 6;
 
-/// Which address of a packet.
+/// The end of a connection that an expression looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// Source.
+pub(super) enum Side {
+    /// The packet's source address.
     Source,
-    /// Destination.
+    /// The packet's destination address.
     Destination,
 }
 
-/// A rule in the making.
-pub(crate) struct Exprs {
+/// Builds one rule; each method appends an expression.
+pub(super) struct RuleBuilder {
     family: Family,
     list: Vec<Expr>,
     next: u8,
     comment: Option<&'static str>,
 }
 
-impl Exprs {
-    /// Nothing yet; the first value goes to the first register.
-    pub(crate) fn new(family: Family) -> Self {
+impl RuleBuilder {
+    /// Starts without expressions; the first value goes to the first register.
+    pub(super) fn new(family: Family) -> Self {
         Self { family, list: Vec::new(), next: 0, comment: None }
     }
 
-    /// The rule, at the end of this chain.
-    pub(crate) fn rule(self, chain: &Name) -> Rule {
+    /// Finishes the rule, for the end of this chain.
+    pub(super) fn rule(self, chain: &Name) -> Rule {
         Rule { chain: Name::clone(chain), exprs: self.list, comment: self.comment.map(Name::from) }
     }
 
-    /// Says what the rule is for; at most 127 bytes.
-    pub(crate) fn comment(self, comment: &'static str) -> Self {
+    /// Sets the rule's comment, of at most 127 bytes.
+    pub(super) fn comment(self, comment: &'static str) -> Self {
         Self { comment: Some(comment), ..self }
     }
 
-    /// Lets the next value go to this register.
-    pub(crate) fn at(self, register: u8) -> Self {
+    /// Loads the next value at this register.
+    pub(super) fn at_register(self, register: u8) -> Self {
         Self { next: register, ..self }
     }
 
@@ -66,8 +67,8 @@ impl Exprs {
         self
     }
 
-    /// How many registers an address takes.
-    pub(crate) fn address_registers(family: Family) -> u8 {
+    /// The number of registers that an address takes.
+    pub(super) fn address_registers(family: Family) -> u8 {
         match family {
             Family::V4 => 1,
             Family::V6 => 4,
@@ -86,43 +87,43 @@ impl Exprs {
     }
 
     /// Loads `ip saddr` or `ip daddr`.
-    pub(crate) fn address(self, side: Side) -> Self {
+    pub(super) fn address(self, side: Side) -> Self {
         let len = 4 * u32::from(Self::address_registers(self.family));
         self.address_part(side, len)
     }
 
-    /// Loads `meta l4proto`.
-    pub(crate) fn protocol(self) -> Self {
+    /// Loads the transport protocol: `meta l4proto`.
+    pub(super) fn protocol(self) -> Self {
         self.load(1, |dreg| Expr::Meta { key: MetaKey::L4proto, dreg })
     }
 
-    /// Loads `th dport`.
-    pub(crate) fn port(self) -> Self {
+    /// Loads the destination port: `th dport`.
+    pub(super) fn port(self) -> Self {
         self.load(1, |dreg| Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg })
     }
 
     /// Loads a frontend's key: `ip daddr . meta l4proto . th dport`.
-    pub(crate) fn frontend(self) -> Self {
+    pub(super) fn frontend(self) -> Self {
         self.address(Side::Destination).protocol().port()
     }
 
-    /// Loads `meta mark`.
-    pub(crate) fn packet_mark(self) -> Self {
+    /// Loads the packet's mark: `meta mark`.
+    pub(super) fn packet_mark(self) -> Self {
         self.load(1, |dreg| Expr::Meta { key: MetaKey::Mark, dreg })
     }
 
     /// Loads a random slot below `count`.
-    pub(crate) fn slot(self, count: u32) -> Self {
+    pub(super) fn slot(self, count: u32) -> Self {
         self.load(1, |dreg| Expr::Numgen { modulus: count, offset: 0, dreg })
     }
 
-    /// Goes on if the key that starts at this register is in the set.
-    pub(crate) fn in_set(self, set: SetId, register: u8) -> Self {
+    /// Continues if the key that starts at this register is in the set.
+    pub(super) fn in_set(self, set: SetId, register: u8) -> Self {
         self.lookup(set, register, false)
     }
 
-    /// Goes on if it is not.
-    pub(crate) fn not_in_set(self, set: SetId, register: u8) -> Self {
+    /// Continues if the key that starts at this register is not in the set.
+    pub(super) fn not_in_set(self, set: SetId, register: u8) -> Self {
         self.lookup(set, register, true)
     }
 
@@ -131,26 +132,26 @@ impl Exprs {
         self.push(Expr::Lookup { set, sreg: Reg::new(register), invert })
     }
 
-    /// Puts what the map holds for the key at `register` into the registers from `into` on; goes on if it holds it.
-    pub(crate) fn map(self, set: SetId, register: u8, into: u8) -> Self {
+    /// Looks up the key at `register` and loads its value at `into`; continues if the map has the key.
+    pub(super) fn map(self, set: SetId, register: u8, into: u8) -> Self {
         let set = self.name(set);
         self.push(Expr::LookupMap { set, sreg: Reg::new(register), dreg: Reg::new(into) })
     }
 
-    /// Does what the verdict map holds for the key at this register.
-    pub(crate) fn verdict_map(self, set: SetId, register: u8) -> Self {
+    /// Applies the verdict that the map holds for the key at this register.
+    pub(super) fn verdict_map(self, set: SetId, register: u8) -> Self {
         let set = self.name(set);
         self.push(Expr::LookupVerdict { set, sreg: Reg::new(register) })
     }
 
-    /// Writes an element of the affinity map.
-    pub(crate) fn affinity(self, op: DynsetOp, key: u8, data: u8, timeout: Option<Duration>) -> Self {
+    /// Updates or deletes an element of the affinity map.
+    pub(super) fn affinity(self, op: DynsetOp, key: u8, data: u8, timeout: Option<Duration>) -> Self {
         let set = self.name(SetId::Affinity);
         self.push(Expr::Dynset { set, op, key: Reg::new(key), data: Some(Reg::new(data)), timeout })
     }
 
     /// Translates the destination to the address that starts at this register and the port behind it.
-    pub(crate) fn dnat(self, register: u8) -> Self {
+    pub(super) fn dnat(self, register: u8) -> Self {
         let port = Reg::new(register + Self::address_registers(self.family));
         self.push(Expr::Nat { kind: NatKind::Destination, address: Reg::new(register), port: Some(port) })
     }
@@ -164,8 +165,8 @@ impl Exprs {
         self.push(Expr::Cmp { sreg, op, data })
     }
 
-    /// Goes on if the address lies in the range.
-    pub(crate) fn within(self, side: Side, range: IpNet) -> Self {
+    /// Continues if the address is in the range.
+    pub(super) fn in_range(self, side: Side, range: IpNet) -> Self {
         let bits = u32::from(range.prefix_len());
         let network = address_bytes(range.network());
         if bits == 0 {
@@ -186,8 +187,8 @@ impl Exprs {
         exprs.push(Expr::Cmp { sreg, op: CmpOp::Eq, data: Bytes::from(&data[..]) })
     }
 
-    /// Keeps the first bits of the address in these registers.
-    pub(crate) fn masked(self, register: u8, prefix: u8) -> Self {
+    /// Masks the address at this register to its first `prefix` bits.
+    pub(super) fn masked(self, register: u8, prefix: u8) -> Self {
         let any: IpAddr = match self.family {
             Family::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
             Family::V6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
@@ -201,29 +202,31 @@ impl Exprs {
         self.push(Expr::Bitwise { sreg: register, dreg: register, mask, xor })
     }
 
-    /// Goes on if the destination is not one of loopback's.
-    pub(crate) fn not_to_loopback(self) -> Self {
+    /// Continues if the destination is not a loopback address.
+    pub(super) fn not_to_loopback(self) -> Self {
         let at = self.next;
         let (len, data) = match self.family {
             Family::V4 => (1, Bytes::from([127])),
             Family::V6 => (16, Bytes::from(std::net::Ipv6Addr::LOCALHOST.octets())),
         };
-        self.address_part(Side::Destination, len).push(Expr::Cmp { sreg: Reg::new(at), op: CmpOp::Neq, data }).at(at)
+        self.address_part(Side::Destination, len)
+            .push(Expr::Cmp { sreg: Reg::new(at), op: CmpOp::Neq, data })
+            .at_register(at)
     }
 
-    /// Goes on if the address is one of the node's own.
-    pub(crate) fn of_this_node(self, side: Side) -> Self {
+    /// Continues if the address is one of the node's own.
+    pub(super) fn node_address(self, side: Side) -> Self {
         let at = self.next;
         let address = match side {
             Side::Source => FibAddress::Source,
             Side::Destination => FibAddress::Destination,
         };
         let data = Bytes::from((AddressType::Local as u32).to_ne_bytes());
-        self.load(1, |dreg| Expr::FibType { address, dreg }).compare(CmpOp::Eq, data).at(at)
+        self.load(1, |dreg| Expr::FibType { address, dreg }).compare(CmpOp::Eq, data).at_register(at)
     }
 
-    /// Goes on if the packet came in by an interface of this name, or whose name begins so.
-    pub(crate) fn came_in_by(self, name: &str, prefix: bool) -> Self {
+    /// Continues if the packet's input interface has this name, or with `prefix` a name that starts with it.
+    pub(super) fn input_interface(self, name: &str, prefix: bool) -> Self {
         const NAME_SIZE: usize = 16;
         let mut data = name.as_bytes()[..name.len().min(NAME_SIZE)].to_vec();
         if !prefix {
@@ -243,31 +246,35 @@ impl Exprs {
         self.push(Expr::Bitwise { sreg: register, dreg: register, mask, xor: zero.clone() }).compare(CmpOp::Neq, zero)
     }
 
-    /// `ct state new`.
-    pub(crate) fn new_connection(self) -> Self {
+    /// Continues for the first packet of a connection: `ct state new`.
+    pub(super) fn new_connection(self) -> Self {
         let at = self.next;
-        self.load(1, |dreg| Expr::Ct { key: CtKey::State, direction: None, dreg }).any_bit(CtKey::STATE_NEW).at(at)
+        self.load(1, |dreg| Expr::Ct { key: CtKey::State, direction: None, dreg })
+            .any_bit(CtKey::STATE_NEW)
+            .at_register(at)
     }
 
-    /// `ct status dnat`.
-    pub(crate) fn was_translated(self) -> Self {
+    /// Continues if the connection's destination was translated: `ct status dnat`.
+    pub(super) fn translated(self) -> Self {
         let at = self.next;
-        self.load(1, |dreg| Expr::Ct { key: CtKey::Status, direction: None, dreg }).any_bit(CtKey::STATUS_DNAT).at(at)
+        self.load(1, |dreg| Expr::Ct { key: CtKey::Status, direction: None, dreg })
+            .any_bit(CtKey::STATUS_DNAT)
+            .at_register(at)
     }
 
-    /// `meta mark & bit != 0`.
-    pub(crate) fn marked(self, bit: u32) -> Self {
+    /// Continues if the bit of the mark is set: `meta mark & bit != 0`.
+    pub(super) fn has_mark(self, bit: u32) -> Self {
         let at = self.next;
-        self.load(1, |dreg| Expr::Meta { key: MetaKey::Mark, dreg }).any_bit(bit).at(at)
+        self.load(1, |dreg| Expr::Meta { key: MetaKey::Mark, dreg }).any_bit(bit).at_register(at)
     }
 
-    /// Sets a bit of the mark and leaves the others.
-    pub(crate) fn mark(self, bit: u32) -> Self {
+    /// Sets a bit of the mark and keeps the others.
+    pub(super) fn set_mark(self, bit: u32) -> Self {
         self.change_mark(!bit, bit)
     }
 
-    /// Flips a bit of the mark and leaves the others.
-    pub(crate) fn flip_mark(self, bit: u32) -> Self {
+    /// Flips a bit of the mark and keeps the others.
+    pub(super) fn flip_mark(self, bit: u32) -> Self {
         self.change_mark(u32::MAX, bit)
     }
 
@@ -277,41 +284,41 @@ impl Exprs {
         self.load(1, |dreg| Expr::Meta { key: MetaKey::Mark, dreg })
             .push(Expr::Bitwise { sreg: register, dreg: register, mask, xor })
             .push(Expr::SetMeta { key: MetaKey::Mark, sreg: register })
-            .at(at)
+            .at_register(at)
     }
 
     /// Replaces the source address, with a source port chosen at random.
-    pub(crate) fn masquerade(self) -> Self {
+    pub(super) fn masquerade(self) -> Self {
         self.push(Expr::Masquerade { fully_random: true })
     }
 
-    /// Goes on if it is TCP, and refuses with a reset.
-    pub(crate) fn reset_tcp(self) -> Self {
+    /// Rejects TCP with a reset; other protocols do not match.
+    pub(super) fn reset_tcp(self) -> Self {
         self.protocol().compare(CmpOp::Eq, Bytes::from([TCP])).push(Expr::Reject(Reject::TcpReset))
     }
 
-    /// Refuses with "port unreachable".
-    pub(crate) fn reject(self) -> Self {
+    /// Rejects with ICMP "port unreachable".
+    pub(super) fn reject(self) -> Self {
         self.push(Expr::Reject(Reject::PortUnreachable))
     }
 
-    /// Into a chain and not back.
-    pub(crate) fn goto(self, chain: impl Into<Name>) -> Self {
+    /// Continues in another chain and does not come back.
+    pub(super) fn goto(self, chain: impl Into<Name>) -> Self {
         self.push(Expr::Verdict(Verdict::Goto(chain.into())))
     }
 
-    /// Into a chain and back.
-    pub(crate) fn jump(self, chain: impl Into<Name>) -> Self {
+    /// Continues in another chain, and here when that ends.
+    pub(super) fn jump(self, chain: impl Into<Name>) -> Self {
         self.push(Expr::Verdict(Verdict::Jump(chain.into())))
     }
 
-    /// Back to the caller.
-    pub(crate) fn back(self) -> Self {
+    /// Returns to the chain that jumped here.
+    pub(super) fn return_to_caller(self) -> Self {
         self.push(Expr::Verdict(Verdict::Return))
     }
 
-    /// Not a word.
-    pub(crate) fn drop(self) -> Self {
+    /// Drops the packet without an answer.
+    pub(super) fn drop(self) -> Self {
         self.push(Expr::Verdict(Verdict::Drop))
     }
 }

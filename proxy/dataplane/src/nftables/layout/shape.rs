@@ -1,4 +1,4 @@
-//! Shapes: what the chain behind a frontend must know, and no more, so that many frontends share one chain.
+//! Shapes: what the chain behind a frontend depends on, and no more, so that many frontends share one chain.
 
 use std::fmt::{self, Write as _};
 
@@ -6,25 +6,25 @@ use portway_model::{Affinity, Frontend, Origin, PortPlan, Route, Verdict};
 
 use super::entry::Class;
 
-/// Where the traffic of one origin ends.
+/// Where a frontend sends the traffic of one origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Leaf {
-    /// Not translated: it meets a drop in the filter hooks.
-    Nobody,
-    /// One of some backends.
+    /// Nowhere: the traffic is not translated, and the filter hooks reject or drop it.
+    NoBackend,
+    /// To one of several backends.
     Pick(Pick),
 }
 
-/// A choice among backends.
+/// A random choice among backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Pick {
-    /// Whether the frontend is a NodePort: its keys have no address.
+    /// Whether the frontend is a NodePort, whose keys have no address.
     pub(crate) node_port: bool,
-    /// Which list of backends.
+    /// The class that the backends are from.
     pub(crate) class: Class,
-    /// How many there are; not 0.
+    /// The number of backends; not 0.
     pub(crate) count: u32,
-    /// For how many seconds a client sticks to one.
+    /// The affinity time-out in seconds; `None` without affinity.
     pub(crate) sticky: Option<u32>,
     /// Whether the source address is replaced.
     pub(crate) masquerade: bool,
@@ -34,24 +34,24 @@ pub(crate) struct Pick {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Shape([Leaf; 3]);
 
-/// A chain that shapes bring about.
+/// A chain that exists because a shape needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ChainId {
-    /// Picks a backend.
+    /// The chain that picks one of several backends.
     Leaf(Pick),
-    /// Asks where the traffic comes from.
+    /// The chain that sends traffic to leaves by its origin.
     Fork(Shape),
 }
 
 impl Shape {
-    /// The shape of a frontend; `None` where no origin has a backend.
+    /// The shape of a frontend; `None` if no origin has a backend.
     pub(crate) fn of(port: &PortPlan, frontend: &Frontend) -> Option<Self> {
         let leaf = |origin| Leaf::of(port, frontend, frontend.route(origin));
         let leaves = Origin::ALL.map(leaf);
         leaves.iter().any(|leaf| matches!(leaf, Leaf::Pick(_))).then_some(Self(leaves))
     }
 
-    /// The leaf for an origin.
+    /// The leaf for traffic of one origin.
     pub(crate) fn leaf(self, origin: Origin) -> Leaf {
         self.0[origin as usize]
     }
@@ -64,7 +64,7 @@ impl Shape {
         }
     }
 
-    /// The leaves' chains, and the fork if there is one; without repetitions, leaves first.
+    /// The chains of the leaves, then that of the fork if there is one, without repetitions.
     pub(crate) fn chains(self) -> impl Iterator<Item = ChainId> {
         let leaf = move |at: usize| match self.0[at] {
             Leaf::Pick(pick) if !self.0[..at].contains(&self.0[at]) => Some(ChainId::Leaf(pick)),
@@ -74,8 +74,8 @@ impl Shape {
         [leaf(0), leaf(1), leaf(2), fork].into_iter().flatten()
     }
 
-    /// The shapes that this one becomes when one backend comes or goes. Their chains are made ahead of need, so that
-    /// such a change carries no new chain.
+    /// The shapes that this one becomes when one backend is added or removed. Their chains are created ahead of need, so
+    /// that such a change needs no new chain.
     pub(crate) fn neighbours(self) -> impl Iterator<Item = Shape> {
         Class::ALL.into_iter().flat_map(move |class| {
             let used = self.0.iter().any(|leaf| matches!(leaf, Leaf::Pick(pick) if pick.class == class));
@@ -97,11 +97,11 @@ impl Shape {
 
 impl Leaf {
     fn of(port: &PortPlan, frontend: &Frontend, route: Route) -> Self {
-        let Some(class) = Class::of(route.verdict) else { return Leaf::Nobody };
+        let Some(class) = Class::of(route.verdict) else { return Leaf::NoBackend };
         let count = u32::try_from(port.backends(route.verdict).len()).unwrap_or(u32::MAX);
         if count == 0 {
-            // The model promises otherwise; a chain that picks one of none would be refused by the kernel.
-            return Leaf::Nobody;
+            // The model guarantees a backend; the kernel would refuse a chain that picks one of none.
+            return Leaf::NoBackend;
         }
         Leaf::Pick(Pick {
             node_port: frontend.address.is_none(),
@@ -113,14 +113,14 @@ impl Leaf {
     }
 }
 
-/// Whether a frontend leaves some origin without an answer, and how.
+/// How a frontend refuses traffic of some origin: reject or drop; `None` if it serves all origins.
 pub(crate) fn refusal(frontend: &Frontend) -> Option<Verdict> {
     Origin::ALL.map(|origin| frontend.route(origin).verdict).into_iter().find(|verdict| Class::of(*verdict).is_none())
 }
 
 impl fmt::Display for ChainId {
-    /// The chain's name: `c3` picks one of three cluster backends, `l1-masq` the one local backend and masquerades,
-    /// `c2-s600` keeps clients for 600 seconds, and `np-` stands before those of NodePorts. A fork names its leaves:
+    /// Writes the chain's name: `c3` picks one of three cluster backends, `l1-masq` picks the one local backend and
+    /// masquerades, `c2-s600` has affinity for 600 seconds, and NodePorts have the prefix `np-`. A fork names its leaves:
     /// `pod-c2/other-c2-masq`, `pod-c2/node-c2-masq/outside-l1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -153,7 +153,7 @@ impl fmt::Display for ChainId {
 impl Leaf {
     fn write_tail(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Leaf::Nobody => f.write_str("nobody"),
+            Leaf::NoBackend => f.write_str("nobody"),
             Leaf::Pick(pick) => pick.write_tail(f),
         }
     }

@@ -1,9 +1,9 @@
-//! What the layout promises of every rule set, read off the rules themselves.
+//! What the contract asks of every rule set, checked on the rendered rules.
 
 use portway_model::testing::{cluster_with, config, node, service, slice};
 use portway_model::{Config, DetectLocal, Event, Family, NodePortSelection, NodeSettings, api};
 
-use super::chains::{Filled, fixed, shaped};
+use super::chains::{FilledChain, fixed, shaped};
 use super::shape::{ChainId, Shape};
 use crate::nftables::render;
 use portway_kernel::nftables::object::{ChainType, CtKey, DynsetOp, Expr, HookPoint, MetaKey, Name, Verdict};
@@ -23,11 +23,11 @@ fn plain() -> NodeSettings {
     settings(DetectLocal::None, NodePortSelection::Primary)
 }
 
-fn base() -> Vec<Filled> {
+fn base() -> Vec<FilledChain> {
     fixed(&plain(), Family::V4, [16u8, 24].into_iter())
 }
 
-fn chain(name: &str) -> Filled {
+fn chain(name: &str) -> FilledChain {
     base().into_iter().find(|filled| *filled.chain.name == *name).expect("a fixed chain")
 }
 
@@ -117,7 +117,7 @@ fn nft_4_nft_5_a_second_service_of_a_shape_adds_no_chain_rule_or_set() {
 }
 
 #[test]
-fn nft_6_nft_7_a_leaf_picks_among_all_and_catches_what_misses_in_slot_0() {
+fn nft_6_nft_7_a_leaf_picks_among_all_slots_and_falls_back_to_slot_0() {
     let print = printed(config("here"), |service| service);
     let dnat =
         |slots| format!("dnat ip to ip daddr . meta l4proto . th dport . numgen random mod {slots} map @backends");
@@ -132,7 +132,7 @@ fn nft_6_nft_7_a_leaf_picks_among_all_and_catches_what_misses_in_slot_0() {
 }
 
 #[test]
-fn nft_8_aff_5_affinity_is_learned_in_one_map_and_counts_only_for_backends_of_the_class_used() {
+fn nft_8_aff_5_affinity_is_one_map_and_holds_only_for_backends_of_the_class_used() {
     let sticky = printed(config("here"), |mut service| {
         service.session_affinity = Some("ClientIP".to_owned());
         service.affinity_timeout_seconds = Some(600);
@@ -153,16 +153,16 @@ fn nft_8_aff_5_affinity_is_learned_in_one_map_and_counts_only_for_backends_of_th
 }
 
 #[test]
-fn aff_2_every_new_connection_starts_the_time_anew() {
+fn aff_2_every_new_connection_restarts_the_timeout() {
     let shapes = |seconds| {
         let built = service("ns/s").cluster_ip("10.96.0.1").port("", 80).affinity(seconds).event();
         let endpoints = slice("ns/s", "s").port("", 80).endpoints(["10.1.0.1", "10.1.0.2"]).event();
         let cluster = cluster_with(config("here"), [built, endpoints]);
-        let share = cluster.plan().services.values().next().expect("a Service").clone();
-        let port = share.ports[0].clone();
+        let plan = cluster.plan().services.values().next().expect("a Service").clone();
+        let port = plan.ports[0].clone();
         Shape::of(&port, &port.frontends[0]).expect("backends")
     };
-    let ChainId::Leaf(pick) = shapes(77).entrance() else { panic!("nobody asks where traffic comes from") };
+    let ChainId::Leaf(pick) = shapes(77).entrance() else { panic!("all origins have the same leaf") };
     let leaf = shaped(ChainId::Leaf(pick), &plain(), Family::V6, &mut |id| Name::from(id.to_string()));
     let updates = leaf.rules.iter().flat_map(|rule| &rule.exprs).filter_map(|expr| match expr {
         Expr::Dynset { op: DynsetOp::Update, timeout, .. } => *timeout,
@@ -237,7 +237,7 @@ fn masq_5_only_local_endpoints_are_hairpins() {
 }
 
 #[test]
-fn masq_7_every_detector_has_its_test_and_a_packet_of_the_node_passes_it_by() {
+fn masq_7_every_detector_has_its_own_match_for_pods() {
     let ranges = ["10.1.0.0/16", "10.2.0.0/20", "fd00:1::/48"].map(|range| range.parse().expect("a range"));
     for (detect_local, expected) in [
         (DetectLocal::ClusterCidr(ranges.into()), vec!["ip saddr 10.1.0.0/16 goto c3", "ip saddr 10.2.0.0/20 goto c3"]),
@@ -252,7 +252,7 @@ fn masq_7_every_detector_has_its_test_and_a_packet_of_the_node_passes_it_by() {
 }
 
 #[test]
-fn masq_4_topo_10_where_traffic_comes_from_is_asked_in_the_models_order() {
+fn masq_4_topo_10_origins_are_tested_in_the_models_order() {
     let detect_local = DetectLocal::BridgeInterface("cni0".to_owned());
     let print = printed(Config { detect_local, ..config("here") }, |mut service| {
         service.external_traffic_policy = Some("Local".to_owned());
@@ -284,7 +284,7 @@ fn np_1_np_4_node_ports_answer_at_listed_or_at_all_addresses() {
 }
 
 #[test]
-fn rej_1_rej_2_refusal_and_silence_are_elements() {
+fn rej_1_rej_2_reject_and_drop_are_elements() {
     let without = |of: fn(api::Service) -> api::Service| {
         let built =
             of(service("ns/s").of_type("NodePort").cluster_ip("10.96.0.1").port("", 80).node_port(30080).build());

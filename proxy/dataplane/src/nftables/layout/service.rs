@@ -1,42 +1,41 @@
-//! One Service's part of the table: its slots, and the elements that they and its frontends make.
+//! One Service's part of the table: the slots of its backends, and its elements.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use portway_model::{Family, Frontend, FrontendKind, Origin, PortPlan, Protocol, ServicePlan, Verdict};
 
-use super::entry::{At, Class, Key, Value};
-use super::shape::{Shape, refusal};
-use super::slots::{Numbers, Slot, assign};
-use crate::nftables::layout::shape::ChainId;
+use super::entry::{Class, FrontendKey, Key, Value, refuse};
+use super::shape::{ChainId, Shape, refusal};
+use super::slots::{AffinityNumbers, Slot, assign};
 use portway_kernel::nftables::object::Name;
 
-/// A Service's share as it stands in one family's table.
+/// A Service's plan with the slots of its backends in one family's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Applied {
-    /// What the Plan says.
-    pub(crate) share: Arc<ServicePlan>,
-    /// One for each of the share's ports of this family, in their order.
+pub(crate) struct PlacedService {
+    /// The Service's plan.
+    pub(crate) plan: Arc<ServicePlan>,
+    /// The slots of each port of this family, in the order of the plan.
     pub(crate) ports: Box<[PortSlots]>,
 }
 
-/// The slots of one Service port. A list that no frontend uses is empty.
+/// The slots of one Service port. A class that no frontend uses has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PortSlots {
     /// With affinity, the number that stands for this port in the affinity maps; otherwise 0.
     pub(crate) id: u32,
-    /// Slots of [`PortPlan::cluster`].
+    /// The slots of the Cluster class, [`PortPlan::cluster`].
     pub(crate) cluster: Box<[Slot]>,
-    /// Slots of [`PortPlan::local`].
+    /// The slots of the Local class, [`PortPlan::local`].
     pub(crate) local: Box<[Slot]>,
 }
 
-/// What is known of a Service port before it is placed: from the last Plan, or from the kernel.
+/// The slots that a Service port has before it is placed, from the last Plan or from the kernel.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
-    /// Its id, if it has one.
+pub(crate) struct KnownSlots {
+    /// The port's id for affinity, or 0.
     pub(crate) id: u32,
-    /// By class: what each slot holds.
+    /// What each slot holds, by class.
     pub(crate) slots: [Vec<Option<Slot>>; 2],
 }
 
@@ -49,11 +48,11 @@ impl PortSlots {
         }
     }
 
-    fn known(&self) -> Known {
-        Known { id: self.id, slots: Class::ALL.map(|class| self.of(class).iter().copied().map(Some).collect()) }
+    fn known(&self) -> KnownSlots {
+        KnownSlots { id: self.id, slots: Class::ALL.map(|class| self.of(class).iter().copied().map(Some).collect()) }
     }
 
-    fn place(port: &PortPlan, known: &Known, numbers: &mut Numbers) -> Self {
+    fn place(port: &PortPlan, known: &KnownSlots, numbers: &mut AffinityNumbers) -> Self {
         let sticky = port.affinity.is_some();
         let id = match (sticky, known.id) {
             (false, _) => 0,
@@ -78,45 +77,47 @@ impl PortSlots {
     }
 }
 
-impl Applied {
-    /// Gives a share's backends their slots on top of those that they have; `None` if it has no port of this family.
+impl PlacedService {
+    /// Gives a Service's backends their slots, starting from those that they have; `None` if it has no port of this
+    /// family.
     pub(crate) fn place(
-        share: &Arc<ServicePlan>,
+        plan: &Arc<ServicePlan>,
         family: Family,
-        before: Option<&Applied>,
-        numbers: &mut Numbers,
+        before: Option<&PlacedService>,
+        numbers: &mut AffinityNumbers,
     ) -> Option<Self> {
-        Self::place_with(share, family, numbers, |port| {
+        Self::place_with(plan, family, numbers, |port| {
             let before = before?;
             before.ports(family).find(|(old, _)| old.name == port.name).map(|(_, slots)| slots.known())
         })
     }
 
-    /// The same, asking `known` what each port has.
+    /// As [`PlacedService::place`], with `known` for the slots that each port has.
     pub(crate) fn place_with(
-        share: &Arc<ServicePlan>,
+        plan: &Arc<ServicePlan>,
         family: Family,
-        numbers: &mut Numbers,
-        known: impl Fn(&PortPlan) -> Option<Known>,
+        numbers: &mut AffinityNumbers,
+        known: impl Fn(&PortPlan) -> Option<KnownSlots>,
     ) -> Option<Self> {
-        let ports: Box<[PortSlots]> = ports_of(share, family)
+        let ports: Box<[PortSlots]> = ports_of(plan, family)
             .map(|port| PortSlots::place(port, &known(port).unwrap_or_default(), numbers))
             .collect();
-        (!ports.is_empty()).then(|| Self { share: Arc::clone(share), ports })
+        (!ports.is_empty()).then(|| Self { plan: Arc::clone(plan), ports })
     }
 
-    /// Its ports of this family, with their slots.
+    /// The Service's ports of this family, with their slots.
     pub(crate) fn ports(&self, family: Family) -> impl Iterator<Item = (&PortPlan, &PortSlots)> {
-        ports_of(&self.share, family).zip(&*self.ports)
+        ports_of(&self.plan, family).zip(&*self.ports)
     }
 
-    /// The shapes of its frontends, one for each that has backends.
+    /// The shapes of the frontends that have backends.
     pub(crate) fn shapes(&self, family: Family) -> impl Iterator<Item = Shape> {
-        ports_of(&self.share, family)
+        ports_of(&self.plan, family)
             .flat_map(|port| port.frontends.iter().filter_map(|frontend| Shape::of(port, frontend)))
     }
 
-    /// Its elements, in no order; shared ones may be repeated. `name` gives a chain's name.
+    /// Passes each element of the Service to `out`, in no order; shared elements may be repeated. `name` returns a
+    /// chain's name.
     pub(crate) fn entries(
         &self,
         family: Family,
@@ -140,11 +141,11 @@ impl Applied {
     }
 }
 
-fn ports_of(share: &ServicePlan, family: Family) -> impl Iterator<Item = &PortPlan> {
-    share.ports.iter().filter(move |port| port.family == family)
+fn ports_of(plan: &ServicePlan, family: Family) -> impl Iterator<Item = &PortPlan> {
+    plan.ports.iter().filter(move |port| port.family == family)
 }
 
-/// Whether a frontend sends traffic of any origin to backends of this class.
+/// Whether a frontend sends traffic of any origin to this class.
 fn routes_to(frontend: &Frontend, class: Class) -> bool {
     Origin::ALL.iter().any(|origin| Class::of(frontend.route(*origin).verdict) == Some(class))
 }
@@ -167,7 +168,7 @@ fn frontend_entries(
     name: &mut impl FnMut(ChainId) -> Name,
     out: &mut impl FnMut(Key, Value),
 ) {
-    let at = At::of(port, frontend);
+    let at = FrontendKey::of(port, frontend);
     if let (FrontendKind::ClusterIp, Some(address)) = (frontend.kind, frontend.address) {
         out(Key::ClusterIp(address), Value::None);
     }
@@ -178,14 +179,14 @@ fn frontend_entries(
         }
     }
     match refusal(frontend) {
-        Some(Verdict::Reject) => out(Key::NoEndpoints(at), Value::Goto(name_of_refuse())),
+        Some(Verdict::Reject) => out(Key::NoEndpoints(at), Value::Goto(refuse())),
         Some(_) => out(Key::NoEndpoints(at), Value::Drop),
         None => {}
     }
     let Some(shape) = Shape::of(port, frontend) else { return };
     out(Key::Service(at), Value::Goto(name(shape.entrance())));
     if slots.id != 0 {
-        // With affinity the slots stand once for the port, not for each frontend.
+        // With affinity the port has one list of slots, not one for each frontend.
         out(Key::PortId(at), Value::Id(slots.id));
         return;
     }
@@ -196,10 +197,10 @@ fn frontend_entries(
     }
 }
 
-/// What a Service port with affinity adds besides its frontends.
+/// Passes the elements that a Service port with affinity adds besides its frontends.
 ///
-/// An entry learned in one class holds in the other as long as its backend is in both (contract AFF-5, AFF-8): then each
-/// class knows both tokens.
+/// Affinity that was learned in one class holds in the other as long as its backend is in both (contract AFF-5, AFF-8), so
+/// each class then holds both tokens.
 fn affinity_entries(protocol: Protocol, slots: &PortSlots, out: &mut impl FnMut(Key, Value)) {
     for (class, other) in [(Class::Cluster, Class::Local), (Class::Local, Class::Cluster)] {
         let members: HashSet<_> = slots.of(class).iter().map(|slot| (slot.address, slot.port)).collect();
@@ -212,10 +213,4 @@ fn affinity_entries(protocol: Protocol, slots: &PortSlots, out: &mut impl FnMut(
             out(Key::StickyToken(class, slot.token), Value::None);
         }
     }
-}
-
-/// The name of the chain that refuses, without an allocation each time.
-fn name_of_refuse() -> Name {
-    static NAME: std::sync::LazyLock<Name> = std::sync::LazyLock::new(|| Name::from(super::chains::REFUSE));
-    Name::clone(&NAME)
 }
