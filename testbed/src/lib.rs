@@ -1,20 +1,18 @@
-//! What portway's tests, demo and benches run on. Nothing of the program itself uses this crate.
+//! What portway's tests, demo and benchmarks run on. The program itself does not use this crate.
 //!
-//! * [`agent`]: portway itself, as a process on a node;
-//! * [`apiserver`]: a small Kubernetes API server with faults on demand;
+//! * [`apiserver`]: a small Kubernetes API server with faults on demand (a crate of its own);
 //! * [`cluster`]: hosts made of network namespaces, and the links between them;
-//! * [`echo`]: servers that say who they are and whom they saw;
-//! * [`probe`]: requests from a host, and what became of them;
-//! * [`objects`]: Services and their endpoints in such a cluster;
-//! * [`proxy`]: what stands under test on its first node;
-//! * [`stream`]: connections without pause, and connections that stay;
-//! * [`flows`]: the flow table, who reaches what from where;
-//! * [`trace`]: recorded clusters, played back through the API server.
+//! * [`echo`]: servers that answer with their own name and the source address that they saw;
+//! * [`probe`]: one request from a host, and its outcome;
+//! * [`objects`]: Services, EndpointSlices, Nodes and ServiceCIDRs, as events of the model and as JSON of the API;
+//! * [`proxy`]: the proxy under test: any program as a process, or a dataplane within this process;
+//! * [`stream`]: continuous new connections, and connections that stay open;
+//! * [`flows`]: the flow table: which client reaches which backend, and what the backend sees;
+//! * [`trace`]: recorded clusters, replayed through the API server.
 //!
-//! Everything that sends packets stays in namespaces that end with this process.
+//! All packets stay in namespaces that end with this process.
 
 pub mod agent;
-pub mod apiserver;
 pub mod cluster;
 pub mod echo;
 pub mod flows;
@@ -24,7 +22,9 @@ pub mod proxy;
 pub mod stream;
 pub mod trace;
 
-/// What this machine lacks for clusters of network namespaces, if it lacks anything: root, or a program.
+pub use portway_apiserver as apiserver;
+
+/// Names what this machine lacks for clusters of network namespaces: root, or programs in PATH. `None` if nothing.
 pub fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("root".to_owned());

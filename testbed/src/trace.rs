@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use portway_trace::{Change, Event, Header, Reader};
 
-use crate::apiserver::{Resource, Sent, Store};
+use portway_apiserver::{Resource, Sent, Store};
 
 /// How long a replay sleeps at most before it looks whether it is to stop.
 const GLANCE: Duration = Duration::from_millis(50);

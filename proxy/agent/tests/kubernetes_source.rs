@@ -10,7 +10,7 @@ use portway::inbox::{Inbox, Message, channel};
 use portway::metrics::SourceMetrics;
 use portway::sources::kubernetes::{ConnectError, KubernetesConfig, Tuning, run};
 use portway_model::{Event, Kind};
-use portway_testbed::apiserver::{ApiServer, Cut, ErrorRule, Faults, Resource, Store, StreamingLists, Synthetic, Verb};
+use portway_apiserver::{ApiServer, Cut, ErrorRule, Faults, Resource, Store, StreamingLists, Synthetic, Verb};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 

@@ -12,7 +12,7 @@ use portway::inbox::{Message, channel};
 use portway::metrics::SourceMetrics;
 use portway::sources::kubernetes::{KubernetesConfig, run};
 use portway_model::{Cluster, Config, DetectLocal, Event as News, Kind, Plan};
-use portway_testbed::apiserver::{ApiServer, Cut, Resource, Store, Synthetic};
+use portway_apiserver::{ApiServer, Cut, Resource, Store, Synthetic};
 use portway_testbed::trace::{Pace, Trace};
 use portway_trace::{Change, Event, Masked, Masker, ObjectName, Reader, keep};
 use rustix::process::{Pid, Signal, kill_process};

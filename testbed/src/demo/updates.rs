@@ -122,14 +122,7 @@ const UPDATES: &[Update] = &[
 /// Makes all updates one after the other, and adds a sentence to `missed` for each that no request followed.
 pub(crate) fn table(cluster: &Cluster, manifests: &Manifests, missed: &mut Vec<String>) -> Result<Table> {
     let mut table = new_table();
-    table.set_header([
-        "update",
-        "requests to",
-        "first request that follows",
-        "last request that does not",
-        "requests",
-        "unanswered",
-    ]);
+    table.set_header(["update", "requests to", "traffic follows after", "last stale answer", "requests", "unanswered"]);
     for update in UPDATES {
         check_interrupt()?;
         let to = format!("{} {} from {}", update.protocol, update.to, update.from);

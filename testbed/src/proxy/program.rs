@@ -12,10 +12,10 @@ use portway_model::Protocol;
 use tempfile::TempDir;
 
 use super::{Proxy, ProxyCommand, ProxyOptions, ProxyProcess};
-use crate::apiserver::{ApiServer, Resource, Store};
 use crate::cluster::{Cluster, Host};
 use crate::objects::{NAMESPACE, Objects, Service};
 use crate::probe::Probe;
+use portway_apiserver::{ApiServer, Resource, Store};
 
 /// How long the program may take until what it was told is in force.
 const PATIENCE: Duration = Duration::from_secs(15);

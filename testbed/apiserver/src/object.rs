@@ -1,4 +1,4 @@
-//! One version of one object: encoded once, with an index of what selectors ask for.
+//! One version of one object: encoded once, with the labels and fields that selectors name.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -7,18 +7,18 @@ use bytes::{BufMut, Bytes, BytesMut};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::answer::ApiError;
-use super::resource::Resource;
-use super::selector::Selector;
+use crate::error::ApiError;
+use crate::resource::Resource;
+use crate::selector::Selector;
 
 /// Namespace (empty for cluster-wide kinds) and name.
-pub(super) type Key = (String, String);
+pub(crate) type Key = (String, String);
 
-/// One version of one object. Never changes.
+/// One version of one object. It never changes.
 #[derive(Debug)]
-pub(super) struct Object {
-    pub(super) resource: Resource,
-    pub(super) key: Key,
+pub(crate) struct Object {
+    pub(crate) resource: Resource,
+    pub(crate) key: Key,
     labels: BTreeMap<String, String>,
     fields: Vec<(&'static str, String)>,
     /// The JSON object without `kind` and `apiVersion`, as it stands in a list.
@@ -26,8 +26,8 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// Encodes `value` as version `version`, filling in what the real server would: uid and creation time.
-    pub(super) fn new(mut value: Value, version: u64, previous: Option<&Object>) -> Result<Self, ApiError> {
+    /// Encodes `value` as version `version`, with the uid and creation time that the real server fills in.
+    pub(crate) fn new(mut value: Value, version: u64, previous: Option<&Object>) -> Result<Self, ApiError> {
         let resource = resource_of(&value)?;
         let key = key_of(resource, &value)?;
         let map = value.as_object_mut().ok_or_else(|| ApiError::bad_request("the object is no JSON object"))?;
@@ -54,8 +54,8 @@ impl Object {
         Ok(Self { resource, key, labels, fields, body })
     }
 
-    /// Whether a list or watch with this selector, in this namespace (`None` for all), shows it.
-    pub(super) fn is_selected(&self, namespace: Option<&str>, selector: &Selector) -> bool {
+    /// Whether a list or watch with this selector in this namespace (`None` for all) selects the object.
+    pub(crate) fn is_selected(&self, namespace: Option<&str>, selector: &Selector) -> bool {
         namespace.is_none_or(|namespace| namespace == self.key.0)
             && selector.matches(&self.labels, |path| match path {
                 "metadata.name" => self.key.1.clone(),
@@ -69,20 +69,20 @@ impl Object {
             })
     }
 
-    /// The object as it stands in a list.
-    pub(super) fn item(&self) -> &Bytes {
+    /// The object as an item of a list.
+    pub(crate) fn item(&self) -> &Bytes {
         &self.body
     }
 
-    /// The whole object, as a single `get` answers it.
-    pub(super) fn json(&self) -> Bytes {
+    /// The whole object, as GET returns it.
+    pub(crate) fn json(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.body.len() + 64);
         self.put_json(&mut out);
         out.freeze()
     }
 
-    /// One line of a watch.
-    pub(super) fn event(&self, kind: &str) -> Bytes {
+    /// A watch event of this type, as one line.
+    pub(crate) fn event(&self, kind: &str) -> Bytes {
         let mut out = BytesMut::with_capacity(self.body.len() + 128);
         out.put_slice(format!(r#"{{"type":"{kind}","object":"#).as_bytes());
         self.put_json(&mut out);
@@ -96,8 +96,8 @@ impl Object {
         out.put_slice(&self.body[1..]);
     }
 
-    /// The object as it last was, with the version of what made it go: what a `DELETED` event carries.
-    pub(super) fn gone_at(&self, version: u64) -> Self {
+    /// The last state of the object with the version of its deletion, as a `DELETED` event has it.
+    pub(crate) fn deleted_at(&self, version: u64) -> Self {
         let mut map: Map<String, Value> = self.map();
         if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
             metadata.insert("resourceVersion".to_owned(), version.to_string().into());
@@ -111,8 +111,8 @@ impl Object {
         }
     }
 
-    /// The whole object, decoded.
-    pub(super) fn value(&self) -> Value {
+    /// The whole object as a JSON value.
+    pub(crate) fn value(&self) -> Value {
         let mut map = self.map();
         map.insert("kind".to_owned(), self.resource.kind().into());
         map.insert("apiVersion".to_owned(), self.resource.api_version().into());
@@ -124,16 +124,16 @@ impl Object {
     }
 }
 
-/// The resource that an object says it is.
-pub(super) fn resource_of(value: &Value) -> Result<Resource, ApiError> {
+/// The resource that the `apiVersion` and `kind` of an object name.
+pub(crate) fn resource_of(value: &Value) -> Result<Resource, ApiError> {
     let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     Resource::of(&api_version, &kind)
         .ok_or_else(|| ApiError::bad_request(format!("no kind \"{kind}\" is served in version \"{api_version}\"")))
 }
 
-/// An object's namespace and name. A namespaced object without a namespace belongs to `default`.
-pub(super) fn key_of(resource: Resource, value: &Value) -> Result<Key, ApiError> {
+/// The namespace and name of an object. A namespaced object without a namespace belongs to `default`.
+pub(crate) fn key_of(resource: Resource, value: &Value) -> Result<Key, ApiError> {
     let metadata = &value["metadata"];
     let name = metadata["name"].as_str().unwrap_or_default();
     if name.is_empty() {
@@ -158,7 +158,7 @@ fn map_to_vec(map: &Map<String, Value>) -> Vec<u8> {
     serde_json::to_vec(map).expect("a JSON value always encodes")
 }
 
-/// The text at a dotted path; empty where there is none.
+/// The text of the field at a dotted path; empty where there is none.
 fn text_at(value: &Value, path: &str) -> String {
     match path.split('.').fold(value, |value, part| &value[part]) {
         Value::String(text) => text.clone(),

@@ -1,13 +1,13 @@
-//! Label and field selectors, parsed once for each request and matched against an object's index.
+//! Label and field selectors, parsed once for each request.
 
 use std::collections::BTreeMap;
 
-use super::answer::ApiError;
-use super::resource::Resource;
+use crate::error::ApiError;
+use crate::resource::Resource;
 
-/// Which objects a list or a watch shows.
+/// The label and field selector of a list or watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Selector {
+pub(crate) struct Selector {
     labels: Vec<Requirement>,
     fields: Vec<Requirement>,
 }
@@ -29,26 +29,26 @@ enum Test {
 
 impl Selector {
     /// Parses the two query parameters. Empty text selects everything.
-    pub(super) fn parse(resource: Resource, labels: &str, fields: &str) -> Result<Self, ApiError> {
+    pub(crate) fn parse(resource: Resource, labels: &str, fields: &str) -> Result<Self, ApiError> {
         let labels = terms(labels).map(label_requirement).collect::<Result<_, _>>()?;
         let fields = terms(fields).map(|term| field_requirement(resource, term)).collect::<Result<_, _>>()?;
         Ok(Self { labels, fields })
     }
 
-    /// Whether it selects everything.
-    pub(super) fn is_everything(&self) -> bool {
+    /// Whether the selector selects all objects.
+    pub(crate) fn is_everything(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    /// Whether an object with these labels and fields is selected. A field that an object lacks counts as empty.
-    pub(super) fn matches(&self, labels: &BTreeMap<String, String>, field: impl Fn(&str) -> String) -> bool {
+    /// Whether an object with these labels and fields matches. A field that an object lacks counts as empty.
+    pub(crate) fn matches(&self, labels: &BTreeMap<String, String>, field: impl Fn(&str) -> String) -> bool {
         self.labels.iter().all(|requirement| requirement.test.holds(labels.get(&requirement.key).map(String::as_str)))
             && self.fields.iter().all(|requirement| requirement.test.holds(Some(&field(&requirement.key))))
     }
 }
 
 impl Test {
-    /// As Kubernetes has it: a label that is not there is in no set, so `!=` and `notin` hold for it.
+    /// Whether a value meets the condition. A label that is absent is in no set, so `!=` and `notin` hold for it.
     fn holds(&self, value: Option<&str>) -> bool {
         match (self, value) {
             (Test::Exists, value) => value.is_some(),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn watch_1_label_selectors_match_as_kubernetes_has_it() {
+    fn label_selectors_match_as_in_kubernetes() {
         let with = labels(&[("app", "web"), ("tier", "front")]);
         let without = labels(&[]);
         for (selector, first, second) in [
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn watch_1_field_selectors_know_only_the_fields_of_their_kind() {
+    fn field_selectors_take_only_the_fields_of_their_kind() {
         let parse = |fields| Selector::parse(Resource::Service, "", fields);
         let headless = parse("spec.clusterIP!=None").expect("selector");
         assert!(!headless.matches(&labels(&[]), |_| "None".to_owned()));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn watch_1_unreadable_selectors_are_refused() {
+    fn unreadable_selectors_are_refused() {
         for selector in ["a b", "in (x)", "a in (x", "!", "=x", "a of (x)"] {
             let error = Selector::parse(Resource::Service, selector, "").expect_err(selector);
             assert_eq!(error.code, 400, "{selector}");

@@ -1,4 +1,4 @@
-//! Watches: changes as they happen, for one selector, as lines of JSON.
+//! Watches: the changes that one selector matches, as lines of JSON.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,43 +10,43 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at, sleep, sleep_until};
 
-use super::answer::ApiError;
-use super::fault::{Control, Faults, StreamingLists};
-use super::object::Object;
-use super::params::Params;
-use super::resource::Resource;
-use super::selector::Selector;
-use super::store::{Change, Feed, Start, Store};
-use super::traffic::Traffic;
+use crate::error::ApiError;
+use crate::fault::{Control, Faults, StreamingLists};
+use crate::object::Object;
+use crate::params::Params;
+use crate::resource::Resource;
+use crate::selector::Selector;
+use crate::store::{Change, Feed, Start, Store};
+use crate::traffic::Traffic;
 
-/// How long a watch lasts when the client does not say: the real server's `--min-request-timeout`.
+/// How long a watch lasts when the client does not set a timeout: the real server's `--min-request-timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
-/// How often an idle watch tells its version: the real server's cache does so about once a minute.
-const BOOKMARKS: Duration = Duration::from_secs(60);
+/// How often a watch gets a bookmark: the real server's cache sends one about once a minute.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Size at which the initial events' next piece is handed to the connection.
-const PIECE: usize = 256 << 10;
+/// Size of the pieces in which initial events are written, in bytes.
+const PIECE_BYTES: usize = 256 << 10;
 
-/// Time for half an event to leave before its connection goes.
-const HALF_SENT: Duration = Duration::from_millis(20);
+/// Delay between half an event and the end of its connection, so that the half is sent.
+const HALF_EVENT_DELAY: Duration = Duration::from_millis(20);
 
-/// One open watch.
-pub(super) struct Watch {
+/// An open watch and what it still has to send.
+pub(crate) struct Watch {
     resource: Resource,
     namespace: Option<String>,
     selector: Selector,
     feed: Feed,
     initial: std::vec::IntoIter<Arc<Object>>,
-    /// The bookmark that closes the initial events is still owed.
+    /// Whether the bookmark that closes the initial events is still to be sent.
     closing: bool,
     bookmarks: Option<Interval>,
     until: Instant,
-    waiting: VecDeque<Bytes>,
-    /// Events that are held back, and until when.
-    held: VecDeque<(Instant, Bytes)>,
-    /// Events told since the watch began, for the fault that drops some.
-    told: u64,
+    ready: VecDeque<Bytes>,
+    /// Events that a fault delays, and until when.
+    delayed: VecDeque<(Instant, Bytes)>,
+    /// Number of events since the watch started, for the fault that drops some.
+    event_count: u64,
     traffic: Arc<Traffic>,
     faults: watch::Receiver<Faults>,
     cut: watch::Receiver<u64>,
@@ -56,16 +56,16 @@ pub(super) struct Watch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// Ends after what still waits.
+    /// The watch ends after the events that are ready.
     Ending,
-    /// Half an event was written; the connection breaks next.
+    /// The watch has sent half an event; the connection breaks next.
     Broken,
     Ended,
 }
 
 impl Watch {
-    /// Answers a watch request.
-    pub(super) fn open(
+    /// Opens the watch that a request selects.
+    pub(crate) fn open(
         store: &Store,
         control: &Control,
         resource: Resource,
@@ -74,27 +74,27 @@ impl Watch {
     ) -> Result<Self, ApiError> {
         let selector = Selector::parse(resource, &params.label_selector, &params.field_selector)?;
         let faults = control.subscribe();
-        let treated = faults.borrow().streaming_lists;
-        let start = start(params, treated)?;
+        let streaming_lists = faults.borrow().streaming_lists;
+        let start = start(params, streaming_lists)?;
         let bookmarks = params.allow_watch_bookmarks == Some(true);
-        let mut waiting = VecDeque::new();
+        let mut ready = VecDeque::new();
         let mut state = State::Open;
         let expired = ApiError::expired(params.version()?.unwrap_or(0), store.version());
         let feed = match store.watch(resource, start) {
             Ok(_) if faults.borrow().expire_watches => Err(expired),
-            // An old version is told inside the stream, as the real server's cache does.
+            // An expired version is an event of the stream, as the real server's cache has it.
             Err(error) if error.code == 410 => Err(error),
             other => Ok(other?),
         };
         let feed = match feed {
             Ok(feed) => feed,
             Err(error) => {
-                waiting.push_back(Bytes::from(format!("{}\n", json!({ "type": "ERROR", "object": error.status() }))));
+                ready.push_back(Bytes::from(format!("{}\n", json!({ "type": "ERROR", "object": error.status() }))));
                 state = State::Ending;
                 store.watch(resource, Start::Now)?
             }
         };
-        let streaming = params.send_initial_events == Some(true) && treated == StreamingLists::Honoured;
+        let streaming = params.send_initial_events == Some(true) && streaming_lists == StreamingLists::Honoured;
         let timeout = params.timeout_seconds.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
         let mut watch = Self {
             resource,
@@ -103,11 +103,11 @@ impl Watch {
             initial: Vec::new().into_iter(),
             feed,
             closing: bookmarks && streaming && state == State::Open,
-            bookmarks: bookmarks.then(|| interval_at(Instant::now() + BOOKMARKS, BOOKMARKS)),
+            bookmarks: bookmarks.then(|| interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL)),
             until: Instant::now() + timeout,
-            waiting,
-            held: VecDeque::new(),
-            told: 0,
+            ready,
+            delayed: VecDeque::new(),
+            event_count: 0,
             traffic: control.traffic(),
             faults,
             cut: control.events(),
@@ -115,13 +115,13 @@ impl Watch {
         };
         watch.initial = std::mem::take(&mut watch.feed.initial).into_iter();
         for change in std::mem::take(&mut watch.feed.missed) {
-            watch.tell(&change);
+            watch.handle(&change);
         }
         Ok(watch)
     }
 
-    /// The next bytes for the connection: `None` at an orderly end, an error where the connection is to break.
-    pub(super) async fn next(&mut self) -> Option<io::Result<Bytes>> {
+    /// Returns the next bytes for the connection: `None` at an orderly end, an error where the connection is to break.
+    pub(crate) async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
             if self.faults.borrow_and_update().hang_watches {
                 self.faults.changed().await.ok()?;
@@ -129,7 +129,7 @@ impl Watch {
             }
             match self.state {
                 State::Broken => {
-                    sleep(HALF_SENT).await;
+                    sleep(HALF_EVENT_DELAY).await;
                     self.state = State::Ended;
                     return Some(Err(io::Error::from(io::ErrorKind::ConnectionReset)));
                 }
@@ -139,7 +139,7 @@ impl Watch {
             if let Some(piece) = self.initial_piece() {
                 return Some(Ok(piece));
             }
-            if let Some(line) = self.waiting.pop_front() {
+            if let Some(line) = self.ready.pop_front() {
                 return Some(Ok(self.whole_or_half(line)));
             }
             if self.state == State::Ending {
@@ -148,23 +148,23 @@ impl Watch {
             tokio::select! {
                 biased;
                 changed = self.faults.changed() => changed.ok()?,
-                change = self.feed.live.recv() => self.tell(&*change?),
-                () = due(self.held.front()) => self.waiting.extend(self.held.pop_front().map(|(_, line)| line)),
-                () = tick(self.bookmarks.as_mut()) => self.waiting.push_back(self.bookmark(false)),
+                change = self.feed.live.recv() => self.handle(&*change?),
+                () = due(self.delayed.front()) => self.ready.extend(self.delayed.pop_front().map(|(_, line)| line)),
+                () = tick(self.bookmarks.as_mut()) => self.ready.push_back(self.bookmark(false)),
                 () = sleep_until(self.until) => {
                     self.state = State::Ending;
                     if self.bookmarks.is_some() {
-                        self.waiting.push_back(self.bookmark(false));
+                        self.ready.push_back(self.bookmark(false));
                     }
                 }
             }
         }
     }
 
-    /// Some of the initial events, as many as make a good write.
+    /// Returns the next piece of the initial events, if any are left.
     fn initial_piece(&mut self) -> Option<Bytes> {
         let mut piece = Vec::new();
-        while piece.len() < PIECE {
+        while piece.len() < PIECE_BYTES {
             let Some(object) = self.initial.next() else {
                 if std::mem::take(&mut self.closing) {
                     piece.extend_from_slice(&self.bookmark(true));
@@ -179,31 +179,31 @@ impl Watch {
         (!piece.is_empty()).then(|| piece.into())
     }
 
-    /// What a change means to this watch: an object that stops matching is deleted to it, one that starts is added.
-    fn tell(&mut self, change: &Change) {
+    /// Makes an event of a change: an object that stops matching is DELETED, one that starts matching is ADDED.
+    fn handle(&mut self, change: &Change) {
         self.feed.version = change.version;
-        let seen = |object: &Option<Arc<Object>>| {
+        let selected = |object: &Option<Arc<Object>>| {
             object.clone().filter(|object| object.is_selected(self.namespace.as_deref(), &self.selector))
         };
-        let line = match (seen(&change.before), seen(&change.after)) {
+        let line = match (selected(&change.before), selected(&change.after)) {
             (None, None) => return,
             (None, Some(after)) => after.event("ADDED"),
             (Some(_), Some(after)) => after.event("MODIFIED"),
-            (Some(before), None) => before.gone_at(change.version).event("DELETED"),
+            (Some(before), None) => before.deleted_at(change.version).event("DELETED"),
         };
-        let (hold, drop_after) = {
+        let (delay, drop_after) = {
             let faults = self.faults.borrow();
             (Duration::from_millis(faults.hold_events_milliseconds), faults.drop_event_after)
         };
-        self.told += 1;
-        if drop_after > 0 && self.told.is_multiple_of(drop_after + 1) {
+        self.event_count += 1;
+        if drop_after > 0 && self.event_count.is_multiple_of(drop_after + 1) {
             return;
         }
         self.traffic.count_event();
-        if hold.is_zero() {
-            self.waiting.push_back(line);
+        if delay.is_zero() {
+            self.ready.push_back(line);
         } else {
-            self.held.push_back((Instant::now() + hold, line));
+            self.delayed.push_back((Instant::now() + delay, line));
         }
     }
 
@@ -227,10 +227,10 @@ impl Watch {
     }
 }
 
-/// Where a watch begins, by its parameters.
-fn start(params: &Params, treated: StreamingLists) -> Result<Start, ApiError> {
+/// The version at which a watch with these parameters starts.
+fn start(params: &Params, streaming_lists: StreamingLists) -> Result<Start, ApiError> {
     let version = params.version()?;
-    match (params.send_initial_events, treated) {
+    match (params.send_initial_events, streaming_lists) {
         (None, _) | (Some(_), StreamingLists::Ignored) => {}
         (Some(_), StreamingLists::Refused) => {
             return Err(ApiError::invalid(
@@ -251,7 +251,7 @@ fn start(params: &Params, treated: StreamingLists) -> Result<Start, ApiError> {
     })
 }
 
-/// The moment at which the first event that is held back may go.
+/// Waits until the first delayed event is due; for ever if there is none.
 async fn due(first: Option<&(Instant, Bytes)>) {
     match first {
         Some((at, _)) => sleep_until(*at).await,
@@ -259,7 +259,7 @@ async fn due(first: Option<&(Instant, Bytes)>) {
     }
 }
 
-/// The next tick of a clock that may not be there.
+/// Waits for the next tick of a clock; for ever if there is none.
 async fn tick(clock: Option<&mut Interval>) {
     match clock {
         Some(clock) => {

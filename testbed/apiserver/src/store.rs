@@ -1,4 +1,4 @@
-//! The objects, their versions, and who watches them.
+//! The objects, their versions, and the watches on them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
@@ -10,54 +10,54 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::answer::ApiError;
-use super::object::{Key, Object, key_of, resource_of};
-use super::resource::Resource;
+use crate::error::ApiError;
+use crate::object::{Key, Object, key_of, resource_of};
+use crate::resource::Resource;
 
-/// Changes of one resource that are kept for watches that start at an old version.
-const HISTORY: usize = 16_384;
+/// Number of changes of one resource that the store keeps for watches that start at an old version.
+const MAX_HISTORY: usize = 16_384;
 
-/// All objects of a server. Clones share them, and they outlive the server, so that one can be stopped and another
-/// started in its place.
+/// All objects of a server. Clones share them, and they outlive the server, so that a test can stop one server and start
+/// another in its place.
 #[derive(Clone, Debug, Default)]
 pub struct Store(Arc<Mutex<State>>);
 
-/// When a change was handed to the watchers' connections.
+/// When the store sent a change to the watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// The version that the change got.
+    /// The resource version of the change.
     pub version: u64,
-    /// Just before the event was handed to the first connection.
+    /// The moment just before the store sent the event to the first watch.
     pub at: Instant,
     /// The same instant as nanoseconds of `CLOCK_MONOTONIC`, comparable between processes of one machine.
     pub monotonic_nanos: u64,
 }
 
-/// One change of one object. At least one side is there.
+/// One change of one object: `before` is absent when the object is created, `after` when it is deleted.
 #[derive(Debug)]
-pub(super) struct Change {
-    pub(super) version: u64,
-    pub(super) before: Option<Arc<Object>>,
-    pub(super) after: Option<Arc<Object>>,
+pub(crate) struct Change {
+    pub(crate) version: u64,
+    pub(crate) before: Option<Arc<Object>>,
+    pub(crate) after: Option<Arc<Object>>,
 }
 
-/// A watch's place in the stream of changes: what it has missed, and where what follows arrives.
+/// The changes that a watch gets: objects and changes so far, and a channel for those that follow.
 #[derive(Debug)]
-pub(super) struct Feed {
-    pub(super) version: u64,
-    pub(super) initial: Vec<Arc<Object>>,
-    pub(super) missed: Vec<Arc<Change>>,
-    pub(super) live: mpsc::UnboundedReceiver<Arc<Change>>,
+pub(crate) struct Feed {
+    pub(crate) version: u64,
+    pub(crate) initial: Vec<Arc<Object>>,
+    pub(crate) missed: Vec<Arc<Change>>,
+    pub(crate) live: mpsc::UnboundedReceiver<Arc<Change>>,
 }
 
-/// Where a watch starts.
+/// The version at which a watch starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start {
-    /// With all objects as they now are.
+pub(crate) enum Start {
+    /// The current version, after an event for each object.
     Everything,
-    /// With the next change.
+    /// The current version.
     Now,
-    /// With the change after this version.
+    /// This version: the first event is the change after it.
     After(u64),
 }
 
@@ -71,9 +71,9 @@ struct State {
 struct Collection {
     objects: BTreeMap<Key, Arc<Object>>,
     history: VecDeque<Arc<Change>>,
-    /// Versions before this one cannot be told any more.
+    /// Versions before this one are expired.
     compacted: u64,
-    watchers: Vec<mpsc::UnboundedSender<Arc<Change>>>,
+    watches: Vec<mpsc::UnboundedSender<Arc<Change>>>,
 }
 
 impl Store {
@@ -89,7 +89,7 @@ impl Store {
         self.put_value(serde_json::to_value(object).map_err(|error| ApiError::bad_request(error.to_string()))?)
     }
 
-    /// Puts many objects.
+    /// Creates or replaces many objects, and stops at the first that the store refuses.
     pub fn put_all(&self, objects: impl IntoIterator<Item = Value>) -> Result<(), ApiError> {
         objects.into_iter().try_for_each(|object| self.put_value(object).map(|_| ()))
     }
@@ -99,7 +99,7 @@ impl Store {
         self.write(resource, key, |_| Ok(value)).map(|(sent, _)| sent)
     }
 
-    /// Puts all objects of the `.json`, `.yaml` and `.yml` files in a folder; files may hold several documents, and
+    /// Creates or replaces all objects of the `.json`, `.yaml` and `.yml` files in a folder; files may hold several documents, and
     /// Lists. Errors name the file.
     pub fn load(&self, folder: &Path) -> anyhow::Result<usize> {
         use anyhow::Context;
@@ -126,8 +126,8 @@ impl Store {
         Ok(count)
     }
 
-    /// Creates an object; refused where there is one of that name.
-    pub(super) fn create(&self, value: Value) -> Result<(Sent, Arc<Object>), ApiError> {
+    /// Creates an object; fails if there is one of that name.
+    pub(crate) fn create(&self, value: Value) -> Result<(Sent, Arc<Object>), ApiError> {
         let (resource, key) = locate(&value)?;
         let name = key.1.clone();
         self.write(resource, key, |previous| match previous {
@@ -136,8 +136,8 @@ impl Store {
         })
     }
 
-    /// Replaces an object by what `change` makes of it.
-    pub(super) fn modify(
+    /// Replaces an object by the result of `change`.
+    pub(crate) fn modify(
         &self,
         resource: Resource,
         key: Key,
@@ -150,8 +150,8 @@ impl Store {
         })
     }
 
-    /// Creates or replaces the object at `key`, unless `make` refuses what it finds there.
-    pub(super) fn write(
+    /// Creates or replaces the object at `key` by the result of `make`, which gets the present object.
+    pub(crate) fn write(
         &self,
         resource: Resource,
         key: Key,
@@ -182,37 +182,37 @@ impl Store {
         Ok(state.collection(resource).publish(Change { version, before: Some(before), after: None }))
     }
 
-    /// An object as it now is.
+    /// The current version of an object.
     pub fn get(&self, resource: Resource, namespace: &str, name: &str) -> Option<Value> {
         self.find(resource, &(namespace.to_owned(), name.to_owned())).map(|object| object.value())
     }
 
-    /// All objects of a resource, in the order of their names.
+    /// The current objects of a resource, ordered by namespace and name.
     pub fn list(&self, resource: Resource) -> Vec<Value> {
         let objects: Vec<_> = self.lock().collection(resource).objects.values().cloned().collect();
         objects.iter().map(|object| object.value()).collect()
     }
 
-    /// How many objects of a resource there are.
+    /// The number of objects of a resource.
     pub fn count(&self, resource: Resource) -> usize {
         self.lock().collection(resource).objects.len()
     }
 
-    /// The version of the last change.
+    /// The resource version of the last change.
     pub fn version(&self) -> u64 {
         self.lock().version
     }
 
-    /// How many watches of a resource are open.
+    /// The number of open watches of a resource.
     pub fn watchers(&self, resource: Resource) -> usize {
         let mut state = self.lock();
         let collection = state.collection(resource);
-        collection.watchers.retain(|watcher| !watcher.is_closed());
-        collection.watchers.len()
+        collection.watches.retain(|watcher| !watcher.is_closed());
+        collection.watches.len()
     }
 
-    /// Forgets every version but the current one, as etcd does every few minutes: a watch or a continued list that
-    /// asks for an older one gets `410 Gone`.
+    /// Drops every version but the current one, as etcd does every few minutes: a watch or a continued list at an older
+    /// version then gets `410 Gone`.
     pub fn compact(&self) {
         let mut state = self.lock();
         let version = state.version;
@@ -223,12 +223,12 @@ impl Store {
         }
     }
 
-    pub(super) fn find(&self, resource: Resource, key: &Key) -> Option<Arc<Object>> {
+    pub(crate) fn find(&self, resource: Resource, key: &Key) -> Option<Arc<Object>> {
         self.lock().collection(resource).objects.get(key).cloned()
     }
 
-    /// All objects as they were at `version` (`None`: as they now are), and the version that this is.
-    pub(super) fn snapshot(
+    /// The objects of a resource at `version` (`None`: the current one), and that version.
+    pub(crate) fn snapshot(
         &self,
         resource: Resource,
         version: Option<u64>,
@@ -243,8 +243,8 @@ impl Store {
         Ok((version, collection.at(version)?))
     }
 
-    /// Starts a watch.
-    pub(super) fn watch(&self, resource: Resource, start: Start) -> Result<Feed, ApiError> {
+    /// Opens a watch of a resource from this start on.
+    pub(crate) fn watch(&self, resource: Resource, start: Start) -> Result<Feed, ApiError> {
         let mut state = self.lock();
         let newest = state.version;
         let collection = state.collection(resource);
@@ -255,12 +255,12 @@ impl Store {
             Start::After(version) => (version, Vec::new(), collection.since(version)?.cloned().collect()),
         };
         let (sender, live) = mpsc::unbounded_channel();
-        collection.watchers.push(sender);
+        collection.watches.push(sender);
         Ok(Feed { version, initial, missed, live })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every writer leaves the state whole before it can panic, so a poisoned lock is still a sound state.
+        // Every writer leaves the state consistent before it can panic, so a poisoned lock is still sound.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -272,18 +272,18 @@ impl State {
 }
 
 impl Collection {
-    /// Writes a change into the history and hands it to the watchers.
+    /// Adds a change to the history and sends it to the watches.
     fn publish(&mut self, change: Change) -> Sent {
         let version = change.version;
         let change = Arc::new(change);
-        if self.history.len() == HISTORY
+        if self.history.len() == MAX_HISTORY
             && let Some(oldest) = self.history.pop_front()
         {
             self.compacted = oldest.version;
         }
         self.history.push_back(Arc::clone(&change));
         let sent = Sent::now(version);
-        self.watchers.retain(|watcher| watcher.send(Arc::clone(&change)).is_ok());
+        self.watches.retain(|watcher| watcher.send(Arc::clone(&change)).is_ok());
         sent
     }
 
@@ -296,7 +296,7 @@ impl Collection {
         Ok(self.history.range(first..))
     }
 
-    /// The objects as they were at `version`: what followed, undone.
+    /// The objects at `version`: the current ones with the later changes undone.
     fn at(&self, version: u64) -> Result<Vec<Arc<Object>>, ApiError> {
         let mut undone: BTreeMap<&Key, Option<&Arc<Object>>> = BTreeMap::new();
         for change in self.since(version)?.rev() {

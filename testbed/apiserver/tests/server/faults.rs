@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{Api, ListParams};
-use portway_testbed::apiserver::{ApiServer, Cut, ErrorRule, Faults, Resource, Store, StreamingLists, Synthetic, Verb};
+use portway_apiserver::{ApiServer, Cut, ErrorRule, Faults, Resource, Store, StreamingLists, Synthetic, Verb};
 
 use super::{client, code, next, selected, service, services, slices, start, watch};
 
@@ -15,7 +15,7 @@ fn faults(change: impl FnOnce(&mut Faults)) -> Faults {
 }
 
 #[tokio::test]
-async fn watch_5_a_connection_is_cut_in_the_middle_of_an_object() {
+async fn a_connection_is_cut_in_the_middle_of_an_object() {
     let server = start();
     let mut events = watch(&services(&server), &selected(), "0").await;
     server.cut(Cut::MidObject);
@@ -28,7 +28,7 @@ async fn watch_5_a_connection_is_cut_in_the_middle_of_an_object() {
 
 /// What the wire carries when an event is cut: its first half, and no orderly end.
 #[tokio::test]
-async fn watch_5_half_an_event_reaches_the_client() {
+async fn half_an_event_reaches_the_client() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let server = start();
     let mut stream = tokio::net::TcpStream::connect(server.address()).await.expect("connected");
@@ -46,7 +46,7 @@ async fn watch_5_half_an_event_reaches_the_client() {
 }
 
 #[tokio::test]
-async fn watch_5_all_connections_are_cut() {
+async fn all_connections_are_cut() {
     let server = start();
     let mut first = watch(&services(&server), &selected(), "0").await;
     let mut second = watch(&slices(&server), &selected().fields(""), "0").await;
@@ -58,7 +58,7 @@ async fn watch_5_all_connections_are_cut() {
 }
 
 #[tokio::test]
-async fn watch_5_connections_are_refused_for_a_while() {
+async fn connections_are_refused_for_a_while() {
     let server = start();
     server.refuse_for(Duration::from_millis(300));
     assert!(services(&server).list(&ListParams::default()).await.is_err());
@@ -67,7 +67,7 @@ async fn watch_5_connections_are_refused_for_a_while() {
 }
 
 #[tokio::test]
-async fn watch_5_a_server_can_go_and_come_back_with_its_objects() {
+async fn a_server_can_go_and_come_back_with_its_objects() {
     let store = Store::new();
     store.put(service("a")).expect("put");
     let server = ApiServer::local(store.clone()).expect("a server");
@@ -80,7 +80,7 @@ async fn watch_5_a_server_can_go_and_come_back_with_its_objects() {
 }
 
 #[tokio::test]
-async fn watch_1_streaming_lists_are_refused_or_ignored() {
+async fn streaming_lists_are_refused_or_ignored() {
     let server = start();
     server.store().put(service("a")).expect("put");
     let params = selected().initial_events();
@@ -94,7 +94,7 @@ async fn watch_1_streaming_lists_are_refused_or_ignored() {
 }
 
 #[tokio::test]
-async fn watch_7_hanging_watches_are_silent_and_open() {
+async fn hanging_watches_are_silent_and_open() {
     let server = start();
     let mut events = watch(&services(&server), &selected(), "0").await;
     server.set_faults(faults(|faults| faults.hang_watches = true));
@@ -105,7 +105,7 @@ async fn watch_7_hanging_watches_are_silent_and_open() {
 }
 
 #[tokio::test]
-async fn watch_1_watches_expire_on_demand() {
+async fn watches_expire_on_demand() {
     let server = start();
     server.set_faults(faults(|faults| faults.expire_watches = true));
     let mut events = watch(&services(&server), &selected(), "0").await;
@@ -114,7 +114,7 @@ async fn watch_1_watches_expire_on_demand() {
 }
 
 #[tokio::test]
-async fn watch_3_a_server_without_service_cidrs() {
+async fn a_server_without_service_cidrs() {
     let server = start();
     server.set_faults(faults(|faults| faults.errors = vec![ErrorRule::all(404).resource(Resource::ServiceCidr)]));
     let cidrs: Api<ServiceCIDR> = Api::all(client(&server));
@@ -123,7 +123,7 @@ async fn watch_3_a_server_without_service_cidrs() {
 }
 
 #[tokio::test]
-async fn watch_7_requests_are_refused_so_many_times() {
+async fn requests_are_refused_so_many_times() {
     let server = start();
     server.set_faults(faults(|faults| faults.errors = vec![ErrorRule::all(403).verb(Verb::List).times(2)]));
     let api = services(&server);
@@ -140,7 +140,7 @@ async fn watch_7_requests_are_refused_so_many_times() {
 }
 
 #[tokio::test]
-async fn watch_7_answers_are_late() {
+async fn responses_are_delayed() {
     let server = start();
     server.set_faults(faults(|faults| faults.delay_milliseconds = 200));
     let begun = Instant::now();
@@ -149,7 +149,7 @@ async fn watch_7_answers_are_late() {
 }
 
 #[tokio::test]
-async fn watch_7_only_later_pages_are_gone() {
+async fn only_later_pages_are_gone() {
     let server = start();
     Synthetic::new(20, 1).fill(server.store()).expect("filled");
     server.set_faults(faults(|faults| faults.errors = vec![ErrorRule::all(410).verb(Verb::ListContinued)]));

@@ -1,24 +1,24 @@
-//! The kinds of object that the server keeps, and their places in the API's paths.
+//! The resources that the server serves, and their places in the paths of the API.
 
-/// A kind of object that the server keeps.
+/// A resource that the server serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
-    /// core/v1 Service.
+    /// `Service` of the API `v1`.
     Service,
-    /// discovery.k8s.io/v1 EndpointSlice.
+    /// `EndpointSlice` of the API `discovery.k8s.io/v1`.
     EndpointSlice,
-    /// core/v1 Node.
+    /// `Node` of the API `v1`.
     Node,
-    /// networking.k8s.io/v1 ServiceCIDR.
+    /// `ServiceCIDR` of the API `networking.k8s.io/v1`.
     ServiceCidr,
-    /// core/v1 Event.
+    /// `Event` of the API `v1`.
     CoreEvent,
-    /// events.k8s.io/v1 Event. Kept apart from core/v1's.
+    /// `Event` of the API `events.k8s.io/v1`. The server stores it apart from the events of `v1`.
     Event,
 }
 
 impl Resource {
-    /// All of them.
+    /// All resources that the server serves.
     pub const ALL: [Resource; 6] = [
         Resource::Service,
         Resource::EndpointSlice,
@@ -28,7 +28,7 @@ impl Resource {
         Resource::Event,
     ];
 
-    /// The API group; empty for core.
+    /// The API group of the resource; empty for the core group.
     pub fn group(self) -> &'static str {
         match self {
             Resource::Service | Resource::Node | Resource::CoreEvent => "",
@@ -38,7 +38,7 @@ impl Resource {
         }
     }
 
-    /// `apiVersion` of its objects.
+    /// The `apiVersion` that objects of the resource have.
     pub fn api_version(self) -> &'static str {
         match self {
             Resource::Service | Resource::Node | Resource::CoreEvent => "v1",
@@ -48,7 +48,7 @@ impl Resource {
         }
     }
 
-    /// `kind` of its objects.
+    /// The `kind` that objects of the resource have.
     pub fn kind(self) -> &'static str {
         match self {
             Resource::Service => "Service",
@@ -59,7 +59,7 @@ impl Resource {
         }
     }
 
-    /// Its name in paths.
+    /// The plural name of the resource, as paths have it.
     pub fn plural(self) -> &'static str {
         match self {
             Resource::Service => "services",
@@ -70,7 +70,7 @@ impl Resource {
         }
     }
 
-    /// Whether its objects live in namespaces.
+    /// Whether objects of the resource belong to namespaces.
     pub fn namespaced(self) -> bool {
         !matches!(self, Resource::Node | Resource::ServiceCidr)
     }
@@ -80,13 +80,13 @@ impl Resource {
         Self::ALL.into_iter().find(|resource| resource.api_version() == api_version && resource.kind() == kind)
     }
 
-    /// Whether a path names it: `None` where it does not.
-    pub(super) fn at(group: &str, plural: &str) -> Option<Self> {
+    /// The resource that a path names, if there is one.
+    pub(crate) fn at(group: &str, plural: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|resource| resource.group() == group && resource.plural() == plural)
     }
 
-    /// What a bookmark's object holds besides its metadata: a Go server prints the kind's required fields empty.
-    pub(super) fn zero(self) -> &'static str {
+    /// The fields of a bookmark's object beside its metadata: a server in Go writes required fields even if empty.
+    pub(crate) fn zero(self) -> &'static str {
         match self {
             Resource::Service => r#","spec":{},"status":{"loadBalancer":{}}"#,
             Resource::EndpointSlice => r#","addressType":"","endpoints":null,"ports":null"#,
@@ -96,8 +96,8 @@ impl Resource {
         }
     }
 
-    /// The fields, beside name and namespace, that field selectors may name.
-    pub(super) fn selectable(self) -> &'static [&'static str] {
+    /// The fields beside name and namespace that field selectors may name.
+    pub(crate) fn selectable(self) -> &'static [&'static str] {
         match self {
             Resource::Service => &["spec.clusterIP", "spec.type"],
             Resource::Node => &["spec.unschedulable"],

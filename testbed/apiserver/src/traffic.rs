@@ -1,4 +1,4 @@
-//! What the server's connections carry: bytes, and events of watches.
+//! Counts the bytes and watch events that the server sends.
 
 use std::io;
 use std::pin::Pin;
@@ -8,28 +8,28 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What clients have been sent: HTTP's own bytes are in it, those of TCP and IP are not.
+/// The traffic that the server has sent to its clients: HTTP headers count, TCP and IP headers do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
-    /// Bytes written to all connections.
+    /// Number of bytes that the server wrote to all connections.
     pub bytes: u64,
-    /// Events of watches, initial ones among them, bookmarks not.
+    /// Number of watch events that the server sent: initial ones count, bookmarks do not.
     pub events: u64,
 }
 
 /// Counters that all connections share.
 #[derive(Debug, Default)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     bytes: AtomicU64,
     events: AtomicU64,
 }
 
 impl Traffic {
-    pub(super) fn count_event(&self) {
+    pub(crate) fn count_event(&self) {
         self.events.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn read(&self) -> Carried {
+    pub(crate) fn read(&self) -> Carried {
         Carried { bytes: self.bytes.load(Ordering::Relaxed), events: self.events.load(Ordering::Relaxed) }
     }
 
@@ -41,13 +41,13 @@ impl Traffic {
 }
 
 /// A connection whose written bytes are counted.
-pub(super) struct Counted<S> {
+pub(crate) struct Counted<S> {
     inner: S,
     traffic: Arc<Traffic>,
 }
 
 impl<S> Counted<S> {
-    pub(super) fn new(inner: S, traffic: Arc<Traffic>) -> Self {
+    pub(crate) fn new(inner: S, traffic: Arc<Traffic>) -> Self {
         Self { inner, traffic }
     }
 }

@@ -1,4 +1,4 @@
-//! What can be made to go wrong.
+//! Faults on demand: what tests can make the server do wrong.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,115 +6,116 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::resource::Resource;
-use super::traffic::Traffic;
+use crate::resource::Resource;
+use crate::traffic::Traffic;
 
-/// Lasting faults. The default is a healthy server.
+/// Faults that last until they are replaced. The default is a healthy server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Faults {
-    /// Milliseconds by which every answer is late.
+    /// Milliseconds by which the server delays every response.
     pub delay_milliseconds: u64,
-    /// How `sendInitialEvents` is treated.
+    /// How the server treats `sendInitialEvents`.
     pub streaming_lists: StreamingLists,
-    /// Watches get nothing any more, not even bookmarks, and are not closed. What they missed arrives when this ends.
+    /// Watches stay open and get no event or bookmark. The events that they missed arrive when this ends.
     pub hang_watches: bool,
-    /// Watches end at once with an `ERROR` event of code 410.
+    /// Watches end at once with an `ERROR` event of code 410 (Expired).
     pub expire_watches: bool,
-    /// Milliseconds by which every event of a watch is held back, the order kept. The initial events are not.
+    /// Milliseconds by which the server delays every event of a watch, in order. Initial events are not delayed.
     pub hold_events_milliseconds: u64,
-    /// Of the events of each watch, initial ones apart, so many come and the next one does not, for ever; 0 for all come.
+    /// The server drops one event of each watch after every so many that it sends; 0 drops none. Initial events do not
+    /// count.
     pub drop_event_after: u64,
-    /// Requests that are refused. The first rule that fits counts.
+    /// Requests that the server refuses. The first rule that matches counts.
     pub errors: Vec<ErrorRule>,
 }
 
-/// How `sendInitialEvents` is treated.
+/// How the server treats `sendInitialEvents` (KEP-3157).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum StreamingLists {
-    /// As a current server does.
+    /// The server sends the initial events and a closing bookmark, as current servers do.
     #[default]
     Honoured,
-    /// Refused with 422, as servers do whose WatchList feature is off.
+    /// The server answers 422, as servers do whose WatchList feature gate is off.
     Refused,
-    /// Ignored, as servers do that do not know it: the objects come, the closing bookmark never does.
+    /// The server sends the objects and never a closing bookmark, as servers do that do not know the field.
     Ignored,
 }
 
-/// Requests that are refused with an error.
+/// A rule that refuses requests with an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ErrorRule {
-    /// Only requests for this plural (`services`); all if left out.
+    /// Plural of the resource (`services`) that the rule is for; all if left out.
     #[serde(default)]
     pub resource: Option<String>,
-    /// Only requests of this kind; all if left out.
+    /// Kind of request that the rule is for; all if left out.
     #[serde(default)]
     pub verb: Option<Verb>,
-    /// The HTTP status that they get.
+    /// HTTP status of the response.
     pub status: u16,
-    /// Seconds for the `Retry-After` header.
+    /// Seconds that the `Retry-After` header of the response has; no header if left out.
     #[serde(default)]
     pub retry_after: Option<u32>,
-    /// How many requests are refused before the rule is spent; no end if left out.
+    /// Number of requests that the rule refuses before it ends; it never ends if left out.
     #[serde(default)]
     pub times: Option<u32>,
 }
 
 impl ErrorRule {
-    /// Every request gets this status.
+    /// A rule that refuses every request with this status.
     pub fn all(status: u16) -> Self {
         Self { resource: None, verb: None, status, retry_after: None, times: None }
     }
 
-    /// Only requests for this resource.
+    /// Restricts the rule to requests for this resource.
     pub fn resource(self, resource: Resource) -> Self {
         Self { resource: Some(resource.plural().to_owned()), ..self }
     }
 
-    /// Only requests of this kind.
+    /// Restricts the rule to requests of this kind.
     pub fn verb(self, verb: Verb) -> Self {
         Self { verb: Some(verb), ..self }
     }
 
-    /// Only so many requests.
+    /// Ends the rule after so many requests.
     pub fn times(self, times: u32) -> Self {
         Self { times: Some(times), ..self }
     }
 }
 
-/// Kinds of request.
+/// A kind of request, for [`ErrorRule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verb {
-    /// One object.
+    /// GET of one object.
     Get,
-    /// A list, first page or not.
+    /// GET of a list: its first page and the later ones.
     List,
-    /// A list's second and later pages.
+    /// GET of the second and later pages of a list.
     ListContinued,
-    /// A watch of any kind.
+    /// A watch, with or without initial events.
     Watch,
-    /// A watch that asks for initial events.
+    /// A watch that requests initial events.
     StreamingList,
-    /// POST, PUT, PATCH, DELETE.
+    /// POST, PUT, PATCH or DELETE of an object.
     Write,
 }
 
-/// How connections end.
+/// How the server breaks connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cut {
-    /// All connections, at once, wherever they are.
+    /// All connections break at once, in the middle of a response or not.
     Now,
-    /// Each watch that is open: in the middle of the next event that it would have sent.
+    /// Each open watch breaks in the middle of the next event that it sends.
     MidObject,
 }
 
-/// The faults in force, shared by the server's connections.
+/// The faults in force. All connections share them.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(crate) struct Control {
     faults: watch::Sender<Faults>,
     connections_cut: watch::Sender<u64>,
     events_cut: watch::Sender<u64>,
@@ -135,25 +136,25 @@ impl Default for Control {
 }
 
 impl Control {
-    pub(super) fn set(&self, faults: Faults) {
+    pub(crate) fn set(&self, faults: Faults) {
         self.faults.send_replace(faults);
     }
 
-    pub(super) fn get(&self) -> Faults {
+    pub(crate) fn get(&self) -> Faults {
         self.faults.borrow().clone()
     }
 
-    /// What the connections have carried so far.
-    pub(super) fn traffic(&self) -> Arc<Traffic> {
+    /// The counters of what the connections have sent.
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
     }
 
     /// A receiver that sees each change of the faults.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Faults> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Faults> {
         self.faults.subscribe()
     }
 
-    pub(super) fn cut(&self, cut: Cut) {
+    pub(crate) fn cut(&self, cut: Cut) {
         let count = match cut {
             Cut::Now => &self.connections_cut,
             Cut::MidObject => &self.events_cut,
@@ -162,25 +163,25 @@ impl Control {
     }
 
     /// A receiver that changes when all connections are to end.
-    pub(super) fn connections(&self) -> watch::Receiver<u64> {
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
         self.connections_cut.subscribe()
     }
 
     /// A receiver that changes when the next event is to be cut in half.
-    pub(super) fn events(&self) -> watch::Receiver<u64> {
+    pub(crate) fn events(&self) -> watch::Receiver<u64> {
         self.events_cut.subscribe()
     }
 
-    pub(super) fn refuse_for(&self, time: Duration) {
+    pub(crate) fn refuse_for(&self, time: Duration) {
         *self.refusing() = Some(Instant::now() + time);
     }
 
-    pub(super) fn is_refusing(&self) -> bool {
+    pub(crate) fn is_refusing(&self) -> bool {
         self.refusing().is_some_and(|until| Instant::now() < until)
     }
 
-    /// The rule that refuses a request, if one does; its count goes down.
-    pub(super) fn refusal(&self, resource: Resource, verbs: &[Verb]) -> Option<ErrorRule> {
+    /// Returns the rule that refuses a request, if any, and counts the request against the rule.
+    pub(crate) fn refusal(&self, resource: Resource, verbs: &[Verb]) -> Option<ErrorRule> {
         let mut refusal = None;
         self.faults.send_if_modified(|faults| {
             let fits = |rule: &ErrorRule| {
@@ -192,7 +193,7 @@ impl Control {
                 rule.times = rule.times.map(|times| times - 1);
                 refusal = Some(rule.clone());
             }
-            // Counting down is no news to the watches.
+            // The watches need not wake up for a count.
             false
         });
         refusal

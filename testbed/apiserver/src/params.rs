@@ -4,43 +4,43 @@ use axum::extract::Query;
 use http::Uri;
 use serde::{Deserialize, Deserializer};
 
-use super::answer::ApiError;
+use crate::error::ApiError;
 
-/// What a list or watch request says after the `?`. Unknown parameters are ignored, as the real server does.
+/// The query parameters of a list or watch request. Unknown parameters are ignored, as the real server does.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Params {
-    pub(super) label_selector: String,
-    pub(super) field_selector: String,
+pub(crate) struct Params {
+    pub(crate) label_selector: String,
+    pub(crate) field_selector: String,
     #[serde(deserialize_with = "flag")]
-    pub(super) watch: Option<bool>,
-    pub(super) limit: Option<usize>,
+    pub(crate) watch: Option<bool>,
+    pub(crate) limit: Option<usize>,
     #[serde(rename = "continue")]
-    pub(super) continue_token: String,
-    pub(super) resource_version: String,
-    pub(super) resource_version_match: String,
+    pub(crate) continue_token: String,
+    pub(crate) resource_version: String,
+    pub(crate) resource_version_match: String,
     #[serde(deserialize_with = "flag")]
-    pub(super) allow_watch_bookmarks: Option<bool>,
+    pub(crate) allow_watch_bookmarks: Option<bool>,
     #[serde(deserialize_with = "flag")]
-    pub(super) send_initial_events: Option<bool>,
-    pub(super) timeout_seconds: Option<u64>,
+    pub(crate) send_initial_events: Option<bool>,
+    pub(crate) timeout_seconds: Option<u64>,
 }
 
 impl Params {
     /// Reads the parameters of a request.
-    pub(super) fn read(uri: &Uri) -> Result<Self, ApiError> {
+    pub(crate) fn read(uri: &Uri) -> Result<Self, ApiError> {
         let Query(params) =
             Query::<Self>::try_from_uri(uri).map_err(|error| ApiError::bad_request(error.body_text()))?;
         Ok(params)
     }
 
-    /// Whether a watch is asked for.
-    pub(super) fn is_watch(&self) -> bool {
+    /// Whether the request is a watch.
+    pub(crate) fn is_watch(&self) -> bool {
         self.watch == Some(true)
     }
 
-    /// `resourceVersion`; `None` where it is not set.
-    pub(super) fn version(&self) -> Result<Option<u64>, ApiError> {
+    /// The number in `resourceVersion`; `None` where it is not set.
+    pub(crate) fn version(&self) -> Result<Option<u64>, ApiError> {
         if self.resource_version.is_empty() {
             return Ok(None);
         }
@@ -49,7 +49,7 @@ impl Params {
     }
 }
 
-/// A boolean as Go's query decoding takes it.
+/// Reads a boolean as the query decoding of Go does.
 fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     let text = String::deserialize(deserializer)?;
     Ok(Some(matches!(text.as_str(), "true" | "1" | "")))

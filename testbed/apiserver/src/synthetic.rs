@@ -1,12 +1,12 @@
-//! Made-up clusters of any size: the same names and addresses every time, and objects as fat as a real server's.
+//! Synthetic clusters of any size: the same names and addresses every time, and objects as large as a real server's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::answer::ApiError;
-use super::store::Store;
+use crate::error::ApiError;
+use crate::store::Store;
 
 /// Endpoints that a real controller puts into one slice at most.
 const SLICE: usize = 100;
@@ -14,19 +14,19 @@ const SLICE: usize = 100;
 /// The namespace of all Services.
 const NAMESPACE: &str = "default";
 
-/// A made-up cluster: `services` Services (`svc-0` …) of one TCP port 80 with `endpoints` endpoints each at port 8080.
+/// A synthetic cluster: `services` Services (`svc-0` …) of one TCP port 80 with `endpoints` endpoints each at port 8080.
 ///
 /// Service `i` has cluster IP 10.96.0.10 + i and, dual-stack, fd00:96::a + i. Endpoint `e` of Service `i` has the
 /// address that [`Synthetic::endpoint_address`] says, on node `node-{(i + e) % nodes}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Synthetic {
-    /// How many Services.
+    /// Number of Services in the cluster.
     pub services: usize,
-    /// How many endpoints each.
+    /// Number of endpoints of each Service.
     pub endpoints: usize,
-    /// Whether each has IPv6 addresses too, and a slice of them.
+    /// Whether each Service has an IPv6 cluster IP too, and each endpoint an IPv6 address in a slice of its own.
     pub dual_stack: bool,
-    /// How many Nodes the endpoints are spread over.
+    /// Number of Nodes that the endpoints are spread over.
     pub nodes: usize,
 }
 
@@ -64,7 +64,7 @@ impl Synthetic {
         Self { services, endpoints, ..Self::default() }
     }
 
-    /// Puts the whole cluster into a store and compacts it, so that it looks long settled.
+    /// Puts the whole cluster into a store and compacts it, so that no watch can start before it.
     pub fn fill(&self, store: &Store) -> Result<(), ApiError> {
         self.check().map_err(ApiError::bad_request)?;
         store.put_all(self.objects())?;
@@ -105,7 +105,7 @@ impl Synthetic {
         Ipv6Addr::from_bits((0xfd00_0128_u128 << 96) + 1 + (i * self.stride() + e) as u128).into()
     }
 
-    /// Service `i`.
+    /// Service `i` as the API server has it, with the metadata that controllers write.
     pub fn service(&self, i: usize) -> Value {
         let mut cluster_ips = vec![self.cluster_ip(i)];
         let mut families = vec!["IPv4"];
@@ -222,7 +222,7 @@ impl Synthetic {
         })
     }
 
-    /// Node `k`.
+    /// Node `k` as the API server has it: pod CIDR, zone, addresses.
     pub fn node(&self, k: usize) -> Value {
         let name = format!("node-{k}");
         json!({
@@ -242,7 +242,7 @@ impl Synthetic {
         })
     }
 
-    /// The ServiceCIDR `kubernetes`.
+    /// The ServiceCIDR `kubernetes`, which holds all cluster IPs.
     pub fn service_cidr(&self) -> Value {
         let mut cidrs = vec!["10.96.0.0/12"];
         if self.dual_stack {
@@ -258,12 +258,12 @@ impl Synthetic {
         })
     }
 
-    /// Addresses that each Service's endpoints have to themselves.
+    /// Number of addresses that are reserved for the endpoints of each Service.
     fn stride(&self) -> usize {
         (2 * self.endpoints).next_power_of_two().max(16)
     }
 
-    /// Whether the addresses suffice: 10.96.0.0/12 for Services, 10.128.0.0/9 for endpoints.
+    /// Checks that the address ranges suffice: 10.96.0.0/12 for Services, 10.128.0.0/9 for endpoints.
     fn check(&self) -> Result<(), String> {
         let (services, endpoints) = ((1 << 20) - 16, (1 << 23) - 2);
         if self.services > services {

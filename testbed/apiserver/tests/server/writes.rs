@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Event as CoreEvent, Node, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use portway_testbed::apiserver::Resource;
+use portway_apiserver::Resource;
 use serde_json::{Value, json};
 
 use super::{client, code, next, selected, service, services, start, watch};
@@ -43,7 +43,7 @@ async fn clients_create_replace_patch_and_delete() {
 }
 
 #[tokio::test]
-async fn watch_4_a_nodes_status_is_written_apart() {
+async fn a_nodes_status_is_written_apart() {
     let server = start();
     server.store().put(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n" }, "spec": { "podCIDR": "10.0.0.0/24" } })).expect("put");
     let api: Api<Node> = Api::all(client(&server));

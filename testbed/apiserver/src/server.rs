@@ -1,4 +1,4 @@
-//! The server's thread, its connections, and their ends.
+//! The server's thread and its connections.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,15 +15,15 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::fault::{Control, Cut, Faults};
-use super::routes;
-use super::store::Store;
-use super::traffic::{Carried, Counted};
+use crate::fault::{Control, Cut, Faults};
+use crate::routes;
+use crate::store::Store;
+use crate::traffic::{Carried, Counted};
 
-/// Requests that are remembered.
-const REMEMBERED: usize = 10_000;
+/// Number of requests that the server records; the oldest go first.
+const MAX_RECORDS: usize = 10_000;
 
-/// A running server. It ends, with all its connections, when this is dropped.
+/// A running server. It ends with all its connections when this is dropped.
 #[derive(Debug)]
 pub struct ApiServer {
     address: SocketAddr,
@@ -32,24 +32,24 @@ pub struct ApiServer {
     thread: Option<JoinHandle<()>>,
 }
 
-/// One request, as it came.
+/// One request that a client made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RequestRecord {
     /// `GET`, `POST` and so on.
     pub method: String,
-    /// The path.
+    /// The path of the URL, without the query.
     pub path: String,
-    /// What follows the `?`, still encoded; empty without one.
+    /// The query of the URL, still encoded; empty without one.
     pub query: String,
     /// The `User-Agent` header; empty without one.
     pub user_agent: String,
 }
 
-/// What the connections share.
+/// The state that all connections share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) store: Store,
-    pub(super) control: Control,
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) control: Control,
     requests: Mutex<VecDeque<RequestRecord>>,
 }
 
@@ -73,47 +73,47 @@ impl ApiServer {
         Self::spawn(store, TcpListener::bind(("127.0.0.1", 0))?)
     }
 
-    /// Where it listens.
+    /// The address and port that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its address as `--master` takes it.
+    /// The URL of the server, as `--master` takes it.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Its objects.
+    /// The objects that the server serves; change them to make events.
     pub fn store(&self) -> &Store {
         &self.shared.store
     }
 
-    /// Sets all lasting faults. `Faults::default()` makes it healthy.
+    /// Replaces all lasting faults. `Faults::default()` makes the server healthy.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.control.set(faults);
     }
 
-    /// Ends connections.
+    /// Breaks connections that are open, once.
     pub fn cut(&self, cut: Cut) {
         self.shared.control.cut(cut);
     }
 
-    /// Resets every new connection for a while. Those that are open stay.
+    /// Resets every new connection for this long. Open connections stay.
     pub fn refuse_for(&self, time: Duration) {
         self.shared.control.refuse_for(time);
     }
 
-    /// The latest requests, oldest first.
+    /// The latest requests, the oldest first; the server keeps 10,000.
     pub fn requests(&self) -> Vec<RequestRecord> {
         self.shared.requests()
     }
 
-    /// What the clients' connections have carried since the server began.
+    /// The bytes and events that the server has sent since it started.
     pub fn carried(&self) -> Carried {
         self.shared.control.traffic().read()
     }
 
-    /// Waits until the server ends, which it does not by itself.
+    /// Waits for the server's thread, which does not end by itself.
     pub fn join(mut self) {
         if let Some(thread) = self.thread.take() {
             // A panic of the server's thread was printed there; there is nothing to add here.
@@ -133,7 +133,7 @@ impl Drop for ApiServer {
 }
 
 impl Shared {
-    pub(super) fn record(&self, request: &Request<Incoming>) {
+    pub(crate) fn record(&self, request: &Request<Incoming>) {
         let user_agent = request.headers().get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         let record = RequestRecord {
             method: request.method().to_string(),
@@ -141,18 +141,18 @@ impl Shared {
             query: request.uri().query().unwrap_or_default().to_owned(),
             user_agent: user_agent.unwrap_or_default().to_owned(),
         };
-        let mut requests = self.remembered();
-        if requests.len() == REMEMBERED {
+        let mut requests = self.records();
+        if requests.len() == MAX_RECORDS {
             requests.pop_front();
         }
         requests.push_back(record);
     }
 
-    pub(super) fn requests(&self) -> Vec<RequestRecord> {
-        self.remembered().iter().cloned().collect()
+    pub(crate) fn requests(&self) -> Vec<RequestRecord> {
+        self.records().iter().cloned().collect()
     }
 
-    fn remembered(&self) -> MutexGuard<'_, VecDeque<RequestRecord>> {
+    fn records(&self) -> MutexGuard<'_, VecDeque<RequestRecord>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -188,7 +188,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::
 
 async fn connection(stream: tokio::net::TcpStream, shared: Arc<Shared>) {
     let mut cut = shared.control.connections();
-    let service = service_fn(|request| routes::answer(Arc::clone(&shared), request));
+    let service = service_fn(|request| routes::respond(Arc::clone(&shared), request));
     let serving =
         http1::Builder::new().serve_connection(TokioIo::new(Counted::new(stream, shared.control.traffic())), service);
     tokio::select! {

@@ -1,4 +1,4 @@
-//! The API server of the testbed, driven by a real client.
+//! Tests of the API server itself, driven by the client of kube.
 
 mod faults;
 mod lists;
@@ -15,11 +15,11 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, WatchEvent, WatchParams};
 use kube::{Client, Config, ResourceExt};
-use portway_testbed::apiserver::{ApiServer, Store};
+use portway_apiserver::{ApiServer, Store};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// The selectors of contract WATCH-1.
+/// The selectors that kube-proxy watches Services with.
 const SERVICES: (&str, &str) = ("!service.kubernetes.io/service-proxy-name", "spec.clusterIP!=None");
 
 fn start() -> ApiServer {
@@ -30,7 +30,7 @@ fn client(server: &ApiServer) -> Client {
     client_of(&server.url())
 }
 
-/// A client that takes an error for an answer: by default kube asks again after 429, 503 and 504.
+/// A client that returns errors: by default kube retries after 429, 503 and 504.
 fn client_of(url: &str) -> Client {
     let mut config = Config::new(url.parse().expect("a URL"));
     config.default_retry = false;

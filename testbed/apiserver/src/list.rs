@@ -1,29 +1,29 @@
-//! Lists: snapshots of one version, in pages.
+//! Lists: snapshots of one resource version, in pages.
 
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::answer::ApiError;
-use super::object::{Key, Object};
-use super::params::Params;
-use super::resource::Resource;
-use super::selector::Selector;
-use super::store::Store;
+use crate::error::ApiError;
+use crate::object::{Key, Object};
+use crate::params::Params;
+use crate::resource::Resource;
+use crate::selector::Selector;
+use crate::store::Store;
 
-/// Size at which a list's next piece is handed to the connection.
-const PIECE: usize = 256 << 10;
+/// Size of the pieces in which a list is written, in bytes.
+const PIECE_BYTES: usize = 256 << 10;
 
-/// A page of a list, as pieces of JSON to be sent one after the other.
-pub(super) struct Page {
+/// A page of a list: an iterator over pieces of JSON.
+pub(crate) struct Page {
     head: Option<Bytes>,
     items: std::vec::IntoIter<Arc<Object>>,
     first: bool,
     ended: bool,
 }
 
-/// Answers a list request.
-pub(super) fn page(
+/// Builds the page that a list request selects.
+pub(crate) fn page(
     store: &Store,
     resource: Resource,
     namespace: Option<&str>,
@@ -33,12 +33,12 @@ pub(super) fn page(
     let from = Token::read(params)?;
     let version = match &from {
         Some(token) => Some(token.version),
-        None => wanted_version(store, params)?,
+        None => requested_version(store, params)?,
     };
     let (version, mut objects) = store.snapshot(resource, version)?;
     if let Some(token) = &from {
-        let seen = objects.partition_point(|object| object.key <= token.after);
-        objects.drain(..seen);
+        let listed = objects.partition_point(|object| object.key <= token.after);
+        objects.drain(..listed);
     }
     objects.retain(|object| object.is_selected(namespace, &selector));
     let limit = params.limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
@@ -63,11 +63,11 @@ impl Iterator for Page {
         if self.ended {
             return None;
         }
-        let mut piece = BytesMut::with_capacity(PIECE + PIECE / 4);
+        let mut piece = BytesMut::with_capacity(PIECE_BYTES + PIECE_BYTES / 4);
         if let Some(head) = self.head.take() {
             piece.put_slice(&head);
         }
-        while piece.len() < PIECE {
+        while piece.len() < PIECE_BYTES {
             let Some(object) = self.items.next() else {
                 piece.put_slice(b"]}\n");
                 self.ended = true;
@@ -82,8 +82,8 @@ impl Iterator for Page {
     }
 }
 
-/// Which version a list's first page shows: `None` for the current one.
-fn wanted_version(store: &Store, params: &Params) -> Result<Option<u64>, ApiError> {
+/// The version of the first page of a list: `None` for the current one.
+fn requested_version(store: &Store, params: &Params) -> Result<Option<u64>, ApiError> {
     let version = params.version()?;
     let limited = params.limit.is_some_and(|limit| limit > 0);
     match (params.resource_version_match.as_str(), version) {
@@ -107,7 +107,7 @@ fn wanted_version(store: &Store, params: &Params) -> Result<Option<u64>, ApiErro
     }
 }
 
-/// Where a continued list goes on: the version of its first page, and the last object that was shown.
+/// The continue token: the version of the first page, and the last object of the previous page.
 #[derive(Debug, PartialEq, Eq)]
 struct Token {
     version: u64,

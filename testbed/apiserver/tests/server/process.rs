@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
 use kube::{Api, Client};
-use portway_testbed::apiserver::SENT_HEADER;
+use portway_apiserver::SENT_HEADER;
 use serde_json::{Value, json};
 
 use super::{client_of, code, next, selected, service, watch};
@@ -24,8 +24,8 @@ impl Drop for Process {
 }
 
 fn spawn(args: &[&str]) -> (Process, Client) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portway-testbed"));
-    command.args(["apiserver", "--listen", "127.0.0.1:0"]).args(args).stdout(Stdio::piped());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portway-apiserver"));
+    command.args(["--listen", "127.0.0.1:0"]).args(args).stdout(Stdio::piped());
     let mut child = Process(command.spawn().expect("the server"));
     let mut line = String::new();
     BufReader::new(child.0.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
@@ -82,7 +82,7 @@ async fn a_process_is_filled_changed_and_broken_from_outside() {
 #[test]
 fn a_bad_command_line_or_folder_is_one_sentence() {
     let run = |args: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_portway-testbed")).arg("apiserver").args(args).output();
+        let output = Command::new(env!("CARGO_BIN_EXE_portway-apiserver")).args(args).output();
         let output = output.expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use kube::ResourceExt;
 use kube::api::{ListParams, VersionMatch};
-use portway_testbed::apiserver::{Resource, Synthetic};
+use portway_apiserver::{Resource, Synthetic};
 
 use super::{SERVICES, code, labelled, service, services, slices, start};
 
 #[tokio::test]
-async fn watch_1_the_proxys_selectors_hide_what_is_not_the_proxys() {
+async fn the_selectors_of_a_proxy_hide_headless_services_and_those_of_other_proxies() {
     let server = start();
     let mut headless = service("headless");
     headless["spec"]["clusterIP"] = "None".into();
@@ -26,7 +26,7 @@ async fn watch_1_the_proxys_selectors_hide_what_is_not_the_proxys() {
 }
 
 #[tokio::test]
-async fn watch_7_pages_show_one_version_while_objects_change() {
+async fn pages_show_one_version_while_objects_change() {
     let server = start();
     server.store().put_all((0..25).map(|i| service(&format!("svc-{i:02}")))).expect("objects");
     let api = services(&server);
@@ -55,7 +55,7 @@ async fn watch_7_pages_show_one_version_while_objects_change() {
 }
 
 #[tokio::test]
-async fn watch_7_a_compacted_continue_is_gone() {
+async fn a_compacted_continue_token_is_gone() {
     let server = start();
     server.store().put_all((0..5).map(|i| service(&format!("svc-{i}")))).expect("objects");
     let api = services(&server);
@@ -67,7 +67,7 @@ async fn watch_7_a_compacted_continue_is_gone() {
 }
 
 #[tokio::test]
-async fn watch_7_versions_are_exact_or_at_least() {
+async fn versions_are_exact_or_at_least() {
     let server = start();
     let old = server.store().put(service("a")).expect("put").version.to_string();
     server.store().put(service("b")).expect("put");
@@ -82,7 +82,7 @@ async fn watch_7_versions_are_exact_or_at_least() {
 }
 
 #[tokio::test]
-async fn watch_1_namespaces_and_kinds_are_apart() {
+async fn namespaces_and_kinds_are_separate() {
     let server = start();
     let mut elsewhere = service("a");
     elsewhere["metadata"]["namespace"] = "other".into();

@@ -1,18 +1,18 @@
-//! Errors in the API's own form: `Status` objects.
+//! Errors in the form of the API: `Status` objects.
 
 use serde_json::json;
 
-/// An error as the API answers it.
+/// An error that the server returns as a `Status` object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason} ({code}): {message}")]
 pub struct ApiError {
-    /// HTTP status code.
+    /// HTTP status code of the response.
     pub code: u16,
     /// The machine-readable reason, such as `Expired`.
     pub reason: &'static str,
     /// One sentence for a person.
     pub message: String,
-    /// Seconds after which the client should ask again.
+    /// Seconds after which the client should retry.
     pub retry_after: Option<u32>,
 }
 
@@ -21,31 +21,31 @@ impl ApiError {
         Self { code, reason, message: message.into(), retry_after: None }
     }
 
-    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
 
-    pub(super) fn invalid(message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(422, "Invalid", message)
     }
 
-    pub(super) fn not_found(plural: &str, name: &str) -> Self {
+    pub(crate) fn not_found(plural: &str, name: &str) -> Self {
         Self::new(404, "NotFound", format!("{plural} \"{name}\" not found"))
     }
 
-    pub(super) fn no_such_path() -> Self {
+    pub(crate) fn no_such_path() -> Self {
         Self::new(404, "NotFound", "the server could not find the requested resource")
     }
 
-    pub(super) fn method_not_allowed() -> Self {
+    pub(crate) fn method_not_allowed() -> Self {
         Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
 
-    pub(super) fn already_exists(plural: &str, name: &str) -> Self {
+    pub(crate) fn already_exists(plural: &str, name: &str) -> Self {
         Self::new(409, "AlreadyExists", format!("{plural} \"{name}\" already exists"))
     }
 
-    pub(super) fn conflict(plural: &str, name: &str) -> Self {
+    pub(crate) fn conflict(plural: &str, name: &str) -> Self {
         Self::new(
             409,
             "Conflict",
@@ -53,19 +53,19 @@ impl ApiError {
         )
     }
 
-    /// The version asked for was compacted away (`410 Gone`).
-    pub(super) fn expired(version: u64, oldest: u64) -> Self {
+    /// The requested version was compacted (`410 Gone`).
+    pub(crate) fn expired(version: u64, oldest: u64) -> Self {
         Self::new(410, "Expired", format!("too old resource version: {version} ({oldest})"))
     }
 
-    /// The version asked for lies in the future (`504`, as the real server's cache says).
-    pub(super) fn too_large(version: u64, newest: u64) -> Self {
+    /// The requested version lies in the future (`504`, as the real server's cache says).
+    pub(crate) fn too_large(version: u64, newest: u64) -> Self {
         let message = format!("Too large resource version: {version}, current: {newest}");
         Self { retry_after: Some(1), ..Self::new(504, "Timeout", message) }
     }
 
     /// An error made by a fault.
-    pub(super) fn injected(code: u16, retry_after: Option<u32>) -> Self {
+    pub(crate) fn injected(code: u16, retry_after: Option<u32>) -> Self {
         let (reason, message) = match code {
             400 => ("BadRequest", "the request was refused"),
             401 => ("Unauthorized", "Unauthorized"),
@@ -80,8 +80,8 @@ impl ApiError {
         Self { retry_after, ..Self::new(code, reason, message) }
     }
 
-    /// The `Status` object.
-    pub(super) fn status(&self) -> serde_json::Value {
+    /// The error as a `Status` object.
+    pub(crate) fn status(&self) -> serde_json::Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code,

@@ -1,4 +1,4 @@
-//! Requests: paths, methods, and what they mean to the store.
+//! Requests: maps paths and methods to operations of the store.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,22 +13,22 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use serde_json::{Value, json};
 
-use super::answer::ApiError;
-use super::fault::Verb;
-use super::list;
-use super::object::{Key, Object};
-use super::params::Params;
-use super::resource::Resource;
-use super::server::Shared;
-use super::store::Sent;
-use super::watch::Watch;
+use crate::error::ApiError;
+use crate::fault::Verb;
+use crate::list;
+use crate::object::{Key, Object};
+use crate::params::Params;
+use crate::resource::Resource;
+use crate::server::Shared;
+use crate::store::Sent;
+use crate::watch::Watch;
 
-/// Header of answers to writes: `CLOCK_MONOTONIC` nanoseconds at which the event was handed to the watchers.
+/// Header of responses to writes: `CLOCK_MONOTONIC` nanoseconds at which the store sent the event to the watches.
 pub const SENT_HEADER: &str = "portway-sent-at-nanos";
 
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// What a path of the API names.
+/// The resource, and possibly the object, that a path names.
 struct Target {
     resource: Resource,
     namespace: Option<String>,
@@ -36,17 +36,17 @@ struct Target {
     status: bool,
 }
 
-/// Answers one request.
-pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+/// Records one request and responds to it.
+pub(crate) async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     shared.record(&request);
-    let response = match respond(&shared, request).await {
+    let response = match route(&shared, request).await {
         Ok(response) => response,
         Err(error) => failure(&error),
     };
     Ok(response)
 }
 
-async fn respond(shared: &Shared, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+async fn route(shared: &Shared, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     if let ["testbed", what] = parts[..] {
@@ -62,7 +62,7 @@ async fn respond(shared: &Shared, request: Request<Incoming>) -> Result<Response
     }
 }
 
-/// Where a path of objects leads.
+/// Reads the path of a resource or an object.
 fn target(parts: &[&str]) -> Option<Target> {
     let (group, rest) = match parts {
         ["api", "v1", rest @ ..] => ("", rest),
@@ -158,7 +158,7 @@ async fn on_objects(shared: &Shared, target: Target, request: Request<Incoming>)
     }
 }
 
-/// The server's own switches.
+/// Responds under `/testbed`, where tests control the server.
 async fn testbed(shared: &Shared, what: &str, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
     let wrong = |error: serde_json::Error| ApiError::bad_request(error.to_string());
     match (request.method(), what) {
@@ -187,7 +187,7 @@ async fn testbed(shared: &Shared, what: &str, request: Request<Incoming>) -> Res
     Ok(json_value(StatusCode::OK, &serde_json::to_value(shared.control.get()).map_err(wrong)?))
 }
 
-/// Paths whose answer never changes.
+/// Responds at the paths of health, version and discovery, whose content never changes.
 fn fixed(parts: &[&str]) -> Result<Response<Body>, ApiError> {
     let groups = || {
         let mut groups: Vec<&str> = Resource::ALL.iter().map(|resource| resource.group()).collect();
@@ -208,7 +208,7 @@ fn fixed(parts: &[&str]) -> Result<Response<Body>, ApiError> {
             .collect();
         json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": resources })
     };
-    let answer = match parts {
+    let content = match parts {
         ["healthz" | "livez" | "readyz"] => {
             return Ok(plain(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"ok")));
         }
@@ -231,7 +231,7 @@ fn fixed(parts: &[&str]) -> Result<Response<Body>, ApiError> {
         ["apis", group, "v1"] if groups().contains(group) => resources(group, &format!("{group}/v1")),
         _ => return Err(ApiError::no_such_path()),
     };
-    Ok(json_value(StatusCode::OK, &answer))
+    Ok(json_value(StatusCode::OK, &content))
 }
 
 async fn read(request: Request<Incoming>) -> Result<Value, ApiError> {
@@ -240,7 +240,7 @@ async fn read(request: Request<Incoming>) -> Result<Value, ApiError> {
         .map_err(|error| ApiError::bad_request(format!("the body is no JSON: {error}")))
 }
 
-/// What the path says about the object in the body, and a name where only a prefix is given.
+/// Fills in what the path says about the object in the body, and a name where the body has only `generateName`.
 fn with_defaults(mut value: Value, resource: Resource, namespace: Option<&str>, shared: &Shared) -> Value {
     if let Value::Object(map) = &mut value {
         map.entry("apiVersion").or_insert_with(|| resource.api_version().into());
@@ -258,7 +258,7 @@ fn with_defaults(mut value: Value, resource: Resource, namespace: Option<&str>, 
     value
 }
 
-/// `old`, unless the body names another version than it has.
+/// Returns `old`, or a conflict if the body names another version than it has.
 fn unless_newer(old: Value, body: &Value, resource: Resource, key: &Key) -> Result<Value, ApiError> {
     match body["metadata"]["resourceVersion"].as_str() {
         Some(version) if !version.is_empty() && old["metadata"]["resourceVersion"] != version => {

@@ -1,4 +1,4 @@
-//! Watches: what is told when, to whom, and under which version.
+//! Watches: which events they get, when, and under which version.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use kube::api::{ListParams, WatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use portway_testbed::apiserver::Resource;
+use portway_apiserver::Resource;
 
 use super::{labelled, next, selected, service, services, start, watch};
 
 #[tokio::test]
-async fn watch_6_an_object_that_stops_matching_is_deleted_to_the_watch() {
+async fn an_object_that_stops_matching_is_deleted_to_the_watch() {
     let server = start();
     let store = server.store().clone();
     store.put(service("a")).expect("put");
@@ -26,7 +26,7 @@ async fn watch_6_an_object_that_stops_matching_is_deleted_to_the_watch() {
     let hidden = store.put(labelled("a", "service.kubernetes.io/service-proxy-name", "x")).expect("put").version;
     assert_eq!(next(&mut events).await, format!("deleted a@{hidden}"));
     store.put(labelled("a", "service.kubernetes.io/service-proxy-name", "y")).expect("put");
-    assert_eq!(next(&mut events).await, "silence", "what is not selected is not told");
+    assert_eq!(next(&mut events).await, "silence", "the watch does not select it");
     let back = store.put(service("a")).expect("put").version;
     assert_eq!(next(&mut events).await, format!("added a@{back}"));
     let gone = store.delete(Resource::Service, "default", "a").expect("delete").version;
@@ -34,7 +34,7 @@ async fn watch_6_an_object_that_stops_matching_is_deleted_to_the_watch() {
 }
 
 #[tokio::test]
-async fn watch_1_a_watch_resumes_after_its_version() {
+async fn a_watch_resumes_after_its_version() {
     let server = start();
     let first = server.store().put(service("a")).expect("put").version;
     let second = server.store().put(service("b")).expect("put").version;
@@ -48,7 +48,7 @@ async fn watch_1_a_watch_resumes_after_its_version() {
 }
 
 #[tokio::test]
-async fn watch_1_streaming_lists_end_with_a_bookmark() {
+async fn streaming_lists_end_with_a_bookmark() {
     let server = start();
     let a = server.store().put(service("a")).expect("put").version;
     let b = server.store().put(service("b")).expect("put").version;
@@ -64,7 +64,7 @@ async fn watch_1_streaming_lists_end_with_a_bookmark() {
 }
 
 #[tokio::test]
-async fn watch_1_a_compacted_version_is_an_error_event() {
+async fn a_compacted_version_is_an_error_event() {
     let server = start();
     let old = server.store().put(service("a")).expect("put").version;
     server.store().put(service("b")).expect("put");
@@ -78,7 +78,7 @@ async fn watch_1_a_compacted_version_is_an_error_event() {
 }
 
 #[tokio::test]
-async fn watch_1_a_watch_ends_in_time_and_says_where() {
+async fn a_watch_ends_in_time_and_says_where() {
     let server = start();
     let version = server.store().put(service("a")).expect("put").version;
     let mut events = watch(&services(&server), &WatchParams::default().timeout(1), &version.to_string()).await;
@@ -100,7 +100,7 @@ async fn follows(config: watcher::Config) {
     store.put(labelled("svc-03", "service.kubernetes.io/service-proxy-name", "x")).expect("put");
     store.delete(Resource::Service, "default", "svc-04").expect("delete");
     store.compact();
-    server.cut(portway_testbed::apiserver::Cut::Now);
+    server.cut(portway_apiserver::Cut::Now);
     store.put(service("new")).expect("put");
     let wanted: BTreeSet<_> = store
         .list(Resource::Service)
@@ -120,11 +120,11 @@ async fn follows(config: watcher::Config) {
 }
 
 #[tokio::test]
-async fn watch_1_kubes_watcher_follows_by_list() {
+async fn kubes_watcher_follows_by_list() {
     follows(watcher::Config::default().page_size(7)).await;
 }
 
 #[tokio::test]
-async fn watch_1_kubes_watcher_follows_by_stream() {
+async fn kubes_watcher_follows_by_stream() {
     follows(watcher::Config::default().streaming_lists()).await;
 }
