@@ -199,11 +199,11 @@ impl Asker {
 
     /// Asks until told to stop, from the calling thread's namespace.
     fn ask(&self) -> Result<()> {
-        let probe = Probe { patience: self.patience, ..Probe::new(self.protocol, Stage::service(self.protocol)) };
+        let probe = Probe { timeout: self.patience, ..Probe::new(self.protocol, Stage::service(self.protocol)) };
         let kept: Option<UdpSocket> = self.keeps_socket.then(|| probe.udp_socket()).transpose()?;
         while !self.stop.load(Ordering::Relaxed) {
             let outcome = match &kept {
-                Some(socket) => probe::ask(socket, self.patience).unwrap_or(Outcome::TimedOut),
+                Some(socket) => probe::request(socket, self.patience).unwrap_or(Outcome::TimedOut),
                 None => probe.send(),
             };
             let now = Instant::now();

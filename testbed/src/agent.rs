@@ -15,7 +15,7 @@ const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 /// How an agent is started.
 #[derive(Clone, Debug)]
 pub struct AgentCommand {
-    /// The program.
+    /// The path of the portway binary.
     pub program: PathBuf,
     /// What follows `portway run`.
     pub arguments: Vec<String>,
@@ -51,7 +51,7 @@ impl AgentCommand {
 }
 
 impl Agent {
-    /// Its process id.
+    /// The process id (PID) of the agent.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
@@ -75,7 +75,7 @@ impl Agent {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Its /metrics page.
+    /// The text of the /metrics page.
     pub fn metrics(&self, namespace: &Namespace) -> io::Result<String> {
         namespace.run(|| {
             let mut stream = TcpStream::connect_timeout(&METRICS, Duration::from_secs(2))?;

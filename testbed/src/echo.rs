@@ -1,9 +1,9 @@
-//! Servers that answer with their own name and the source address they saw, on TCP and UDP, and on SCTP where the kernel
-//! has it.
+//! Servers that answer with their own name and the source address that they saw, on TCP and UDP, and on SCTP where the
+//! kernel has it.
 //!
-//! An answer is one line: `NAME PORT ADDRESS`, such as `pod-1-a 8080 10.1.1.5`. A TCP server sends it when a connection
-//! is accepted and again for each line that it reads; a UDP server sends it for each datagram. The servers of all hosts
-//! share one small thread pool: a socket stays in the namespace that it was made in.
+//! An answer is one line: `NAME PORT ADDRESS`, such as `pod-1-a 8080 10.1.1.5`. A TCP server sends it when it accepts a
+//! connection and again for each line that it reads; a UDP server sends it for each datagram. The servers of all hosts
+//! share one small thread pool: a socket stays in the namespace in which it was made.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +23,7 @@ pub struct EchoServers {
 }
 
 impl EchoServers {
-    /// The thread pool, without any server.
+    /// Makes the thread pool, without any server.
     pub fn new() -> io::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("echo").enable_io().build()?;
@@ -56,8 +56,8 @@ impl EchoServers {
     }
 
     /// Opens one TCP server at `at`, usually the unspecified address, in a namespace. Its name in an answer is the address
-    /// that a client reached. Connections are not kept: a client that sends something gets no second answer.
-    pub(crate) fn serve_field(&self, namespace: &Namespace, at: SocketAddr) -> io::Result<()> {
+    /// that the client reached. It answers once for each connection.
+    pub(crate) fn serve_pod_range(&self, namespace: &Namespace, at: SocketAddr) -> io::Result<()> {
         let runtime = self.runtime.as_ref().expect("taken only by drop");
         let socket = namespace.run(|| open(at, Protocol::TCP))?;
         let _inside = runtime.enter();
@@ -65,7 +65,7 @@ impl EchoServers {
         runtime.spawn(async move {
             loop {
                 if let Ok((stream, from)) = listener.accept().await {
-                    tokio::spawn(greet(stream, from.ip()));
+                    tokio::spawn(answer_once(stream, from.ip()));
                 }
             }
         });
@@ -81,8 +81,8 @@ impl Drop for EchoServers {
     }
 }
 
-/// Serves at the given addresses in the calling process's own namespace, until it is killed: the form for demos, where
-/// each server is a process that a person can see.
+/// Serves at the given addresses in the namespace of this process until it is killed: for demos in which each server is a
+/// process that a person can see.
 pub async fn serve_here(name: &str, at: &[SocketAddr]) -> io::Result<()> {
     let mut servers = tokio::task::JoinSet::new();
     for &at in at {
@@ -110,7 +110,7 @@ fn open(at: SocketAddr, protocol: Protocol) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     if is_udp {
-        // Bursts of a test must not be lost at the server.
+        // The server must not lose datagrams when a test sends a burst.
         socket.set_recv_buffer_size(1 << 20)?;
     } else {
         socket.set_reuse_address(true)?;
@@ -125,29 +125,29 @@ fn open(at: SocketAddr, protocol: Protocol) -> io::Result<Socket> {
 
 async fn serve_streams(listener: TcpListener, name: String) {
     loop {
-        // A client that was gone before it was accepted is no business of the server.
+        // accept fails if the client is gone already; the next one may still come.
         if let Ok((stream, from)) = listener.accept().await {
             let answer = answer(&name, from.ip());
             tokio::spawn(async move {
-                // Clients end connections as they like, by reset for the most part.
-                let _ = converse(stream, &answer).await;
+                // Clients end most connections with a reset.
+                let _ = serve_connection(stream, &answer).await;
             });
         }
     }
 }
 
-/// Says once who was reached, and waits for the client to end the connection, so that its port is free at once.
-async fn greet(mut stream: TcpStream, from: IpAddr) {
+/// Answers once and waits for the client to end the connection, so that its port is free at once.
+async fn answer_once(mut stream: TcpStream, from: IpAddr) {
     if let Ok(own) = stream.local_addr() {
         let name = format!("{} {}", own.ip().to_canonical(), own.port());
         if stream.write_all(answer(&name, from).as_bytes()).await.is_ok() {
-            // The end comes as a reset.
+            // The client ends the connection with a reset.
             let _ = stream.read(&mut [0; 64]).await;
         }
     }
 }
 
-async fn converse(stream: TcpStream, answer: &str) -> io::Result<()> {
+async fn serve_connection(stream: TcpStream, answer: &str) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
@@ -162,7 +162,7 @@ async fn converse(stream: TcpStream, answer: &str) -> io::Result<()> {
 async fn serve_udp(socket: UdpSocket, name: String) {
     let mut buffer = [0; 64];
     loop {
-        // An ICMP error that an earlier answer met is reported here; the next datagram is not its fault.
+        // recv_from also reports ICMP errors for earlier answers; the next datagram may still come.
         if let Ok((_, from)) = socket.recv_from(&mut buffer).await {
             let _ = socket.send_to(answer(&name, from.ip()).as_bytes(), from).await;
         }

@@ -4,9 +4,9 @@
 //! * [`cluster`]: hosts made of network namespaces, and the links between them;
 //! * [`echo`]: servers that answer with their own name and the source address that they saw;
 //! * [`probe`]: one request from a host, and its outcome;
+//! * [`load`]: continuous new connections, and connections that stay open;
 //! * [`objects`]: Services, EndpointSlices, Nodes and ServiceCIDRs, as events of the model and as JSON of the API;
 //! * [`proxy`]: the proxy under test: any program as a process, or a dataplane within this process;
-//! * [`stream`]: continuous new connections, and connections that stay open;
 //! * [`flows`]: the flow table: which client reaches which backend, and what the backend sees;
 //! * [`trace`]: recorded clusters, replayed through the API server.
 //!
@@ -16,10 +16,10 @@ pub mod agent;
 pub mod cluster;
 pub mod echo;
 pub mod flows;
+pub mod load;
 pub mod objects;
 pub mod probe;
 pub mod proxy;
-pub mod stream;
 pub mod trace;
 
 pub use portway_apiserver as apiserver;

@@ -1,4 +1,4 @@
-//! One request from a host, and what became of it.
+//! One request from a host, and its outcome.
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use portway_model::Protocol;
 use socket2::{Domain, Socket, Type};
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// A server answered.
+    /// An echo server answered.
     Answered {
         /// The host that answered, such as `pod-1-a`.
         backend: String,
@@ -21,18 +21,18 @@ pub enum Outcome {
         /// The source address that it saw.
         source: IpAddr,
     },
-    /// Refused: a TCP reset, or ICMP port unreachable.
+    /// The request was refused: a TCP reset, or ICMP port unreachable.
     Refused,
-    /// Another ICMP unreachable: nobody took the packet.
+    /// Another ICMP unreachable came back: no host took the packet.
     Unreachable,
-    /// Silence.
+    /// Nothing came back within the timeout.
     TimedOut,
-    /// Anything else, in the words of the operating system.
+    /// Any other error, in the words of the operating system.
     Failed(String),
 }
 
 impl Outcome {
-    /// Reads a server's line.
+    /// Reads the line that an echo server sends.
     pub fn parse(line: &str) -> Self {
         let mut words = line.split_whitespace();
         let parsed = (|| {
@@ -44,13 +44,13 @@ impl Outcome {
         parsed.unwrap_or_else(|| Outcome::Failed(format!("answered {line:?}")))
     }
 
-    /// What an error of a socket means.
+    /// The outcome that an error of a socket stands for.
     pub fn of_error(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Outcome::Refused,
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outcome::TimedOut,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Outcome::Unreachable,
-            // IPv6's form of a prohibited destination.
+            // What IPv6 sockets report for a prohibited destination.
             io::ErrorKind::PermissionDenied => Outcome::Unreachable,
             _ => Outcome::Failed(error.to_string()),
         }
@@ -77,25 +77,25 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Where a request goes, and from which of the host's addresses.
+/// A request: its destination, and the address of the host that it comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
     /// TCP, UDP, or SCTP where the kernel has it.
     pub protocol: Protocol,
-    /// The address asked.
+    /// The destination address and port.
     pub to: SocketAddr,
-    /// The source address; `None` leaves the choice to the kernel.
+    /// The source address; `None` lets the kernel choose.
     pub from: Option<IpAddr>,
-    /// The source port; `None` takes one that no earlier request of this process had.
+    /// The source port; with `None`, a UDP request takes one that no earlier request of this process had.
     pub source_port: Option<u16>,
-    /// After how long silence is [`Outcome::TimedOut`].
-    pub patience: Duration,
+    /// How long the request waits before its outcome is [`Outcome::TimedOut`].
+    pub timeout: Duration,
 }
 
 impl Probe {
-    /// A request with a patience of two seconds, from whatever address the kernel chooses.
+    /// A request with a timeout of two seconds, from the address that the kernel chooses.
     pub fn new(protocol: Protocol, to: SocketAddr) -> Self {
-        Self { protocol, to, from: None, source_port: None, patience: Duration::from_secs(2) }
+        Self { protocol, to, from: None, source_port: None, timeout: Duration::from_secs(2) }
     }
 
     /// Sends the request from the calling thread's namespace and waits for its outcome.
@@ -108,18 +108,18 @@ impl Probe {
     }
 
     fn stream(&self) -> io::Result<Outcome> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         let mut stream = connect(self)?;
-        stream.set_read_timeout(Some(left(deadline)))?;
+        stream.set_read_timeout(Some(remaining(deadline)))?;
         read_line(&mut stream).map(|line| Outcome::parse(&line))
     }
 
     fn udp(&self) -> io::Result<Outcome> {
         let socket = self.udp_socket()?;
-        ask(&socket, self.patience)
+        request(&socket, self.timeout)
     }
 
-    /// A connected UDP socket; for clients that keep theirs, with [`ask`].
+    /// A connected UDP socket; for clients that keep theirs, with [`request`].
     pub fn udp_socket(&self) -> io::Result<UdpSocket> {
         loop {
             let from = self.from.unwrap_or(unspecified(self.to));
@@ -132,7 +132,7 @@ impl Probe {
     }
 }
 
-/// Opens a TCP (or SCTP) connection that ends in a reset when it is closed, so that none lingers in TIME-WAIT.
+/// Opens a TCP (or SCTP) connection that closes with a reset, so that it does not stay in TIME-WAIT.
 pub fn connect(probe: &Probe) -> io::Result<TcpStream> {
     let protocol = i32::from(probe.protocol.number()).into();
     let socket = Socket::new(Domain::for_address(probe.to), Type::STREAM, Some(protocol))?;
@@ -142,23 +142,23 @@ pub fn connect(probe: &Probe) -> io::Result<TcpStream> {
         let from = probe.from.unwrap_or(unspecified(probe.to));
         socket.bind(&SocketAddr::new(from, probe.source_port.unwrap_or(0)).into())?;
     }
-    socket.connect_timeout(&probe.to.into(), probe.patience)?;
+    socket.connect_timeout(&probe.to.into(), probe.timeout)?;
     Ok(socket.into())
 }
 
-/// Asks once over a connection that is open, and returns what the server says.
-pub fn converse(stream: &mut TcpStream, patience: Duration) -> io::Result<Outcome> {
-    stream.set_read_timeout(Some(patience))?;
+/// Sends a request over an open connection.
+pub fn request_on(stream: &mut TcpStream, timeout: Duration) -> io::Result<Outcome> {
+    stream.set_read_timeout(Some(timeout))?;
     stream.write_all(b"\n")?;
     read_line(stream).map(|line| Outcome::parse(&line))
 }
 
-/// Asks once over a connected UDP socket.
-pub fn ask(socket: &UdpSocket, patience: Duration) -> io::Result<Outcome> {
-    socket.set_read_timeout(Some(patience))?;
+/// Sends a request over a connected UDP socket.
+pub fn request(socket: &UdpSocket, timeout: Duration) -> io::Result<Outcome> {
+    socket.set_read_timeout(Some(timeout))?;
     match socket.send(b"?") {
-        // The sender is told at once that a rule of its own host took the datagram. Whether that was a refusal, which
-        // then waits as an error of the socket, or a drop, shows like everywhere else.
+        // send fails at once if a rule of the own host took the datagram. Whether that was a refusal, which is then a
+        // pending error of the socket, or a drop, shows as for any other request.
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
         sent => drop(sent?),
     }
@@ -167,21 +167,26 @@ pub fn ask(socket: &UdpSocket, patience: Duration) -> io::Result<Outcome> {
     Ok(Outcome::parse(&String::from_utf8_lossy(&buffer[..length])))
 }
 
-/// Reads a server's line; an end before it is an error.
+/// Reads the line that an echo server sends. The end of the connection before it is an error.
 pub fn read_line(stream: &mut TcpStream) -> io::Result<String> {
     let mut line = Vec::new();
     let mut buffer = [0; 128];
     while line.last() != Some(&b'\n') {
         match stream.read(&mut buffer)? {
-            0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before it answered")),
+            0 => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the connection was closed before the answer",
+                ));
+            }
             length => line.extend_from_slice(&buffer[..length]),
         }
     }
     Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
-fn left(deadline: Instant) -> Duration {
-    // A timeout of zero would mean none.
+fn remaining(deadline: Instant) -> Duration {
+    // A timeout of zero means no timeout.
     deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
@@ -189,8 +194,8 @@ fn unspecified(to: SocketAddr) -> IpAddr {
     if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
-/// A UDP source port that has not been handed out before, as long as there are any: conntrack would send a datagram
-/// from a port used a moment ago to the backend that the port's last user had.
+/// A UDP source port that this process has not used yet, as long as there are any: conntrack would send a datagram from
+/// a port that was used a moment ago to the backend of the earlier request.
 fn fresh_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 10_000;

@@ -1,5 +1,4 @@
-//! Traces of real clusters, played back into a [`Store`], so that any proxy sees through the test API server what
-//! happened there.
+//! Replays traces of real clusters into a [`Store`], so that any proxy can follow them through the test API server.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,26 +10,26 @@ use portway_trace::{Change, Event, Header, Reader};
 
 use portway_apiserver::{Resource, Sent, Store};
 
-/// How long a replay sleeps at most before it looks whether it is to stop.
-const GLANCE: Duration = Duration::from_millis(50);
+/// The longest that a replay sleeps before it checks whether it must stop.
+const MAX_SLEEP: Duration = Duration::from_millis(50);
 
-/// A trace that is being read.
+/// An open trace file.
 pub struct Trace {
     reader: Reader,
     name: String,
 }
 
-/// How fast to play back.
+/// The speed of a replay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// So many times as fast as it was recorded; 1 is the trace's own pace.
+    /// A multiple of the speed at which the trace was recorded; 1 is the same speed.
     Times(f64),
-    /// One event after the other, without a wait.
+    /// Events follow each other without a pause.
     Unpaced,
 }
 
 impl Pace {
-    /// When an event is due that was recorded `at`, counted from the start of the replay.
+    /// The time since the start of the replay at which an event is due that was recorded at `at`.
     fn due(self, at: Duration) -> Duration {
         match self {
             Pace::Times(times) => Duration::try_from_secs_f64(at.as_secs_f64() / times).unwrap_or(Duration::MAX),
@@ -39,37 +38,37 @@ impl Pace {
     }
 }
 
-/// What a replay did.
+/// The result of a replay.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Replayed {
-    /// Changes made.
+    /// Number of changes that the replay made in the store.
     pub events: usize,
-    /// Whether it was stopped before the trace's end.
+    /// Whether the replay was stopped before the end of the trace.
     pub stopped: bool,
-    /// The most that a change came too late, because this process had no time for it.
+    /// The longest delay of a change behind its due time, because this process was busy.
     pub late: Duration,
-    /// Where the trace breaks off, if it does, in a sentence for people.
+    /// A sentence that says where the trace is cut off, if it is.
     pub cut_off: Option<String>,
 }
 
 impl Trace {
-    /// Opens a file and reads its header.
+    /// Opens a trace file and reads its header.
     ///
     /// # Errors
-    /// If it is no trace, as with all that follows; all name the file.
+    /// If the file is not a trace. All errors of this type name the file.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let reader = Reader::open(path).with_context(|| name.clone())?;
         Ok(Self { reader, name })
     }
 
-    /// What the trace is: among others, which node a proxy that sees it stands for.
+    /// The header of the trace. It names the node that a proxy must run as to follow the trace.
     pub fn header(&self) -> &Header {
         self.reader.header()
     }
 
-    /// Puts the objects of the start into `store`, and says how many there are. Compacts the store, so that it looks
-    /// long settled.
+    /// Puts the initial objects into `store` and returns their number. Compacts the store, so that no watch can start
+    /// before them.
     pub fn fill(&mut self, store: &Store) -> Result<usize> {
         let mut count = 0;
         while let Some(object) = self.reader.next_object().with_context(|| self.name.clone())? {
@@ -80,17 +79,18 @@ impl Trace {
         Ok(count)
     }
 
-    /// The next change.
+    /// Reads the next change; `None` at the end of the trace.
     pub fn next_event(&mut self) -> Result<Option<Event>> {
         self.reader.next_event().with_context(|| self.name.clone())
     }
 
-    /// Makes all changes in `store` at `pace`, until the trace's end or until `stop` is set. [`Trace::fill`] comes first.
+    /// Makes all changes in `store` at `pace`, until the end of the trace or until `stop` is set. Call [`Trace::fill`]
+    /// first.
     pub fn replay(&mut self, store: &Store, pace: Pace, stop: &AtomicBool) -> Result<Replayed> {
         self.replay_with(store, pace, stop, |_, _| {})
     }
 
-    /// The same, and tells `sent` of each change and when the watchers were sent it.
+    /// Does the same, and calls `sent` with each change and the time at which the store sent it to the watches.
     pub fn replay_with(
         &mut self,
         store: &Store,
@@ -121,19 +121,20 @@ impl Trace {
 /// Makes one change in a store.
 ///
 /// # Errors
-/// If the object is of a kind that the store does not keep, or is to be deleted and not there.
+/// If the store does not keep objects of that kind, or the object to delete does not exist.
 pub fn make(change: &Change, store: &Store) -> Result<Sent> {
     match change {
         Change::Put(object) => Ok(store.put(object)?),
         Change::Delete(object) => {
-            let resource = Resource::of(&object.api_version, &object.kind)
-                .with_context(|| format!("{} {} is of no kind that the server keeps", object.kind, object.name))?;
+            let resource = Resource::of(&object.api_version, &object.kind).with_context(|| {
+                format!("{} {} is of a kind that the server does not serve", object.kind, object.name)
+            })?;
             Ok(store.delete(resource, &object.namespace, &object.name)?)
         }
     }
 }
 
-/// Sleeps until `due` after `start`; `false` if `stop` was set.
+/// Sleeps until `due` after `start`; returns `false` if `stop` is set before.
 fn sleep_until(start: Instant, due: Duration, stop: &AtomicBool) -> bool {
     loop {
         if stop.load(Ordering::Relaxed) {
@@ -141,7 +142,7 @@ fn sleep_until(start: Instant, due: Duration, stop: &AtomicBool) -> bool {
         }
         match due.checked_sub(start.elapsed()) {
             None | Some(Duration::ZERO) => return true,
-            Some(left) => thread::sleep(left.min(GLANCE)),
+            Some(left) => thread::sleep(left.min(MAX_SLEEP)),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The testbed itself: that hosts reach each other, that what nobody takes is told from what somebody drops, and that
-//! nothing stays behind.
+//! Tests of the testbed itself: hosts reach each other, a packet that no host takes has another outcome than a dropped
+//! one, and nothing stays behind.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn hosts_reach_each_other_and_nothing_else() {
 }
 
 #[test]
-fn a_packet_that_nobody_takes_comes_back_and_a_dropped_one_does_not() {
+fn a_packet_that_no_host_takes_comes_back_and_a_dropped_one_does_not() {
     let Some(cluster) = common::cluster() else { return };
     let drop = "table inet test { chain port-81 { type filter hook forward priority 0; th dport 81 drop; }; }";
     cluster.node().output("nft", &["-f", "-"], drop).expect("nft takes the table");
@@ -47,7 +47,7 @@ fn a_packet_that_nobody_takes_comes_back_and_a_dropped_one_does_not() {
                 let outcome = cluster.host(from).run(|| probe.send());
                 assert_eq!(outcome, Outcome::Unreachable, "{from} to {address} by {protocol}");
                 probe.to.set_port(81);
-                probe.patience = Duration::from_millis(200);
+                probe.timeout = Duration::from_millis(200);
                 let outcome = cluster.host(from).run(|| probe.send());
                 assert_eq!(outcome, Outcome::TimedOut, "{from} to {address} by {protocol}");
             }
@@ -56,7 +56,7 @@ fn a_packet_that_nobody_takes_comes_back_and_a_dropped_one_does_not() {
 }
 
 #[test]
-fn a_cluster_is_quickly_made_and_its_processes_go_with_it() {
+fn a_cluster_is_made_quickly_and_its_processes_end_with_it() {
     let Some(cluster) = common::cluster() else { return };
     let begin = Instant::now();
     drop(Cluster::new().expect("a second cluster"));

@@ -12,10 +12,10 @@ use portway_dataplane::iptables::{self, Iptables};
 use portway_dataplane::nftables::Nftables;
 use portway_testbed::cluster::Cluster;
 use portway_testbed::flows::{self, FlowResult, Scenario, Summary, Verdict};
-use portway_testbed::proxy::{Feed, InProcess, Program, Proxy};
+use portway_testbed::proxy::{InProcess, ObjectSource, Program, Proxy};
 
-/// How many scenarios run at once: each has a cluster of its own, and waits for silences most of the time.
-const SIDE_BY_SIDE: usize = 4;
+/// Number of scenarios that run in parallel: each has a cluster of its own, and waits for timeouts most of the time.
+const PARALLEL_SCENARIOS: usize = 4;
 
 #[test]
 fn every_scenario_can_be_read_and_every_kind_of_flow_is_there() {
@@ -65,14 +65,14 @@ fn iptables(flavour: Flavour, tree_above: Option<usize>) {
 #[test]
 fn the_program_does_it_from_manifests() {
     table(&["load-balancer", "policy-external", "changes", "node-port-ranges"], |cluster, scenario| {
-        Ok(Box::new(Program::new(cluster, &scenario.options, "nftables", Feed::Manifests)?))
+        Ok(Box::new(Program::new(cluster, &scenario.options, "nftables", ObjectSource::Manifests)?))
     });
 }
 
 #[test]
 fn the_program_does_it_from_an_api_server() {
     table(&["cluster-ip", "affinity", "claims", "topology"], |cluster, scenario| {
-        Ok(Box::new(Program::new(cluster, &scenario.options, "nftables", Feed::ApiServer)?))
+        Ok(Box::new(Program::new(cluster, &scenario.options, "nftables", ObjectSource::ApiServer)?))
     });
 }
 
@@ -105,7 +105,7 @@ fn table(names: &[&str], make: impl for<'a> Fn(&'a Cluster, &Scenario) -> anyhow
     let queue = Mutex::new(chosen.into_iter());
     let results: Mutex<Vec<FlowResult>> = Mutex::default();
     std::thread::scope(|scope| {
-        for _ in 0..SIDE_BY_SIDE {
+        for _ in 0..PARALLEL_SCENARIOS {
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().expect("nobody panics while holding it").next();
@@ -113,7 +113,7 @@ fn table(names: &[&str], make: impl for<'a> Fn(&'a Cluster, &Scenario) -> anyhow
                     let cluster = Cluster::new().expect("a cluster comes up");
                     let mut proxy = make(&cluster, &scenario).expect("the proxy can be made");
                     let seen = flows::run(&scenario, &cluster, proxy.as_mut());
-                    if seen.iter().any(|result| matches!(result.verdict, Verdict::Wrong(_))) {
+                    if seen.iter().any(|result| matches!(result.verdict, Verdict::Failed(_))) {
                         println!("{}: the rules at its end are in {}", scenario.name, dump(&cluster, &scenario.name));
                     }
                     results.lock().expect("nobody panics while holding it").extend(seen);
@@ -126,8 +126,8 @@ fn table(names: &[&str], make: impl for<'a> Fn(&'a Cluster, &Scenario) -> anyhow
     println!("{summary}");
     println!("took {:.1} s", begin.elapsed().as_secs_f64());
     let wrong = flows::print_failures(&results);
-    assert_eq!(wrong, 0, "{wrong} flows went wrong");
-    assert!(summary.right() > 0, "no flow was sent");
+    assert_eq!(wrong, 0, "{wrong} flows failed");
+    assert!(summary.passed() > 0, "no flow was sent");
 }
 
 /// Writes node-1's rules to a file, and returns its path.

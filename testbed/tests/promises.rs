@@ -10,10 +10,12 @@ use portway_dataplane::nftables::Nftables;
 use portway_model::{Family, Protocol};
 use portway_testbed::apiserver::Cut;
 use portway_testbed::cluster::{Cluster, addresses};
+use portway_testbed::load::{ConnectionLoad, LongLived};
 use portway_testbed::objects::{Objects, Service};
 use portway_testbed::probe::{self, Outcome, Probe};
-use portway_testbed::proxy::{Feed, InProcess, LocalTraffic, Program, Proxy, ProxyOptions, program_path, write_whole};
-use portway_testbed::stream::{LongLived, Stream};
+use portway_testbed::proxy::{
+    InProcess, LocalTraffic, ObjectSource, Program, Proxy, ProxyOptions, program_path, write_whole,
+};
 
 const CART: [&str; 2] = ["10.96.0.20", "fd00:96::20"];
 const DNS: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
@@ -64,19 +66,20 @@ fn answered_by(cluster: &Cluster, from: &str, probes: &[Probe], hosts: &[&str]) 
 fn watch_5_nft_13_kill_and_restart_fail_no_connection_old_or_new() {
     let Some(cluster) = common::cluster() else { return };
     let before = objects(&[cart(&["pod-1-a", "pod-1-b", "pod-2-a"])]);
-    let mut program = Program::new(&cluster, &options(), "nftables", Feed::Manifests).expect("a program");
+    let mut program = Program::new(&cluster, &options(), "nftables", ObjectSource::Manifests).expect("a program");
     program.start(&before).expect("it starts");
     let probes = probes(Protocol::Tcp, &CART, 80);
     let mut long_lived: Vec<LongLived> = ["pod-1-c", "node-1", "client"]
         .map(|host| LongLived::open(cluster.host(host), &probes, 10).expect("connections open"))
         .into();
-    let streams = ["pod-1-c", "client"].map(|host| Stream::start(cluster.host(host), &probes, 1).expect("a stream"));
+    let streams =
+        ["pod-1-c", "client"].map(|host| ConnectionLoad::start(cluster.host(host), &probes, 1).expect("a stream"));
     for round in 0..5 {
         program.kill().expect("it dies");
         std::thread::sleep(Duration::from_millis(200));
         // What changed while it was away is in force after its start, and nothing was lost in between.
         let endpoints = if round % 2 == 0 { &["pod-1-b", "pod-2-a"][..] } else { &["pod-1-a", "pod-1-b", "pod-2-a"] };
-        let marker = program.tell(&objects(&[cart(endpoints)])).expect("manifests are written");
+        let marker = program.submit(&objects(&[cart(endpoints)])).expect("manifests are written");
         program.launch().expect("it starts again");
         program.wait_for(&marker).expect("it takes up its work");
         assert!(answered_by(&cluster, "pod-1-c", &probes, endpoints), "round {round}: not {endpoints:?}");
@@ -88,7 +91,7 @@ fn watch_5_nft_13_kill_and_restart_fail_no_connection_old_or_new() {
         println!("5 restarts: {answered} connections from {from}, none failed");
     }
     for connections in &mut long_lived {
-        assert_eq!(connections.ask(Duration::from_secs(5)), Vec::<String>::new());
+        assert_eq!(connections.check(Duration::from_secs(5)), Vec::<String>::new());
     }
 }
 
@@ -106,10 +109,10 @@ fn no_connection_is_lost_while_backends_come_and_go_without_pause() {
     proxy.start(&objects(&[cart(&ALL_PODS), other.clone()])).expect("it starts");
     let probes = probes(Protocol::Tcp, &CART, 80);
     let hosts = ["pod-1-a", "node-1", "client"];
-    let streams = hosts.map(|host| Stream::start(cluster.host(host), &probes, 1).expect("a stream"));
+    let streams = hosts.map(|host| ConnectionLoad::start(cluster.host(host), &probes, 1).expect("a stream"));
     let (begin, mut changes) = (Instant::now(), 0_usize);
     let mut random = 1_u32;
-    while streams.iter().map(Stream::answered).sum::<usize>() < wanted {
+    while streams.iter().map(ConnectionLoad::answered).sum::<usize>() < wanted {
         assert!(begin.elapsed() < Duration::from_secs(180), "too slow to show anything");
         // Marsaglia's xorshift: a fixed order that looks like none.
         random ^= random << 13;
@@ -140,7 +143,7 @@ fn no_connection_is_lost_while_backends_come_and_go_without_pause() {
 #[test]
 fn ct_3_aff_7_a_udp_client_that_keeps_its_socket_follows_its_service() {
     let Some(cluster) = common::cluster() else { return };
-    let mut program = Program::new(&cluster, &options(), "nftables", Feed::Manifests).expect("a program");
+    let mut program = Program::new(&cluster, &options(), "nftables", ObjectSource::Manifests).expect("a program");
     program.start(&objects(&[dns(&["pod-1-a"]), cart(&["pod-1-a"])])).expect("it starts");
     let node = Family::ALL.map(|family| SocketAddr::new(cluster.node().address(family), 30053));
     let mut clients = Vec::new();
@@ -155,36 +158,36 @@ fn ct_3_aff_7_a_udp_client_that_keeps_its_socket_follows_its_service() {
             clients.push((from, to, socket));
         }
     }
-    let patience = Duration::from_millis(100);
+    let timeout = Duration::from_millis(100);
     for (from, to, socket) in &clients {
-        let outcome = probe::ask(socket, Duration::from_secs(2)).expect("an answer");
+        let outcome = probe::request(socket, Duration::from_secs(2)).expect("an answer");
         assert_eq!(outcome.backend(), Some("pod-1-a"), "{from} to {to}");
     }
     let mut tcp = LongLived::open(cluster.host("pod-1-c"), &probes(Protocol::Tcp, &CART, 80), 3).expect("they open");
     for backend in ["pod-2-a", "pod-1-b"] {
-        let marker = program.tell(&objects(&[dns(&[backend]), cart(&[backend])])).expect("manifests are written");
+        let marker = program.submit(&objects(&[dns(&[backend]), cart(&[backend])])).expect("manifests are written");
         program.wait_for(&marker).expect("the change is in force");
         let begin = Instant::now();
         for (from, to, socket) in &clients {
-            let follows = || probe::ask(socket, patience).is_ok_and(|outcome| outcome.backend() == Some(backend));
+            let follows = || probe::request(socket, timeout).is_ok_and(|outcome| outcome.backend() == Some(backend));
             assert!(common::within(Duration::from_secs(3), follows), "{from} to {to} does not follow to {backend}");
         }
         println!("UDP clients followed to {backend} within {:?} of the rules", begin.elapsed());
     }
     // CT-5: what is no UDP stays.
-    assert_eq!(tcp.ask(Duration::from_secs(5)), Vec::<String>::new());
+    assert_eq!(tcp.check(Duration::from_secs(5)), Vec::<String>::new());
 }
 
 #[test]
 fn ct_3_udp_clients_of_a_backend_that_stays_are_left_alone() {
     let Some(cluster) = common::cluster() else { return };
-    let mut program = Program::new(&cluster, &options(), "nftables", Feed::Manifests).expect("a program");
+    let mut program = Program::new(&cluster, &options(), "nftables", ObjectSource::Manifests).expect("a program");
     program.start(&objects(&[dns(&["pod-1-a", "pod-2-a", "pod-2-b"])])).expect("it starts");
     let sockets: Vec<_> = cluster.host("pod-1-c").run(|| {
         let probe = Probe::new(Protocol::Udp, (ip(DNS[0]), 53).into());
         (0..24).map(|_| probe.udp_socket().expect("a socket")).collect()
     });
-    let ask = |socket| probe::ask(socket, Duration::from_millis(500)).unwrap_or(Outcome::TimedOut).to_string();
+    let ask = |socket| probe::request(socket, Duration::from_millis(500)).unwrap_or(Outcome::TimedOut).to_string();
     let before: Vec<String> = sockets.iter().map(ask).collect();
     assert!(before.iter().any(|one| one.starts_with("pod-2-a")), "{before:?}");
     program.update(&objects(&[dns(&["pod-1-a", "pod-2-b"])])).expect("the change is in force");
@@ -207,11 +210,11 @@ fn a_flushed_ruleset_is_back_within_a_second() {
         })
         .chain([cart(&["pod-1-a"])])
         .collect();
-    let mut program = Program::new(&cluster, &options(), "nftables", Feed::Manifests).expect("a program");
+    let mut program = Program::new(&cluster, &options(), "nftables", ObjectSource::Manifests).expect("a program");
     program.start(&objects(&services)).expect("it starts");
     let node = cluster.node();
     let mut probes = probes(Protocol::Tcp, &CART, 80);
-    probes.iter_mut().for_each(|probe| probe.patience = Duration::from_millis(50));
+    probes.iter_mut().for_each(|probe| probe.timeout = Duration::from_millis(50));
     let deeds = ["flush ruleset", "delete table ip portway", "delete table ip6 portway", "flush table ip portway"];
     for deed in deeds {
         node.output("nft", &[deed], "").expect("nft obeys");
@@ -251,7 +254,7 @@ fn nft_1_tables_of_others_are_left_alone() {
         ["table", "inet", "portway"],
     ];
     let before = others.map(list);
-    let mut program = Program::new(&cluster, &options(), "nftables", Feed::Manifests).expect("a program");
+    let mut program = Program::new(&cluster, &options(), "nftables", ObjectSource::Manifests).expect("a program");
     program.start(&objects(&[cart(&["pod-1-a"])])).expect("it starts");
     program.update(&objects(&[cart(&["pod-1-b", "pod-2-a"])])).expect("the change is in force");
     assert_eq!(others.map(list), before);
@@ -267,14 +270,14 @@ fn nft_1_tables_of_others_are_left_alone() {
 #[test]
 fn a_manifest_that_cannot_be_read_leaves_the_last_good_state() {
     let Some(cluster) = common::cluster() else { return };
-    let mut program = Program::new(&cluster, &options(), "nftables", Feed::Manifests).expect("a program");
+    let mut program = Program::new(&cluster, &options(), "nftables", ObjectSource::Manifests).expect("a program");
     program.start(&objects(&[cart(&["pod-1-a"])])).expect("it starts");
     let probes = probes(Protocol::Tcp, &CART, 80);
-    let stream = Stream::start(cluster.host("pod-1-c"), &probes, 1).expect("a stream");
+    let stream = ConnectionLoad::start(cluster.host("pod-1-c"), &probes, 1).expect("a stream");
     let bad = program.manifests().join("bad.yaml");
     write_whole(&bad, "apiVersion: v1\nkind: Service\nmetadata:\n  name: bad\nspec:\n  ports: 80\n").expect("a file");
     let named = || program.log().contains("bad.yaml");
-    assert!(common::within(Duration::from_secs(5), named), "the log says nothing of it: {}", program.log());
+    assert!(common::within(Duration::from_secs(5), named), "the log does not name the file: {}", program.log());
     assert!(answered_by(&cluster, "pod-1-c", &probes, &["pod-1-a"]));
     std::fs::remove_file(&bad).expect("the file goes");
     program.update(&objects(&[cart(&["pod-2-a"])])).expect("good manifests are taken up again");
@@ -286,15 +289,15 @@ fn a_manifest_that_cannot_be_read_leaves_the_last_good_state() {
 #[test]
 fn rules_stay_while_the_api_server_is_away_and_follow_when_it_is_back() {
     let Some(cluster) = common::cluster() else { return };
-    let mut program = Program::new(&cluster, &options(), "nftables", Feed::ApiServer).expect("a program");
+    let mut program = Program::new(&cluster, &options(), "nftables", ObjectSource::ApiServer).expect("a program");
     program.start(&objects(&[cart(&["pod-1-a"])])).expect("it starts");
     let probes = probes(Protocol::Tcp, &CART, 80);
-    let stream = Stream::start(cluster.host("pod-1-c"), &probes, 1).expect("a stream");
+    let stream = ConnectionLoad::start(cluster.host("pod-1-c"), &probes, 1).expect("a stream");
     let server = program.server().expect("an API server feeds it");
     server.refuse_for(Duration::from_secs(2));
     server.cut(Cut::Now);
     std::thread::sleep(Duration::from_millis(100));
-    let marker = program.tell(&objects(&[cart(&["pod-2-a"])])).expect("the API server takes objects");
+    let marker = program.submit(&objects(&[cart(&["pod-2-a"])])).expect("the API server takes objects");
     std::thread::sleep(Duration::from_secs(1));
     assert!(answered_by(&cluster, "pod-1-c", &probes, &["pod-1-a"]), "nothing can have changed yet");
     program.wait_for(&marker).expect("the change is in force at last");
@@ -310,17 +313,17 @@ fn backends_are_chosen_evenly() {
     let mut proxy = InProcess::new(&cluster, &options(), Nftables::open).expect("a dataplane");
     proxy.start(&objects(&[cart(&["pod-1-a", "pod-1-b", "pod-2-a"])])).expect("it starts");
     for probe in probes(Protocol::Tcp, &CART, 80) {
-        let mut shares = std::collections::BTreeMap::<String, u32>::new();
+        let mut counts = std::collections::BTreeMap::<String, u32>::new();
         cluster.host("client").run(|| {
             for _ in 0..REQUESTS {
-                *shares.entry(probe.send().backend().expect("an answer").to_owned()).or_default() += 1;
+                *counts.entry(probe.send().backend().expect("an answer").to_owned()).or_default() += 1;
             }
         });
         // A third each; five standard deviations of a binomial distribution.
         let expected = f64::from(REQUESTS) / 3.0;
         let allowed = 5.0 * (f64::from(REQUESTS) * (1.0 / 3.0) * (2.0 / 3.0)).sqrt();
-        assert_eq!(shares.len(), 3, "{shares:?}");
-        assert!(shares.values().all(|share| (f64::from(*share) - expected).abs() < allowed), "{shares:?}");
+        assert_eq!(counts.len(), 3, "{counts:?}");
+        assert!(counts.values().all(|count| (f64::from(*count) - expected).abs() < allowed), "{counts:?}");
     }
 }
 
@@ -328,13 +331,13 @@ fn backends_are_chosen_evenly() {
 fn np_1_an_address_that_comes_up_later_answers_at_once() {
     let Some(cluster) = common::cluster() else { return };
     let all = ProxyOptions { node_port_addresses: vec!["198.18.0.0/15".to_owned()], ..options() };
-    let mut program = Program::new(&cluster, &all, "nftables", Feed::Manifests).expect("a program");
+    let mut program = Program::new(&cluster, &all, "nftables", ObjectSource::Manifests).expect("a program");
     let mut service = cart(&["pod-1-a"]);
     service.kind = "NodePort".to_owned();
     service.ports[0].node_port = Some(30080);
     program.start(&objects(&[service])).expect("it starts");
     let probe =
-        Probe { patience: Duration::from_millis(100), ..Probe::new(Protocol::Tcp, (ip("198.18.0.1"), 30080).into()) };
+        Probe { timeout: Duration::from_millis(100), ..Probe::new(Protocol::Tcp, (ip("198.18.0.1"), 30080).into()) };
     let send = || cluster.host("client").run(|| probe.send());
     cluster.node().output("ip", &["address", "add", "198.18.0.1/32", "dev", "eth0"], "").expect("an address");
     assert!(common::within(Duration::from_secs(2), || send().backend() == Some("pod-1-a")), "{}", send());

@@ -97,7 +97,7 @@ pub(crate) fn restart(portway: &Path, services: usize, report: &mut Report, prog
     let stop = AtomicBool::new(false);
     let start = Instant::now();
     let mut killed_at = Vec::new();
-    let probe = Probe { patience: Duration::from_secs(1), ..Probe::new(Protocol::Tcp, Stage::service(Protocol::Tcp)) };
+    let probe = Probe { timeout: Duration::from_secs(1), ..Probe::new(Protocol::Tcp, Stage::service(Protocol::Tcp)) };
     let (fresh, old) = std::thread::scope(|scope| {
         let fresh = scope.spawn(|| stage.cluster.host("pod-1-a").run(|| fresh_connections(&probe, start, &stop)));
         let old =
@@ -147,13 +147,13 @@ fn fresh_connections(probe: &Probe, start: Instant, stop: &AtomicBool) -> Stream
 fn old_connections(probe: &Probe, count: usize, start: Instant, stop: &AtomicBool) -> Result<Stream> {
     let mut connections: Vec<_> = (0..count).map(|_| probe::connect(probe)).collect::<Result<_, _>>()?;
     for connection in &mut connections {
-        connection.set_read_timeout(Some(probe.patience))?;
+        connection.set_read_timeout(Some(probe.timeout))?;
         probe::read_line(connection)?;
     }
     let mut stream = Stream::new(start);
     while !stop.load(Ordering::Relaxed) {
         for connection in &mut connections {
-            let outcome = probe::converse(connection, probe.patience);
+            let outcome = probe::request_on(connection, probe.timeout);
             stream.count(&outcome.unwrap_or_else(|error| Outcome::Failed(error.to_string())));
         }
         std::thread::sleep(Duration::from_millis(5));

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::{Context, Result};
 use portway_testbed::apiserver::{ApiServer, Resource, Sent, Store, Synthetic};
-use portway_testbed::cluster::{Cluster, FIELD_PORT, NODE};
+use portway_testbed::cluster::{Cluster, NODE, POD_RANGE_PORT};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -69,7 +69,7 @@ impl Site {
         candidate: &Candidate,
     ) -> Result<Self> {
         let mut cluster = Cluster::new().context("the namespaces cannot be made (root is needed)")?;
-        cluster.add_field(&FIELD).context("the pods cannot be made")?;
+        cluster.add_pod_range(&FIELD).context("the pods cannot be made")?;
         for name in TIMEOUTS {
             let path = format!("/proc/sys/net/netfilter/{name}");
             cluster.node().run(|| std::fs::write(&path, "1")).with_context(|| format!("cannot write {path}"))?;
@@ -203,7 +203,7 @@ impl Watched {
             "spec": {
                 "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"],
                 "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
-                "ports": [{ "name": "http", "protocol": "TCP", "port": 80, "targetPort": FIELD_PORT }]
+                "ports": [{ "name": "http", "protocol": "TCP", "port": 80, "targetPort": POD_RANGE_PORT }]
             },
             "status": { "loadBalancer": {} }
         })
@@ -231,7 +231,7 @@ impl Watched {
             },
             "addressType": "IPv4",
             "endpoints": backends.iter().map(endpoint).collect::<Vec<_>>(),
-            "ports": [{ "name": "http", "protocol": "TCP", "port": FIELD_PORT }]
+            "ports": [{ "name": "http", "protocol": "TCP", "port": POD_RANGE_PORT }]
         })
     }
 }

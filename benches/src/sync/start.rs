@@ -102,7 +102,7 @@ fn sweep(site: &Site, limit: Duration) -> Sweep {
     };
     for number in 0..shape.services {
         let to = SocketAddr::new(shape.cluster_ip(number), 80);
-        let probe = Probe { patience: Duration::from_millis(900), ..Probe::new(Protocol::Tcp, to) };
+        let probe = Probe { timeout: Duration::from_millis(900), ..Probe::new(Protocol::Tcp, to) };
         let end = Instant::now() + limit;
         let mut was_late = false;
         loop {

@@ -221,7 +221,7 @@ impl Shared {
             let known = if may_be_silent {
                 hail.open(id, to, port)
             } else {
-                let probe = Probe { patience: PATIENCE, source_port: Some(port), ..Probe::new(Protocol::Tcp, to) };
+                let probe = Probe { timeout: PATIENCE, source_port: Some(port), ..Probe::new(Protocol::Tcp, to) };
                 let begun = Instant::now();
                 let outcome = probe.send();
                 Some(Done { id, begun, ended: Instant::now(), outcome })

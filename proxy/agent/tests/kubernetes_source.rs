@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use portway::inbox::{Inbox, Message, channel};
 use portway::metrics::SourceMetrics;
 use portway::sources::kubernetes::{ConnectError, KubernetesConfig, Tuning, run};
-use portway_model::{Event, Kind};
 use portway_apiserver::{ApiServer, Cut, ErrorRule, Faults, Resource, Store, StreamingLists, Synthetic, Verb};
+use portway_model::{Event, Kind};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 

@@ -55,7 +55,7 @@ pub(crate) struct Feed {
 pub(crate) enum Start {
     /// The current version, after an event for each object.
     Everything,
-    /// The current version.
+    /// The current version, without any earlier event.
     Now,
     /// This version: the first event is the change after it.
     After(u64),

@@ -17,27 +17,27 @@ pub struct Host {
 impl Host {
     pub(super) fn new(name: &str) -> io::Result<Self> {
         if addresses::primary(name, Family::V4).is_none() {
-            return Err(io::Error::other(format!("{name} is no name of a host: try node-1, client or pod-1-d")));
+            return Err(io::Error::other(format!("{name} is not the name of a host: try node-1, client or pod-1-d")));
         }
         Ok(Self { namespace: Namespace::new(name)? })
     }
 
-    /// Its first address in a family.
+    /// The first address of the host in a family.
     pub fn address(&self, family: Family) -> IpAddr {
         addresses::primary(self.name(), family).expect("checked when the host was made")
     }
 
-    /// All addresses at which its echo servers answer.
+    /// All addresses at which the echo servers of the host answer.
     pub fn served(&self) -> Vec<IpAddr> {
         Family::ALL.into_iter().flat_map(|family| addresses::all(self.name(), family)).collect()
     }
 
-    /// The ports at which its echo servers answer, TCP and UDP.
+    /// The TCP and UDP ports at which the echo servers of the host answer.
     pub fn ports(&self) -> &'static [u16] {
         if self.node().is_some() { &POD_PORTS } else { &[HOST_PORT] }
     }
 
-    /// The name of the node that a pod is on; `None` for what is no pod.
+    /// The name of the node that a pod is on; `None` if the host is not a pod.
     pub fn node(&self) -> Option<String> {
         let (node, _) = addresses::pod(self.name())?;
         Some(format!("node-{node}"))
@@ -52,7 +52,7 @@ impl Deref for Host {
     }
 }
 
-/// Which host has which address.
+/// The addresses that each host has by its name.
 pub mod addresses {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -69,7 +69,7 @@ pub mod addresses {
         }
     }
 
-    /// The first address of a host in a family; `None` if no host can have that name.
+    /// The first address of a host in a family; `None` if that is not the name of a host.
     pub fn primary(name: &str, family: Family) -> Option<IpAddr> {
         if let Some((node, index)) = pod(name) {
             return Some(match family {
@@ -85,7 +85,7 @@ pub mod addresses {
         }
     }
 
-    /// All addresses of a host in a family, the first one first; those of a node's own pod links left out.
+    /// All addresses of a host in a family, the first one first; without those of a node's pod links.
     pub fn all(name: &str, family: Family) -> Vec<IpAddr> {
         let mut all: Vec<IpAddr> = primary(name, family).into_iter().collect();
         match name {
@@ -118,12 +118,12 @@ pub mod addresses {
         }
     }
 
-    /// The client's address that no source range names.
+    /// The address of the client that no source range contains.
     pub fn stranger(family: Family) -> IpAddr {
         wire(family, 101)
     }
 
-    /// One of the client's many addresses, for what depends on the client's address.
+    /// One of the many addresses of the client, for behaviour that depends on the client address.
     pub fn crowd(family: Family, index: u8) -> IpAddr {
         wire(family, 128 + index)
     }
@@ -134,7 +134,7 @@ pub mod addresses {
         address == gateway(1, family) || all("node-1", family).contains(&address)
     }
 
-    /// The address on the wire whose last number is `last`, written alike in both families.
+    /// The address on the wire whose last number is `last`, with the same digits in both families.
     fn wire(family: Family, last: u8) -> IpAddr {
         match family {
             Family::V4 => Ipv4Addr::new(192, 0, 2, last).into(),

@@ -12,15 +12,15 @@
 //!   (192.0.2.21) and node-1 has one on its loopback (203.0.113.250) that no Service owns.
 //! * Pods hold a single address and send everything to their node, so that replies pass it too. Pods a and b hang on
 //!   the bridge `cbr0`, every third one (c, f …) on a routed link of its own, `vethc`: what detects local traffic by
-//!   interface can so be told apart.
+//!   interface treats them differently.
 //! * The client sends everything to node-1, as a load balancer in front of it would; node-2 sends load balancer and
 //!   external addresses there.
-//! * The wire's own router (192.0.2.1) answers what nobody took with ICMP unreachable. A packet that no rule touched
-//!   is so told from one that a rule dropped.
+//! * The router of the wire (192.0.2.1) answers packets that no host takes with ICMP unreachable, so that a packet that
+//!   no rule touches has another outcome than one that a rule drops.
 
-mod field;
 mod host;
 mod namespace;
+mod pod_range;
 mod topology;
 
 use std::collections::BTreeMap;
@@ -29,9 +29,9 @@ use std::net::IpAddr;
 
 use portway_model::Family;
 
-pub use field::FIELD_PORT;
 pub use host::{Host, addresses};
 pub use namespace::{Namespace, Process};
+pub use pod_range::POD_RANGE_PORT;
 
 use crate::echo::EchoServers;
 
@@ -44,24 +44,24 @@ pub const POD_PORTS: [u16; 4] = [5353, 8080, 8081, 8443];
 /// TCP and UDP port at which nodes and the client answer, each at all of its addresses.
 pub const HOST_PORT: u16 = 9000;
 
-/// How many addresses [`Cluster::crowd`] has in each family.
+/// Number of addresses that [`Cluster::crowd`] has in each family.
 pub const CROWD: u8 = 32;
 
 /// Hosts, the links between them, and echo servers on each.
 #[derive(Debug)]
 pub struct Cluster {
     hosts: BTreeMap<String, Host>,
-    // Holds the wire and the routers' addresses; nobody asks it anything.
+    // Holds the wire and the addresses of the routers; no request goes to it.
     wire: Namespace,
-    field: Option<field::Field>,
+    pod_range: Option<pod_range::PodRange>,
     echo: EchoServers,
 }
 
 impl Cluster {
-    /// Makes the cluster with pods a, b and c on each node. Takes about 0.2 s. Needs root and the `ip` program.
+    /// Makes the cluster with pods a, b and c on each node in about 0.2 s. Needs root and the `ip` program.
     pub fn new() -> io::Result<Self> {
         let wire = Namespace::new("wire")?;
-        let mut cluster = Self { hosts: BTreeMap::new(), wire, field: None, echo: EchoServers::new()? };
+        let mut cluster = Self { hosts: BTreeMap::new(), wire, pod_range: None, echo: EchoServers::new()? };
         topology::bring_up_wire(&cluster.wire)?;
         for name in ["node-1", "node-2", "client"] {
             cluster.add(Host::new(name)?)?;
@@ -105,7 +105,7 @@ impl Cluster {
         self.host(NODE)
     }
 
-    /// The client's own addresses in the order in which a crowd of strangers would come.
+    /// The addresses from which the client sends as many different clients.
     pub fn crowd(family: Family) -> Vec<IpAddr> {
         (0..CROWD).map(|index| addresses::crowd(family, index)).collect()
     }

@@ -1,5 +1,5 @@
-//! One network namespace without a name: it lives as long as its descriptor and the processes in it, and nothing of it
-//! stays behind when this process ends, however it ends.
+//! A network namespace without a name: it lives as long as its descriptor and the processes in it, so that nothing stays
+//! behind when this process ends, however it ends.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -16,8 +16,8 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// A network namespace.
 ///
-/// A thread of its own stays inside it. Processes are started from that thread and ask the kernel to be killed when it
-/// ends, so that they go with the namespace.
+/// A thread stays inside the namespace and starts all processes in it. The kernel kills them when that thread ends, so
+/// that they end with the namespace.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -26,7 +26,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes an empty namespace. `name` serves for messages alone.
+    /// Makes an empty namespace. `name` is for messages only.
     pub fn new(name: &str) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (answer, made) = mpsc::channel();
@@ -51,7 +51,7 @@ impl Namespace {
         format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()).into()
     }
 
-    /// Runs `work` on a new thread inside the namespace and waits for it. A panic in it goes on here.
+    /// Runs `work` on a new thread inside the namespace and waits for it. A panic of `work` continues here.
     pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -82,13 +82,13 @@ impl Namespace {
     pub fn spawn(&self, mut command: Command) -> io::Result<Process> {
         let (answer, started) = mpsc::channel();
         let job: Job = Box::new(move || {
-            // The caller waits; if it went away, the child goes with the message that nobody took.
+            // If the caller is gone, the child is dropped with the message.
             let _ = answer.send(command.spawn());
         });
         let (jobs, _) = self.keeper.as_ref().expect("the keeper lives as long as the namespace");
         jobs.send(job).map_err(|_| io::Error::other("the namespace's thread ended"))?;
         let child = started.recv().map_err(|_| io::Error::other("the namespace's thread ended"))??;
-        // Before setpriv has done its part, the death of the thread would go unnoticed.
+        // The kernel kills the process with the thread only once setpriv has asked for it.
         let program = format!("/proc/{}/exe", child.id());
         while std::fs::read_link(&program).is_ok_and(|path| path.ends_with("setpriv")) {
             thread::sleep(Duration::from_millis(1));
@@ -96,15 +96,15 @@ impl Namespace {
         Ok(Process { child })
     }
 
-    /// A command to hand to [`Namespace::spawn`]: `program`, told to die with the thread that starts it.
+    /// A command for [`Namespace::spawn`]: `program`, which the kernel kills when the thread that starts it ends.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", program]).stdin(Stdio::null());
         command
     }
 
-    /// Runs `program` inside the namespace with `input` on its standard input, and returns its standard output. A
-    /// status other than 0 is an error that carries what the program wrote to its standard error.
+    /// Runs `program` inside the namespace with `input` on its standard input, and returns its standard output. An
+    /// exit status other than 0 is an error with the text that the program wrote to its standard error.
     pub fn output(&self, program: &str, args: &[&str], input: &str) -> io::Result<String> {
         self.run(|| {
             let mut child = Command::new(program)
@@ -119,8 +119,8 @@ impl Namespace {
             }
             let output = child.wait_with_output()?;
             if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr);
-                return Err(io::Error::other(format!("{program} {} in {}: {said}", args.join(" "), self.name)));
+                let text = String::from_utf8_lossy(&output.stderr);
+                return Err(io::Error::other(format!("{program} {} in {}: {text}", args.join(" "), self.name)));
             }
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         })
@@ -137,14 +137,14 @@ impl Drop for Namespace {
     }
 }
 
-/// A process in a namespace; killed when dropped.
+/// A process in a namespace. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
 }
 
 impl Process {
-    /// The process's id.
+    /// The process id (PID).
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -163,14 +163,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.kill();
     }
 }
 
 /// Moves the calling thread into a new network namespace and opens it.
 fn enter_new() -> io::Result<OwnedFd> {
-    #[expect(deprecated, reason = "its fault is CLONE_FILES, which is not used; the new form is unsafe")]
+    #[expect(deprecated, reason = "only CLONE_FILES is unsound, which is not used; the new function is unsafe")]
     rustix::thread::unshare(UnshareFlags::NEWNET)?;
     Ok(File::open("/proc/thread-self/ns/net")?.into())
 }

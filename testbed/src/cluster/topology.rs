@@ -1,4 +1,4 @@
-//! How hosts are wired: scripts for `ip -batch`, and the few sysctls that differ from a fresh namespace's.
+//! Links, addresses and routes of the hosts, as scripts for `ip -batch`, and the sysctls that differ from the defaults.
 
 use std::fmt::Write as _;
 use std::io;
@@ -10,7 +10,7 @@ use super::{CROWD, Host, Namespace, addresses};
 /// The load balancer and external addresses that reach node-1 from everywhere.
 const VIP_RANGES: [&str; 4] = ["203.0.113.0/24", "198.51.100.0/24", "2001:db8:113::/64", "2001:db8:51::/64"];
 
-/// Brings up the wire: a bridge, and a router on it that answers what nobody took with ICMP unreachable.
+/// Brings up the wire: a bridge, and a router on it that answers packets that no host takes with ICMP unreachable.
 pub(super) fn bring_up_wire(wire: &Namespace) -> io::Result<()> {
     sysctls(wire, true)?;
     ip(
@@ -27,8 +27,8 @@ pub(super) fn bring_up_wire(wire: &Namespace) -> io::Result<()> {
          route add default via 192.0.2.254
          route add default via 2001:db8::fe",
     )?;
-    // A route of type unreachable would answer as well, but IPv4 allows it one answer a second for each client. The
-    // code is for prohibited destinations, since UDP sockets are not told of unreachable hosts.
+    // A route of type unreachable would answer too, but IPv4 limits it to one answer a second for each client. The code
+    // is "administratively prohibited", since UDP sockets get no error for unreachable hosts.
     let reject = "table inet nobody {
         chain forward {
             type filter hook forward priority 0
@@ -50,7 +50,7 @@ pub(super) fn bring_up_host(host: &Host, wire: &Namespace) -> io::Result<()> {
         wire.path().display()
     );
     for (address, prefix, preferred) in on_the_wire(host) {
-        // Another address than the first is never chosen as a source.
+        // The kernel never chooses another address than the first as a source.
         let deprecated = if preferred || address.is_ipv4() { "" } else { "preferred_lft 0 valid_lft forever" };
         let nodad = if address.is_ipv6() { "nodad" } else { "" };
         writeln!(script, "address add {address}/{prefix} dev eth0 {nodad} {deprecated}").expect("a string");
@@ -126,7 +126,7 @@ pub(super) fn bring_up_pod(pod: &Host, node: &Host) -> io::Result<()> {
     ip(pod, &at_pod)
 }
 
-/// Addresses of a host on the wire with their prefix length, and whether it may choose them as a source.
+/// The addresses of a host on the wire with their prefix length, and whether the kernel may choose them as a source.
 fn on_the_wire(host: &Host) -> Vec<(std::net::IpAddr, u8, bool)> {
     let mut all = Vec::new();
     for family in Family::ALL {
@@ -147,13 +147,13 @@ fn ip(namespace: &Namespace, script: &str) -> io::Result<()> {
     namespace.output("ip", &["-batch", "-"], script).map(drop)
 }
 
-/// Sysctls of a fresh namespace. Needs to come before any link: new links take theirs from `default`.
+/// Sets the sysctls of a new namespace. Call this before links are made: new links copy theirs from `default`.
 fn sysctls(namespace: &Namespace, forwards: bool) -> io::Result<()> {
     let forwards = if forwards { "1" } else { "0" };
     let mut values: Vec<(String, &str)> = vec![
         ("net/ipv4/ip_forward".into(), forwards),
         ("net/ipv6/conf/all/forwarding".into(), forwards),
-        // Every ICMP error is an answer that some flow expects.
+        // Some flows expect an ICMP error for every packet.
         ("net/ipv4/icmp_ratelimit".into(), "0"),
         ("net/ipv4/icmp_ratemask".into(), "0"),
         ("net/ipv6/icmp/ratelimit".into(), "0"),
@@ -162,7 +162,7 @@ fn sysctls(namespace: &Namespace, forwards: bool) -> io::Result<()> {
     for scope in ["all", "default"] {
         values.extend([
             (format!("net/ipv4/conf/{scope}/rp_filter"), "0"),
-            // Redirects would lead a client past the node whose rules are under test.
+            // Redirects would lead a client around the node whose rules are under test.
             (format!("net/ipv4/conf/{scope}/send_redirects"), "0"),
             (format!("net/ipv4/conf/{scope}/accept_redirects"), "0"),
             (format!("net/ipv6/conf/{scope}/accept_redirects"), "0"),

@@ -127,7 +127,7 @@ fn show(
 /// Waits until demo/web answers; `None` if it does not in time, or portway ends.
 fn first_answer(cluster: &Cluster, portway: &mut ProxyProcess) -> Result<Option<Duration>> {
     let address = "10.96.0.10:80".parse()?;
-    let probe = Probe { patience: Duration::from_millis(100), ..Probe::new(Protocol::Tcp, address) };
+    let probe = Probe { timeout: Duration::from_millis(100), ..Probe::new(Protocol::Tcp, address) };
     while portway.started().elapsed() < FIRST_ANSWER_TIMEOUT && portway.ended()?.is_none() {
         check_interrupt()?;
         if cluster.host("pod-1-a").run(|| probe.send()).backend().is_some() {
@@ -171,7 +171,7 @@ fn interrupt_on_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Fails once a signal asked the demo to stop.
+/// Fails once a signal has interrupted the demo.
 fn check_interrupt() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
         bail!("a signal interrupted it");

@@ -86,7 +86,7 @@ pub(crate) fn table(cluster: &Cluster, requests: u32, missed: &mut Vec<String>) 
         check_interrupt()?;
         let to: SocketAddr = row.to.parse().context("an address of the table")?;
         let from: Option<IpAddr> = row.from.map(str::parse).transpose().context("an address of the table")?;
-        let probe = Probe { from, patience: Duration::from_millis(400), ..Probe::new(row.protocol, to) };
+        let probe = Probe { from, timeout: Duration::from_millis(400), ..Probe::new(row.protocol, to) };
         let seen = cluster.host(row.host).run(|| Seen::send(&probe, requests));
         if !seen.outcomes.keys().any(|outcome| row.expected.is(outcome)) {
             let wanted = match row.expected {

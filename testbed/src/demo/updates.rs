@@ -183,7 +183,7 @@ impl Observation {
 
 /// Makes the update while requests flow.
 fn observe(cluster: &Cluster, manifests: &Manifests, update: &Update) -> Result<Observation> {
-    let probe = Probe { patience: REQUEST_TIMEOUT, ..Probe::new(update.protocol, update.to.parse()?) };
+    let probe = Probe { timeout: REQUEST_TIMEOUT, ..Probe::new(update.protocol, update.to.parse()?) };
     let (stop, requests) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let updated = std::thread::scope(|scope| {
         let client = scope.spawn(|| cluster.host(update.from).run(|| send_requests(&probe, &stop, &requests)));
@@ -212,7 +212,7 @@ fn send_requests(probe: &Probe, stop: &AtomicBool, requests: &Mutex<Vec<(Instant
     let kept: Option<UdpSocket> = (probe.protocol == Protocol::Udp).then(|| probe.udp_socket()).transpose()?;
     while !stop.load(Ordering::Relaxed) {
         let outcome = match &kept {
-            Some(socket) => probe::ask(socket, probe.patience).unwrap_or(Outcome::TimedOut),
+            Some(socket) => probe::request(socket, probe.timeout).unwrap_or(Outcome::TimedOut),
             None => probe.send(),
         };
         requests.lock().map_err(|_| anyhow!("the demo's thread panicked"))?.push((Instant::now(), outcome));

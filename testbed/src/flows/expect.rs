@@ -1,56 +1,56 @@
-//! Whether what was seen is what was expected.
+//! Compares the outcomes of a flow's requests with the expected ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use portway_model::{Family, Protocol};
 
-use super::scenario::{Expected, Flow, Memory, MemoryKind, Source, SourceSeen};
+use super::scenario::{Affinity, AffinityKind, Expected, Flow, Source, SourceSeen};
 use crate::cluster::{HOST_PORT, NODE, addresses};
 use crate::probe::Outcome;
 
-/// The port at which a pod answers for a Service that names no other target.
-const TARGET: u16 = 8080;
+/// The target port of Services that name no other.
+const DEFAULT_TARGET_PORT: u16 = 8080;
 
-/// The requests of one client address, in their order. `None` is the address that the kernel chose.
+/// The outcomes of the requests of each client address, in order. `None` is the address that the kernel chose.
 pub(super) type Seen = BTreeMap<Option<IpAddr>, Vec<Outcome>>;
 
-/// Who answered each client last: by name, protocol and the client.
-pub(super) type Remembered = HashMap<(String, Family, Protocol, Option<IpAddr>), String>;
+/// The backend that answered each client last, by name, family, protocol and client address.
+pub(super) type LastBackends = HashMap<(String, Family, Protocol, Option<IpAddr>), String>;
 
-/// How many requests each client address makes.
+/// The number of requests that each client address makes.
 pub(super) fn requests(flow: &Flow) -> usize {
     match (&flow.expected, &flow.source) {
-        (Expected::Backends { memory: None, .. }, Source::Crowd) => 2,
-        (Expected::Backends { names, memory: None, .. }, _) => match names.len() {
+        (Expected::Backends { affinity: None, .. }, Source::Crowd) => 2,
+        (Expected::Backends { names, affinity: None, .. }, _) => match names.len() {
             // The chance that one of n backends is never chosen in so many requests is less than one in a million.
             0 | 1 => 6,
             n => 24 + 16 * (n - 2),
         },
-        (Expected::Backends { memory: Some(_), .. }, Source::Crowd) => 2,
-        (Expected::Backends { memory: Some(_), .. }, _) => 10,
+        (Expected::Backends { affinity: Some(_), .. }, Source::Crowd) => 2,
+        (Expected::Backends { affinity: Some(_), .. }, _) => 10,
         (_, Source::Crowd) => 1,
         _ => 2,
     }
 }
 
-/// Compares. The error says what is wrong.
-pub(super) fn judge(flow: &Flow, seen: &Seen, remembered: &mut Remembered) -> Result<(), String> {
+/// Checks the outcomes of a flow. The error says what differs.
+pub(super) fn check(flow: &Flow, seen: &Seen, last_backends: &mut LastBackends) -> Result<(), String> {
     let all = || seen.values().flatten();
     let wanted = match &flow.expected {
         Expected::Refused => Outcome::Refused,
         Expected::Dropped => Outcome::TimedOut,
         Expected::Untouched => Outcome::Unreachable,
-        Expected::Backends { names, source, memory } => {
+        Expected::Backends { names, source, affinity } => {
             let names: BTreeSet<String> = names.iter().map(|name| with_port(name)).collect();
             for (client, outcomes) in seen {
                 for outcome in outcomes {
-                    answered(flow, *client, outcome, &names, *source)?;
+                    check_answer(flow, *client, outcome, &names, *source)?;
                 }
             }
             let answered: BTreeSet<String> = all().map(backend).collect();
-            return match memory {
-                Some(memory) => recall(flow, seen, &names, memory, remembered),
+            return match affinity {
+                Some(affinity) => check_affinity(flow, seen, &names, affinity, last_backends),
                 None => names
                     .iter()
                     .find(|name| !answered.contains(*name))
@@ -64,13 +64,13 @@ pub(super) fn judge(flow: &Flow, seen: &Seen, remembered: &mut Remembered) -> Re
     }
 }
 
-/// Whether one request was answered by one of `names`, which saw the right source.
-fn answered(
+/// Checks that one of `names` answered a request and saw the expected source.
+fn check_answer(
     flow: &Flow,
     client: Option<IpAddr>,
     outcome: &Outcome,
     names: &BTreeSet<String>,
-    wanted: SourceSeen,
+    expected: SourceSeen,
 ) -> Result<(), String> {
     let Outcome::Answered { backend: host, source, .. } = outcome else { return Err(outcome.to_string()) };
     if !names.contains(&backend(outcome)) {
@@ -82,23 +82,23 @@ fn answered(
         None if flow.source.host() == NODE => is_node,
         None => addresses::all(flow.source.host(), flow.family).contains(source),
     };
-    let right = match wanted {
+    let is_expected = match expected {
         SourceSeen::Any => true,
         SourceSeen::Node => is_node,
         // A backend that reaches itself must see another address than its own, or it would answer itself directly.
         SourceSeen::Own if host == flow.source.host() && host.starts_with("pod-") => is_node,
         SourceSeen::Own => is_own,
     };
-    if right { Ok(()) } else { Err(format!("{} saw {source}", backend(outcome))) }
+    if is_expected { Ok(()) } else { Err(format!("{} saw {source}", backend(outcome))) }
 }
 
-/// What holds for each client by itself. Every outcome is known to be an answer.
-fn recall(
+/// Checks the affinity of each client. Every outcome is known to be an answer.
+fn check_affinity(
     flow: &Flow,
     seen: &Seen,
     names: &BTreeSet<String>,
-    memory: &Memory,
-    remembered: &mut Remembered,
+    affinity: &Affinity,
+    last_backends: &mut LastBackends,
 ) -> Result<(), String> {
     let mut moved = false;
     let mut first_answers = BTreeSet::new();
@@ -110,34 +110,34 @@ fn recall(
         }
         let Some(now) = answers.first() else { continue };
         first_answers.insert(now.clone());
-        let key = (memory.name.clone(), flow.family, flow.protocol, *client);
-        let before = remembered.insert(key, now.clone());
-        let held = match memory.kind {
-            MemoryKind::Sticks => true,
-            MemoryKind::Same => before.as_ref() == Some(now),
-            MemoryKind::Kept => before.as_ref().is_none_or(|before| before == now || !names.contains(before)),
-            MemoryKind::Moved => {
+        let key = (affinity.name.clone(), flow.family, flow.protocol, *client);
+        let before = last_backends.insert(key, now.clone());
+        let holds = match affinity.kind {
+            AffinityKind::Sticks => true,
+            AffinityKind::Same => before.as_ref() == Some(now),
+            AffinityKind::Kept => before.as_ref().is_none_or(|before| before == now || !names.contains(before)),
+            AffinityKind::Moved => {
                 moved |= before.as_ref() != Some(now);
                 true
             }
         };
-        if !held {
-            return Err(format!("{who} went from {} to {now}", before.unwrap_or("nobody".to_owned())));
+        if !holds {
+            return Err(format!("{who} went from {} to {now}", before.unwrap_or("no backend".to_owned())));
         }
     }
-    if memory.kind == MemoryKind::Moved && !moved {
-        return Err("every client is where it was".to_owned());
+    if affinity.kind == AffinityKind::Moved && !moved {
+        return Err("every client has its last backend".to_owned());
     }
-    // One client cannot show all backends, a crowd does.
+    // A single client reaches one backend, a crowd reaches all.
     if flow.source == Source::Crowd
         && let Some(name) = names.iter().find(|name| !first_answers.contains(*name))
     {
-        return Err(format!("{name} got none of {} clients", seen.len()));
+        return Err(format!("{name} answered none of {} clients", seen.len()));
     }
     Ok(())
 }
 
-/// Name and port of who answered.
+/// Name and port of the backend that answered, or the outcome without an answer.
 fn backend(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Answered { backend, port, .. } => format!("{backend}:{port}"),
@@ -145,11 +145,11 @@ fn backend(outcome: &Outcome) -> String {
     }
 }
 
-/// The name with its port: a bare name means the usual one.
+/// The name with its port: a name without one gets the default.
 fn with_port(name: &str) -> String {
     match name.split_once(':') {
         Some(_) => name.to_owned(),
-        None if addresses::pod(name).is_some() => format!("{name}:{TARGET}"),
+        None if addresses::pod(name).is_some() => format!("{name}:{DEFAULT_TARGET_PORT}"),
         None => format!("{name}:{HOST_PORT}"),
     }
 }
@@ -174,11 +174,11 @@ mod tests {
     }
 
     fn verdict(line: &str, seen: &Seen) -> Result<(), String> {
-        judge(&flow(line), seen, &mut Remembered::new())
+        check(&flow(line), seen, &mut LastBackends::new())
     }
 
     #[test]
-    fn a_flow_is_right_only_if_every_expected_backend_answered_and_no_other() {
+    fn a_flow_passes_only_if_every_expected_backend_answers_and_no_other() {
         let line = "pod-1-b -> a:80/tcp : pod-1-a pod-2-a, source own";
         let own = "10.1.1.5";
         let both = answers(own, &[("pod-1-a", 8080, own), ("pod-2-a", 8080, own)]);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_source_is_told_apart() {
+    fn the_source_that_the_backend_sees_is_checked() {
         let own = "pod-1-a -> a:80/tcp : pod-2-a, source own";
         assert_eq!(verdict(own, &answers("10.1.1.4", &[("pod-2-a", 8080, "10.1.1.4")])), Ok(()));
         let masqueraded = answers("10.1.1.4", &[("pod-2-a", 8080, "192.0.2.11")]);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_refusal_and_what_nobody_touched_are_told_apart() {
+    fn drop_refusal_and_untouched_packets_are_different_outcomes() {
         let outcomes = [Outcome::Refused, Outcome::TimedOut, Outcome::Unreachable];
         for (word, right) in [("refused", 0), ("dropped", 1), ("untouched", 2)] {
             for (index, outcome) in outcomes.iter().enumerate() {
@@ -220,23 +220,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_clients_is_compared() {
+    fn the_last_backend_of_each_client_is_compared() {
         let line = |word: &str| flow(&format!("pod-1-b -> a:80/tcp : pod-1-a pod-2-a, source own, {word}"));
         let own = "10.1.1.5";
         let a = answers(own, &[("pod-1-a", 8080, own); 2]);
         let b = answers(own, &[("pod-2-a", 8080, own); 2]);
         let mixed = answers(own, &[("pod-1-a", 8080, own), ("pod-2-a", 8080, own)]);
-        let mut remembered = Remembered::new();
-        assert!(judge(&line("same"), &a, &mut remembered).is_err(), "nobody is remembered yet");
-        assert!(judge(&line("sticks"), &mixed, &mut remembered).is_err());
-        assert!(judge(&line("sticks"), &a, &mut remembered).is_ok());
-        assert!(judge(&line("same"), &a, &mut remembered).is_ok());
-        assert!(judge(&line("moved"), &a, &mut remembered).is_err());
-        assert!(judge(&line("kept"), &a, &mut remembered).is_ok());
-        assert!(judge(&line("same"), &b, &mut remembered).is_err());
-        judge(&line("sticks"), &a, &mut remembered).expect("remembers");
-        assert!(judge(&line("kept"), &b, &mut remembered).is_err());
-        judge(&line("sticks"), &a, &mut remembered).expect("remembers");
-        assert!(judge(&line("moved"), &b, &mut remembered).is_ok());
+        let mut last_backends = LastBackends::new();
+        assert!(check(&line("same"), &a, &mut last_backends).is_err(), "no backend is recorded yet");
+        assert!(check(&line("sticks"), &mixed, &mut last_backends).is_err());
+        assert!(check(&line("sticks"), &a, &mut last_backends).is_ok());
+        assert!(check(&line("same"), &a, &mut last_backends).is_ok());
+        assert!(check(&line("moved"), &a, &mut last_backends).is_err());
+        assert!(check(&line("kept"), &a, &mut last_backends).is_ok());
+        assert!(check(&line("same"), &b, &mut last_backends).is_err());
+        check(&line("sticks"), &a, &mut last_backends).expect("the backend is recorded");
+        assert!(check(&line("kept"), &b, &mut last_backends).is_err());
+        check(&line("sticks"), &a, &mut last_backends).expect("the backend is recorded");
+        assert!(check(&line("moved"), &b, &mut last_backends).is_ok());
     }
 }

@@ -1,18 +1,18 @@
-//! The flow table: who reaches what from where, and what the backend sees, as the contract says it.
+//! The flow table: which client reaches which backend by which address, and what the backend sees, as the contract has it.
 //!
 //! A scenario is a text file: the proxy's options, the Services with their endpoints, and flows, each of which is sent
-//! as real packets through a cluster of network namespaces. Expected values are written down, never computed from the
-//! Plan. Any [`Proxy`](crate::proxy::Proxy) can stand under test.
+//! as real packets through a cluster of network namespaces. The files state all expected values; nothing is computed from
+//! the Plan. Any [`Proxy`](crate::proxy::Proxy) can be under test.
 //!
 //! ```text
-//! proxy cluster-cidr 10.1.0.0/16 fd00:1::/32    how the proxy is configured; also masquerade-all, node-cidr, bridge NAME,
+//! proxy cluster-cidr 10.1.0.0/16 fd00:1::/32    configuration of the proxy; also masquerade-all, node-cidr, bridge NAME,
 //!                                               interface-prefix NAME, nodeport-addresses CIDR… | all | primary
 //! zone a                                        the zone that node-1 is in
 //!
-//! service front LoadBalancer 10.96.0.30 fd00:96::30     type and cluster IPs; the lines after it say more
-//!   port https 443/tcp -> 8443 nodePort 30443   443/tcp+udp makes two ports; 8080 is the target unless it is named
+//! service front LoadBalancer 10.96.0.30 fd00:96::30     type and cluster IPs; the next lines add to it
+//!   port https 443/tcp -> 8443 nodePort 30443   443/tcp+udp makes two ports; the default target is 8080
 //!   externalTrafficPolicy Local                 also internalTrafficPolicy
-//!   ingress 203.0.113.5 2001:db8:113::5         `mode Proxy` behind them sets ipMode
+//!   ingress 203.0.113.5 2001:db8:113::5         `mode Proxy` at the end sets ipMode
 //!   externalIPs 198.51.100.5
 //!   sourceRanges 192.0.2.100/32
 //!   affinity 600                                in seconds; or `none`
@@ -22,7 +22,7 @@
 //! client -> front.lb:443/tcp : pod-1-a, source own            [MASQ-4 TOPO-7]
 //!
 //! then                                          a later state of the same cluster; flows above have run
-//! change front                                  as it was but for the lines after it; any endpoint line replaces all
+//! change front                                  the next lines change it; any endpoint line replaces all endpoints
 //! gone front
 //! wait 1500ms
 //! ```
@@ -32,15 +32,16 @@
 //! (`node-1`, `node-1.second`, `node-1.loopback`, `node-1.gateway`) or to an address, and is sent in every family that
 //! the destination has.
 //!
-//! A flow that shows REJ-4 or NFT-18 is for nftables only, one that shows NP-2 or NP-3 for iptables only; others
-//! count it as skipped, with that word.
+//! A flow that proves REJ-4 or NFT-18 is for nftables only, one that proves NP-2 or NP-3 for iptables only; other modes
+//! skip it and say so.
 //!
-//! What is expected: the set of backends that answer, every one of them in enough repetitions (`pod-1-a`, or
-//! `pod-1-a:8081` where the port matters); `refused`; `dropped` (silence); `untouched` (it left the node as it came, and the wire's
-//! router sent it back). The source that the backend sees: `source own` (the client's; the node's where a backend
+//! The expected outcome is the set of backends that answer, every one of them in enough repetitions (`pod-1-a`, or
+//! `pod-1-a:8081` where the port matters); `refused`; `dropped` (silence); `untouched` (it left the node as it came, and the
+//! router of the wire answered). The source that the backend sees: `source own` (the client's; the node's where a backend
 //! reaches itself, MASQ-5), `source node` (one of node-1's) or `source any`. For affinity: `sticks` (each
-//! client address has one backend, and is remembered), `same` (as remembered), `moved` (at least one client is not where
-//! it was), `kept` (who was at one of these backends still is); `as NAME` shares what is remembered between destinations.
+//! client address reaches one backend, which is recorded), `same` (each client reaches the recorded backend), `moved` (at
+//! least one client does not), `kept` (each client whose recorded backend is among these does); `as NAME` shares the
+//! records between destinations.
 
 mod expect;
 mod parse;
@@ -51,4 +52,4 @@ mod scenario;
 pub use parse::{ParseError, parse};
 pub use report::{Summary, print_failures};
 pub use run::{FlowResult, Verdict, run};
-pub use scenario::{Destination, Expected, Flow, Memory, MemoryKind, Scenario, Source, SourceSeen, Step};
+pub use scenario::{Affinity, AffinityKind, Destination, Expected, Flow, Scenario, Source, SourceSeen, Step};

@@ -5,24 +5,24 @@ use std::time::Duration;
 
 use portway_model::{Family, Protocol};
 
-use super::scenario::{Destination, Expected, Flow, Memory, MemoryKind, Scenario, Source, SourceSeen, Step};
+use super::scenario::{Affinity, AffinityKind, Destination, Expected, Flow, Scenario, Source, SourceSeen, Step};
 use crate::cluster::addresses;
 use crate::objects::{Endpoint, Objects, Port, Service};
 use crate::proxy::{LocalTraffic, ProxyOptions};
 
-/// What is wrong with a scenario file.
+/// An error in a scenario file.
 #[derive(Debug, thiserror::Error)]
 #[error("{scenario}.flow:{line}: {message}")]
 pub struct ParseError {
-    /// The scenario.
+    /// The name of the scenario file.
     pub scenario: String,
-    /// The line, from 1.
+    /// The number of the line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// What the line has wrong.
     pub message: String,
 }
 
-/// Reads a scenario.
+/// Reads the text of a scenario file.
 pub fn parse(name: &str, text: &str) -> Result<Scenario, ParseError> {
     let mut reader =
         Reader { scenario: Scenario { name: name.to_owned(), ..Scenario::default() }, ..Reader::default() };
@@ -41,7 +41,7 @@ pub fn parse(name: &str, text: &str) -> Result<Scenario, ParseError> {
 struct Reader {
     scenario: Scenario,
     line: usize,
-    /// The Service that lines speak of, and whether its endpoints have been named anew.
+    /// The Service that the next lines add to, and whether a line has replaced its endpoints already.
     current: Option<(String, bool)>,
 }
 
@@ -120,9 +120,9 @@ impl Reader {
     }
 
     fn property(&mut self, words: &[&str]) -> Outcome<()> {
-        let (name, anew) = self.current.as_mut().ok_or("no service to speak of")?;
+        let (name, anew) = self.current.as_mut().ok_or("a service line must come before this line")?;
         let objects = &mut self.scenario.steps.last_mut().expect("there is always one").objects;
-        let service = objects.services.get_mut(name).ok_or("the service is gone")?;
+        let service = objects.services.get_mut(name).ok_or("the service was removed before this line")?;
         if words[0].starts_with("endpoint") && !std::mem::replace(anew, true) {
             service.endpoints.clear();
         }
@@ -151,7 +151,7 @@ impl Reader {
                 }
             }
             ["endpoint", host, rest @ ..] => service.endpoints.push(endpoint(host, rest)?),
-            _ => return Err(format!("cannot be read: {}", words.join(" "))),
+            _ => return Err(format!("is not understood: {}", words.join(" "))),
         }
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Reader {
     fn flows(&mut self, line: &str) -> Outcome<Vec<Flow>> {
         let (ids, line) = match line.rsplit_once('[') {
             Some((line, ids)) if ids.ends_with(']') => (ids.trim_end_matches(']'), line),
-            _ => return Err("a flow names the behaviours that it shows in brackets at its end".to_owned()),
+            _ => return Err("a flow ends with the behaviours that it proves, in brackets".to_owned()),
         };
         let ids: Vec<String> = ids.split_whitespace().map(str::to_owned).collect();
         let (way, expected) = line.split_once(" : ").ok_or("FROM -> TO : EXPECTED [ID]")?;
@@ -187,7 +187,7 @@ impl Reader {
         if flows.is_empty() { Err(format!("{destination} has no address")) } else { Ok(flows) }
     }
 
-    /// The addresses that a destination stands for, at most one a family.
+    /// The addresses of a destination, at most one of each family.
     fn destination(&mut self, text: &str) -> Outcome<Vec<IpAddr>> {
         let bare = text.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = bare.parse() {
@@ -226,7 +226,7 @@ impl Reader {
             let host = name.split(':').next().unwrap_or_default();
             addresses::primary(host, Family::V4).ok_or(format!("no host {host}"))?;
         }
-        let (mut source, mut memory) = (None, None);
+        let (mut source, mut affinity) = (None, None);
         for clause in clauses {
             let words: Vec<&str> = clause.split_whitespace().collect();
             match words.as_slice() {
@@ -235,24 +235,24 @@ impl Reader {
                 ["source", "any"] => source = Some(SourceSeen::Any),
                 [kind, rest @ ..] => {
                     let kind = match *kind {
-                        "sticks" => MemoryKind::Sticks,
-                        "same" => MemoryKind::Same,
-                        "moved" => MemoryKind::Moved,
-                        "kept" => MemoryKind::Kept,
-                        _ => return Err(format!("cannot be read: {clause}")),
+                        "sticks" => AffinityKind::Sticks,
+                        "same" => AffinityKind::Same,
+                        "moved" => AffinityKind::Moved,
+                        "kept" => AffinityKind::Kept,
+                        _ => return Err(format!("is not understood: {clause}")),
                     };
                     let name = match rest {
                         [] => destination.split('.').next().unwrap_or_default(),
                         ["as", name] => name,
-                        _ => return Err(format!("cannot be read: {clause}")),
+                        _ => return Err(format!("is not understood: {clause}")),
                     };
-                    memory = Some(Memory { kind, name: name.to_owned() });
+                    affinity = Some(Affinity { kind, name: name.to_owned() });
                 }
                 [] => return Err("an empty clause".to_owned()),
             }
         }
-        let source = source.ok_or("a flow that is answered says which source is seen")?;
-        Ok(Expected::Backends { names, source, memory })
+        let source = source.ok_or("a flow with backends needs `source own`, `source node` or `source any`")?;
+        Ok(Expected::Backends { names, source, affinity })
     }
 }
 
@@ -273,7 +273,7 @@ fn ports(name: &str, port: &str, rest: &[&str]) -> Outcome<Vec<Port>> {
         match pair {
             ["->", port] => target = number(port)?,
             ["nodePort", port] => node_port = Some(number(port)?),
-            _ => return Err(format!("cannot be read: {}", rest.join(" "))),
+            _ => return Err(format!("is not understood: {}", rest.join(" "))),
         }
     }
     let protocols: Vec<&str> = protocols.split('+').collect();
@@ -305,7 +305,7 @@ fn endpoint(host: &str, rest: &[&str]) -> Outcome<Endpoint> {
             (_, Some(("port", port))) => endpoint.port = Some(number(port)?),
             (_, Some(("zones", zones))) => endpoint.zones = list(zones),
             (_, Some(("nodes", nodes))) => endpoint.nodes = list(nodes),
-            _ => return Err(format!("cannot be read: {word}")),
+            _ => return Err(format!("is not understood: {word}")),
         }
     }
     Ok(endpoint)
@@ -321,9 +321,9 @@ fn protocol_of(text: &str) -> Outcome<Protocol> {
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Outcome<T> {
-    text.parse().map_err(|_| format!("{text} is no number of this kind"))
+    text.parse().map_err(|_| format!("{text} is not a valid number"))
 }
 
 fn all<T: std::str::FromStr>(words: &[&str]) -> Outcome<Vec<T>> {
-    words.iter().map(|word| word.parse().map_err(|_| format!("{word} is no address or range"))).collect()
+    words.iter().map(|word| word.parse().map_err(|_| format!("{word} is not an address or range"))).collect()
 }

@@ -1,64 +1,64 @@
-//! What a person reads when the flow table has run.
+//! The summary of a run of the flow table, and the table of the flows that failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::run::{FlowResult, Verdict};
 
-/// How many flows did what.
+/// The number of flows by their result.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Right ones, by family and protocol.
-    pub right: BTreeMap<String, usize>,
-    /// How many were wrong.
-    pub wrong: usize,
-    /// Skipped ones, by reason.
+    /// Number of flows that passed, by family and protocol.
+    pub passed: BTreeMap<String, usize>,
+    /// Number of flows that failed.
+    pub failed: usize,
+    /// Number of flows that were skipped, by reason.
     pub skipped: BTreeMap<String, usize>,
-    /// The behaviours of the contract that right flows have shown.
+    /// The IDs of the behaviours that the passed flows prove.
     pub ids: BTreeSet<String>,
 }
 
 impl Summary {
-    /// Counts.
+    /// Counts the results of flows.
     pub fn of(results: &[FlowResult]) -> Self {
         let mut summary = Self::default();
         for result in results {
             match &result.verdict {
-                Verdict::Right => {
+                Verdict::Passed => {
                     let kind = format!("{} {}", result.flow.family, result.flow.protocol);
-                    *summary.right.entry(kind).or_default() += 1;
+                    *summary.passed.entry(kind).or_default() += 1;
                     summary.ids.extend(result.flow.ids.iter().cloned());
                 }
-                Verdict::Wrong(_) => summary.wrong += 1,
+                Verdict::Failed(_) => summary.failed += 1,
                 Verdict::Skipped(reason) => *summary.skipped.entry(reason.clone()).or_default() += 1,
             }
         }
         summary
     }
 
-    /// How many flows were right.
-    pub fn right(&self) -> usize {
-        self.right.values().sum()
+    /// The number of flows that passed.
+    pub fn passed(&self) -> usize {
+        self.passed.values().sum()
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kinds: Vec<String> = self.right.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        writeln!(f, "{} flows as expected ({}), {} not", self.right(), kinds.join(", "), self.wrong)?;
+        let kinds: Vec<String> = self.passed.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        writeln!(f, "{} flows passed ({}), {} failed", self.passed(), kinds.join(", "), self.failed)?;
         for (reason, count) in &self.skipped {
             writeln!(f, "skipped {count} flows: {reason}")?;
         }
         let ids: Vec<&str> = self.ids.iter().map(String::as_str).collect();
-        write!(f, "behaviours shown: {}", ids.join(" "))
+        write!(f, "behaviours proved: {}", ids.join(" "))
     }
 }
 
-/// Prints the flows that went wrong as a table: where they stand, flow, expected, seen, behaviours. Returns how many.
+/// Prints a table of the flows that failed and returns their number.
 pub fn print_failures(results: &[FlowResult]) -> usize {
-    let mut rows = vec![["where", "flow", "expected", "seen", "shows"].map(str::to_owned)];
+    let mut rows = vec![["scenario", "flow", "expected", "seen", "behaviours"].map(str::to_owned)];
     for result in results {
-        if let Verdict::Wrong(seen) = &result.verdict {
+        if let Verdict::Failed(seen) = &result.verdict {
             let flow = &result.flow;
             let to = format!("{}:{}/{}", flow.destination.text, flow.port, flow.protocol);
             rows.push([

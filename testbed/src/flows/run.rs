@@ -1,4 +1,4 @@
-//! Sends a scenario's flows, those of a step side by side, and judges what comes back.
+//! Sends the flows of a scenario, those of a step in parallel, and compares the outcomes with the expected ones.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,89 +8,91 @@ use std::time::Duration;
 use portway_dataplane::Mode;
 use portway_model::{Family, Protocol};
 
-use super::expect::{Remembered, Seen, judge, requests};
+use super::expect::{LastBackends, Seen, check, requests};
 use super::scenario::{Expected, Flow, Scenario};
 use crate::cluster::Cluster;
 use crate::echo;
 use crate::probe::Probe;
 use crate::proxy::Proxy;
 
-/// How many flows of a step are under way at once. Most of them wait for a silence to end.
-const SIDE_BY_SIDE: usize = 24;
+/// Number of flows of a step that are sent in parallel. Most of the time they wait for a timeout.
+const PARALLEL_FLOWS: usize = 24;
 
-/// What became of one flow.
+/// The result of one flow.
 #[derive(Clone, Debug)]
 pub struct FlowResult {
-    /// The scenario.
+    /// The name of the scenario that has the flow.
     pub scenario: String,
-    /// The flow.
+    /// The flow that was sent.
     pub flow: Flow,
-    /// What happened.
+    /// Whether the flow passed.
     pub verdict: Verdict,
 }
 
-/// Whether a flow did what it should.
+/// Whether the outcome of a flow was the expected one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It did.
-    Right,
-    /// It did not; what was seen in place of it.
-    Wrong(String),
-    /// It cannot be sent here, and why.
+    /// The outcome was the expected one.
+    Passed,
+    /// The outcome was another one, which the text describes.
+    Failed(String),
+    /// The flow was not sent; the text gives the reason.
     Skipped(String),
 }
 
-/// Runs all steps of a scenario with a proxy that has been made for its options and has not been started.
+/// Runs all steps of a scenario with a proxy that has its options and is not started yet.
 pub fn run(scenario: &Scenario, cluster: &Cluster, proxy: &mut dyn Proxy) -> Vec<FlowResult> {
     let mut results = Vec::new();
-    let mut remembered = Remembered::new();
+    let mut last_backends = LastBackends::new();
     for (index, step) in scenario.steps.iter().enumerate() {
-        let told = if index == 0 { proxy.start(&step.objects) } else { proxy.update(&step.objects) };
+        let applied = if index == 0 { proxy.start(&step.objects) } else { proxy.update(&step.objects) };
         let mut push = |flow: &Flow, verdict| {
             results.push(FlowResult { scenario: scenario.name.clone(), flow: flow.clone(), verdict });
         };
-        if let Err(error) = told {
+        if let Err(error) = applied {
             println!("{}, state {}: {error:#}", scenario.name, index + 1);
-            step.flows.iter().for_each(|flow| push(flow, Verdict::Wrong("the proxy did not get there".to_owned())));
+            step.flows
+                .iter()
+                .for_each(|flow| push(flow, Verdict::Failed("the proxy failed to apply the state".to_owned())));
             continue;
         }
         thread::sleep(step.wait);
-        let is_mine = |flow: &&Flow| flow.only().is_none_or(|only| only == proxy.mode());
-        let (mine, others): (Vec<&Flow>, Vec<&Flow>) = step.flows.iter().partition(is_mine);
-        for flow in others {
+        let is_for_mode = |flow: &&Flow| flow.only().is_none_or(|only| only == proxy.mode());
+        let (sent, skipped): (Vec<&Flow>, Vec<&Flow>) = step.flows.iter().partition(is_for_mode);
+        for flow in skipped {
             let only = flow.only().map_or("no mode", Mode::as_str);
             push(flow, Verdict::Skipped(format!("{only} only: {}", flow.ids.join(" "))));
         }
-        // What is remembered of clients depends on the order; the rest does not.
-        let (ordered, free): (Vec<&Flow>, Vec<&Flow>) = mine.into_iter().partition(|flow| has_memory(flow));
-        for (flow, seen) in side_by_side(&free, cluster) {
-            push(flow, verdict(flow, seen, &mut remembered));
+        // The recorded backends of clients depend on the order of flows; nothing else does.
+        let (ordered, free): (Vec<&Flow>, Vec<&Flow>) = sent.into_iter().partition(|flow| has_affinity(flow));
+        for (flow, seen) in in_parallel(&free, cluster) {
+            push(flow, verdict(flow, seen, &mut last_backends));
         }
         for flow in ordered {
-            push(flow, verdict(flow, send(flow, cluster), &mut remembered));
+            push(flow, verdict(flow, send(flow, cluster), &mut last_backends));
         }
     }
     results
 }
 
-fn has_memory(flow: &Flow) -> bool {
-    matches!(flow.expected, Expected::Backends { memory: Some(_), .. })
+fn has_affinity(flow: &Flow) -> bool {
+    matches!(flow.expected, Expected::Backends { affinity: Some(_), .. })
 }
 
-fn verdict(flow: &Flow, seen: Result<Seen, String>, remembered: &mut Remembered) -> Verdict {
+fn verdict(flow: &Flow, seen: Result<Seen, String>, last_backends: &mut LastBackends) -> Verdict {
     match seen {
         Err(reason) => Verdict::Skipped(reason),
-        Ok(seen) => judge(flow, &seen, remembered).map_or_else(Verdict::Wrong, |()| Verdict::Right),
+        Ok(seen) => check(flow, &seen, last_backends).map_or_else(Verdict::Failed, |()| Verdict::Passed),
     }
 }
 
 type Sent<'a> = (&'a Flow, Result<Seen, String>);
 
-fn side_by_side<'a>(flows: &[&'a Flow], cluster: &Cluster) -> Vec<Sent<'a>> {
+fn in_parallel<'a>(flows: &[&'a Flow], cluster: &Cluster) -> Vec<Sent<'a>> {
     let next = AtomicUsize::new(0);
     let sent: Mutex<Vec<(usize, Sent<'a>)>> = Mutex::default();
     thread::scope(|scope| {
-        for _ in 0..SIDE_BY_SIDE.min(flows.len()) {
+        for _ in 0..PARALLEL_FLOWS.min(flows.len()) {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
@@ -106,13 +108,13 @@ fn side_by_side<'a>(flows: &[&'a Flow], cluster: &Cluster) -> Vec<Sent<'a>> {
     sent.into_iter().map(|(_, sent)| sent).collect()
 }
 
-/// Sends all requests of a flow; an error says why they cannot be sent here.
+/// Sends all requests of a flow. The error gives the reason for which this machine cannot send them.
 fn send(flow: &Flow, cluster: &Cluster) -> Result<Seen, String> {
     if flow.protocol == Protocol::Sctp && !echo::has_sctp() {
         return Err("this kernel has no SCTP sockets".to_owned());
     }
     let probe =
-        Probe { patience: patience(flow), ..Probe::new(flow.protocol, (flow.destination.address, flow.port).into()) };
+        Probe { timeout: timeout(flow), ..Probe::new(flow.protocol, (flow.destination.address, flow.port).into()) };
     let seen = cluster.host(flow.source.host()).run(|| {
         let mut seen = Seen::new();
         for from in flow.source.addresses(flow.family) {
@@ -125,11 +127,11 @@ fn send(flow: &Flow, cluster: &Cluster) -> Result<Seen, String> {
     Ok(seen)
 }
 
-/// After how long silence is silence.
-fn patience(flow: &Flow) -> Duration {
+/// The time after which a request of the flow times out.
+fn timeout(flow: &Flow) -> Duration {
     match (&flow.expected, flow.protocol, flow.family) {
-        // The kernel may tell a connecting IPv6 socket of an ICMP error only when it has sent its second SYN, after 1 s:
-        // a shorter wait would take what came back for what was dropped.
+        // The kernel may report an ICMP error to a connecting IPv6 socket only after its second SYN, after 1 s: with a
+        // shorter timeout a rejected request would look like a dropped one.
         (Expected::Dropped, Protocol::Tcp, Family::V6) => Duration::from_millis(1300),
         (Expected::Dropped, _, _) => Duration::from_millis(300),
         _ => Duration::from_secs(3),

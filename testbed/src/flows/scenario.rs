@@ -1,4 +1,4 @@
-//! What a scenario file says.
+//! The content of a scenario file.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,51 +11,51 @@ use crate::cluster::{Cluster, addresses};
 use crate::objects::Objects;
 use crate::proxy::ProxyOptions;
 
-/// A scenario: one proxy, one cluster, and what happens in it step by step.
+/// A scenario: a proxy, a cluster, and the states of the cluster step by step.
 #[derive(Clone, Debug, Default)]
 pub struct Scenario {
-    /// The file's name without its ending.
+    /// The name of the file without its extension.
     pub name: String,
-    /// How the proxy is configured.
+    /// The configuration of the proxy.
     pub options: ProxyOptions,
-    /// The states of the cluster in their order.
+    /// The states of the cluster, in order.
     pub steps: Vec<Step>,
 }
 
 /// One state of the cluster, and the flows that are sent in it.
 #[derive(Clone, Debug, Default)]
 pub struct Step {
-    /// All objects that there are.
+    /// All objects of the cluster.
     pub objects: Objects,
-    /// How long to wait before the first flow.
+    /// The pause before the first flow.
     pub wait: Duration,
-    /// The flows.
+    /// The flows that are sent in this state.
     pub flows: Vec<Flow>,
 }
 
 /// Requests of one kind, from one host to one destination by one protocol in one family.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    /// The line of the file.
+    /// The line of the scenario file, from 1.
     pub line: usize,
-    /// Who asks.
+    /// The client that sends the requests.
     pub source: Source,
-    /// Whom.
+    /// The address that the requests go to.
     pub destination: Destination,
-    /// The port asked.
+    /// The destination port of the requests.
     pub port: u16,
-    /// The protocol.
+    /// The transport protocol of the requests.
     pub protocol: Protocol,
-    /// The family.
+    /// The IP family of the requests.
     pub family: Family,
-    /// What must become of it.
+    /// The outcome that the requests must have.
     pub expected: Expected,
-    /// The behaviours of the contract that it shows.
+    /// The IDs of the behaviours in the contract that the flow proves.
     pub ids: Vec<String>,
 }
 
 impl Flow {
-    /// The one mode that this flow is for, where the contract gives a behaviour to one alone: unknown ports and addresses
+    /// The only mode that this flow is for, if the contract has its behaviour for one mode: unknown ports and addresses
     /// (REJ-4) and silence on loopback (NFT-18) to nftables, NodePorts on loopback (NP-2, NP-3) to iptables.
     pub fn only(&self) -> Option<Mode> {
         self.ids.iter().find_map(|id| match id.as_str() {
@@ -66,19 +66,19 @@ impl Flow {
     }
 }
 
-/// Who asks.
+/// The client of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A host from its first address.
+    /// A host that sends from its first address.
     Host(String),
-    /// The client from an address that no source range names.
+    /// The host `client` at an address that no source range contains.
     Stranger,
-    /// The client from many addresses, each in turn.
+    /// The host `client` at many addresses, each in turn.
     Crowd,
 }
 
 impl Source {
-    /// The host that sends.
+    /// The name of the host that sends.
     pub fn host(&self) -> &str {
         match self {
             Source::Host(name) => name,
@@ -86,10 +86,10 @@ impl Source {
         }
     }
 
-    /// The addresses to send from; `None` leaves the choice to the kernel.
+    /// The addresses to send from; `None` lets the kernel choose.
     pub fn addresses(&self, family: Family) -> Vec<Option<IpAddr>> {
         match self {
-            // A node takes the address that faces its destination.
+            // A node sends from the address that faces the destination.
             Source::Host(name) if name.starts_with("node-") => vec![None],
             Source::Host(name) => vec![addresses::primary(name, family)],
             Source::Stranger => vec![Some(addresses::stranger(family))],
@@ -108,65 +108,65 @@ impl fmt::Display for Source {
     }
 }
 
-/// Whom a flow asks: the words of the file, and the address in the flow's family.
+/// The destination of a flow: its text in the file, and its address in the family of the flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// As it stands in the file.
+    /// The destination as the file has it.
     pub text: String,
-    /// The address.
+    /// The address that the requests go to.
     pub address: IpAddr,
 }
 
-/// What must become of a flow's requests.
+/// The outcome that the requests of a flow must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// These backends answer, and no others.
+    /// All of these backends answer, and no others.
     Backends {
-        /// Names, or names with ports.
+        /// Names of hosts, or `name:port` where the port matters.
         names: Vec<String>,
-        /// The source address that they see.
+        /// The source address that the backends see.
         source: SourceSeen,
-        /// What holds for each client by itself.
-        memory: Option<Memory>,
+        /// What session affinity does for each client address.
+        affinity: Option<Affinity>,
     },
-    /// Refused at once.
+    /// The requests are refused at once.
     Refused,
-    /// Silence.
+    /// The requests get no answer.
     Dropped,
-    /// No rule applied: the wire's router sent it back.
+    /// No rule matches the requests: the router of the wire answers them.
     Untouched,
 }
 
 /// The source address that a backend sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceSeen {
-    /// The client's own; the node's where the backend is the client itself.
+    /// The address of the client; an address of the node where the backend is the client itself.
     Own,
-    /// One of node-1's.
+    /// An address of node-1.
     Node,
-    /// Whichever.
+    /// Any address at all.
     Any,
 }
 
-/// What holds for each client address by itself.
+/// What session affinity must do for each client address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// What is expected.
-    pub kind: MemoryKind,
-    /// Under which name the backends are remembered.
+pub struct Affinity {
+    /// How the backend of a client compares with its last one.
+    pub kind: AffinityKind,
+    /// The name under which the last backend of each client is recorded.
     pub name: String,
 }
 
-/// What is expected of a client's backend beside the one remembered.
+/// How the backend of a client address compares with its last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryKind {
-    /// It is one; from now on it is remembered.
+pub enum AffinityKind {
+    /// All requests reach one backend, which is recorded.
     Sticks,
-    /// It is the same.
+    /// All requests reach the recorded backend.
     Same,
-    /// It is another for at least one client.
+    /// At least one client reaches another backend than the recorded one.
     Moved,
-    /// It is the same if that one is among the expected backends.
+    /// A client whose recorded backend is among the expected ones reaches it again.
     Kept,
 }
 
@@ -176,18 +176,18 @@ impl fmt::Display for Expected {
             Expected::Refused => f.write_str("refused"),
             Expected::Dropped => f.write_str("dropped"),
             Expected::Untouched => f.write_str("untouched"),
-            Expected::Backends { names, source, memory } => {
+            Expected::Backends { names, source, affinity } => {
                 f.write_str(&names.join(" "))?;
                 match source {
                     SourceSeen::Own => f.write_str(", source own")?,
                     SourceSeen::Node => f.write_str(", source node")?,
                     SourceSeen::Any => {}
                 }
-                match memory.as_ref().map(|memory| memory.kind) {
-                    Some(MemoryKind::Sticks) => f.write_str(", sticks"),
-                    Some(MemoryKind::Same) => f.write_str(", same"),
-                    Some(MemoryKind::Moved) => f.write_str(", moved"),
-                    Some(MemoryKind::Kept) => f.write_str(", kept"),
+                match affinity.as_ref().map(|affinity| affinity.kind) {
+                    Some(AffinityKind::Sticks) => f.write_str(", sticks"),
+                    Some(AffinityKind::Same) => f.write_str(", same"),
+                    Some(AffinityKind::Moved) => f.write_str(", moved"),
+                    Some(AffinityKind::Kept) => f.write_str(", kept"),
                     None => Ok(()),
                 }
             }

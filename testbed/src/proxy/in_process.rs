@@ -1,4 +1,4 @@
-//! The model and a dataplane without the program around them: what an update costs is what these two cost.
+//! The model and a dataplane without the rest of the program: an update costs what these two cost.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -14,7 +14,7 @@ use crate::objects::Objects;
 
 type Job = Box<dyn FnOnce(&mut Driver) + Send>;
 
-/// A model and a dataplane on a thread inside node-1.
+/// A proxy that is the model and a dataplane on a thread inside node-1.
 #[derive(Debug)]
 pub struct InProcess {
     jobs: Option<mpsc::Sender<Job>>,
@@ -24,7 +24,7 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// Makes the dataplane inside node-1. It has nothing to do until [`Proxy::start`].
+    /// Opens the dataplane inside node-1. It writes nothing before [`Proxy::start`].
     pub fn new<D: Dataplane + 'static>(
         cluster: &Cluster,
         options: &ProxyOptions,
@@ -46,11 +46,11 @@ impl InProcess {
         Ok(Self { jobs: Some(jobs), thread: Some(thread), mode, objects: Objects::default() })
     }
 
-    /// Runs `work` with the model and the dataplane, on their thread.
+    /// Runs `work` on the thread of the model and the dataplane.
     pub fn with<R: Send + 'static>(&self, work: impl FnOnce(&mut Driver) -> R + Send + 'static) -> anyhow::Result<R> {
         let (answer, done) = mpsc::channel();
         let job: Job = Box::new(move |driver| drop(answer.send(work(driver))));
-        let jobs = self.jobs.as_ref().context("taken only by drop")?;
+        let jobs = self.jobs.as_ref().context("the thread has been joined")?;
         jobs.send(job).ok().context("the dataplane's thread ended")?;
         done.recv().context("the dataplane's thread ended")
     }
@@ -78,19 +78,19 @@ impl Drop for InProcess {
     fn drop(&mut self) {
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
-            // A panic there has shown itself as a failed job.
+            // A panic of the thread made a job fail before.
             let _ = thread.join();
         }
     }
 }
 
-/// What runs on the thread inside node-1.
+/// The model and the dataplane, which stay on the thread inside node-1.
 pub struct Driver {
-    /// The model.
+    /// The model of the cluster, which makes the Plan.
     pub model: portway_model::Cluster,
-    /// The dataplane.
+    /// The dataplane, which writes the Plan to the kernel.
     pub dataplane: Box<dyn Dataplane>,
-    /// Everything that the model found wrong with its input.
+    /// All problems that the model reported about its input.
     pub problems: Vec<Problem>,
 }
 
@@ -104,7 +104,7 @@ impl Driver {
                 Err(RecvTimeoutError::Timeout) if until.is_some() => {
                     let report = self.dataplane.collect_garbage();
                     if let Err(error) = check(&report) {
-                        panic!("settling failed: {error:#}");
+                        panic!("garbage collection failed: {error:#}");
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -112,17 +112,17 @@ impl Driver {
         }
     }
 
-    /// Takes everything that a source lists, and makes the kernel equal to it.
+    /// Handles the events of the initial lists and makes a full sync.
     pub fn start(&mut self, events: Vec<Event>) -> anyhow::Result<()> {
         for event in events {
             self.problems.extend(self.model.ingest(event));
         }
-        ensure!(self.model.synced(), "the model has seen everything and is not synced");
+        ensure!(self.model.synced(), "the model is not synced after all initial lists");
         self.problems.extend(self.model.drain().1);
         check(&self.dataplane.sync(self.model.plan()))
     }
 
-    /// Takes news and applies what they change.
+    /// Handles events and applies the Change that they make.
     pub fn update(&mut self, events: Vec<Event>) -> anyhow::Result<Report> {
         for event in events {
             self.problems.extend(self.model.ingest(event));
@@ -135,7 +135,7 @@ impl Driver {
     }
 }
 
-/// A report's failures as an error.
+/// Fails if a report has a failed family or a refused object.
 fn check(report: &Report) -> anyhow::Result<()> {
     for family in &report.families {
         if let Some(error) = &family.error {

@@ -1,4 +1,5 @@
-//! Proxies under test: anything that can be told of a cluster's objects and makes node-1 do what they say.
+//! Proxies under test: [`InProcess`] has a dataplane within this process, [`Program`] runs portway, and [`ProxyCommand`]
+//! starts any proxy as a process.
 
 mod account;
 mod in_process;
@@ -11,52 +12,52 @@ use portway_model::{Config, DetectLocal, NodePortSelection};
 
 pub use in_process::InProcess;
 pub use process::{ProxyCommand, ProxyProcess, http_page};
-pub use program::{Feed, Marker, Program, program_path, write_whole};
+pub use program::{Marker, ObjectSource, Program, program_path, write_whole};
 
 use crate::cluster::NODE;
 use crate::objects::Objects;
 
-/// A proxy at work on node-1.
+/// A proxy on node-1 that a test drives.
 pub trait Proxy: Send {
-    /// How it tells the kernel.
+    /// The mode that the proxy runs in.
     fn mode(&self) -> Mode;
 
-    /// Tells it of a whole cluster and returns when that is in force.
+    /// Starts the proxy with these objects, and returns when its rules are in force.
     fn start(&mut self, objects: &Objects) -> anyhow::Result<()>;
 
-    /// Tells it of the cluster as it now is, and returns when that is in force.
+    /// Replaces the objects of the cluster, and returns when the new rules are in force.
     fn update(&mut self, objects: &Objects) -> anyhow::Result<()>;
 }
 
-/// How a proxy is configured.
+/// The options of a proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyOptions {
-    /// How it tells local pods' traffic.
+    /// How the proxy detects traffic of local pods.
     pub local: LocalTraffic,
-    /// Whether it masquerades all traffic to cluster IPs.
+    /// Whether the proxy masquerades all traffic to cluster IPs.
     pub masquerade_all: bool,
-    /// Where NodePorts answer: `primary`, `all` and ranges; empty is the mode's own default.
+    /// The addresses at which NodePorts answer: `primary`, `all` and ranges; empty is the default of the mode.
     pub node_port_addresses: Vec<String>,
 }
 
-/// How local pods' traffic is told from other traffic.
+/// How a proxy detects traffic of local pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LocalTraffic {
-    /// It is not.
+    /// The proxy detects no local traffic.
     #[default]
     Unknown,
-    /// By the cluster's pod ranges.
+    /// By the pod ranges of the cluster.
     ClusterCidr(Vec<IpNet>),
-    /// By the Node's own pod ranges.
+    /// By the pod ranges of the Node.
     NodeCidr,
-    /// By a bridge.
+    /// By the bridge that local pods are attached to.
     Bridge(String),
-    /// By the beginning of interface names.
+    /// By the prefix of interface names.
     InterfacePrefix(String),
 }
 
 impl ProxyOptions {
-    /// As the model takes it.
+    /// The options as configuration of the model.
     pub fn to_config(&self) -> Config {
         let select = |word: &String| match word.as_str() {
             "primary" => NodePortSelection::Primary,
@@ -83,7 +84,7 @@ impl ProxyOptions {
         }
     }
 
-    /// As the program takes it on its command line.
+    /// The options as arguments of the command line.
     pub fn to_arguments(&self) -> Vec<String> {
         let mut arguments = vec![format!("--hostname-override={NODE}")];
         match &self.local {

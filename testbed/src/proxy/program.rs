@@ -1,4 +1,4 @@
-//! The program itself on node-1, fed with manifests or from an API server.
+//! The program portway on node-1, with a folder of manifests or an API server as its source.
 
 use std::fs;
 use std::io;
@@ -17,24 +17,24 @@ use crate::objects::{NAMESPACE, Objects, Service};
 use crate::probe::Probe;
 use portway_apiserver::{ApiServer, Resource, Store};
 
-/// How long the program may take until what it was told is in force.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest that an update may take until it is in force.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What the names of folders begin with; the id of the process follows.
+/// The names of folders begin with this; the id of the process follows.
 const PREFIX: &str = "portway-testbed-";
 
-/// Where the program gets its objects from.
+/// The source of objects that the program uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feed {
-    /// A folder of manifests.
+pub enum ObjectSource {
+    /// A folder of manifests that the program watches.
     Manifests,
     /// An API server on node-1's loopback interface.
     ApiServer,
 }
 
-/// The program on node-1.
+/// The program portway on node-1.
 ///
-/// Every update carries one Service more, whose cluster IP nothing had before; when it answers, the update is in force.
+/// Every update carries a [`Marker`]: one Service more at a new cluster IP. When it answers, the update is in force.
 pub struct Program<'a> {
     cluster: &'a Cluster,
     mode: Mode,
@@ -42,24 +42,24 @@ pub struct Program<'a> {
     folder: TempDir,
     server: Option<ApiServer>,
     process: Option<ProxyProcess>,
-    told: Option<Objects>,
+    submitted: Option<Objects>,
     updates: u8,
 }
 
 impl<'a> Program<'a> {
     /// Prepares to run the program in `mode`.
-    pub fn new(cluster: &'a Cluster, options: &ProxyOptions, mode: &str, feed: Feed) -> anyhow::Result<Self> {
+    pub fn new(cluster: &'a Cluster, options: &ProxyOptions, mode: &str, source: ObjectSource) -> anyhow::Result<Self> {
         sweep()?;
         let folder = TempDir::with_prefix(format!("{PREFIX}{}-", std::process::id()))?;
         fs::create_dir(folder.path().join("manifests"))?;
         let mode = mode_of(mode)?;
         let mut arguments = Vec::new();
-        let server = match feed {
-            Feed::Manifests => {
+        let server = match source {
+            ObjectSource::Manifests => {
                 arguments.push(format!("--manifests={}", folder.path().join("manifests").display()));
                 None
             }
-            Feed::ApiServer => {
+            ObjectSource::ApiServer => {
                 let listener = cluster.node().run(|| TcpListener::bind("127.0.0.1:0"))?;
                 let server = ApiServer::spawn(Store::new(), listener)?;
                 arguments.push(format!("--master={}", server.url()));
@@ -67,10 +67,10 @@ impl<'a> Program<'a> {
             }
         };
         arguments.extend(options.to_arguments());
-        Ok(Self { cluster, mode, arguments, folder, server, process: None, told: None, updates: 0 })
+        Ok(Self { cluster, mode, arguments, folder, server, process: None, submitted: None, updates: 0 })
     }
 
-    /// From its next start on, the program runs in this mode.
+    /// Sets the mode of the next start.
     pub fn switch_to(&mut self, mode: &str) -> anyhow::Result<()> {
         self.mode = mode_of(mode)?;
         Ok(())
@@ -81,12 +81,12 @@ impl<'a> Program<'a> {
         self.folder.path().join("manifests")
     }
 
-    /// The API server that feeds the program, if one does.
+    /// The API server that is the source of the program, if one is.
     pub fn server(&self) -> Option<&ApiServer> {
         self.server.as_ref()
     }
 
-    /// What the program has logged since it was last started.
+    /// The output of the program since its last start.
     pub fn log(&self) -> String {
         let Some(process) = &self.process else { return "the program does not run".to_owned() };
         process.output().unwrap_or_else(|error| error.to_string())
@@ -105,27 +105,27 @@ impl<'a> Program<'a> {
         Ok(self.process.take().context("the program does not run")?.kill()?)
     }
 
-    /// Tells the program without waiting until it has acted. Returns the marker for [`Program::wait_for`].
-    pub fn tell(&mut self, objects: &Objects) -> anyhow::Result<Marker> {
+    /// Replaces the objects of the source without a wait. Returns the marker for [`Program::wait_for`].
+    pub fn submit(&mut self, objects: &Objects) -> anyhow::Result<Marker> {
         self.updates += 1;
         let marker = Marker::new(self.updates);
         let mut after = objects.clone();
         after.services.insert(marker.service.name.clone(), marker.service.clone());
         match &self.server {
             None => write_whole(&self.manifests().join("cluster.json"), &after.to_manifest())?,
-            Some(server) => put(server.store(), self.told.as_ref(), &after)?,
+            Some(server) => put(server.store(), self.submitted.as_ref(), &after)?,
         }
-        self.told = Some(after);
+        self.submitted = Some(after);
         Ok(marker)
     }
 
-    /// Waits until what came with the marker is in force in both families.
+    /// Waits until the update with this marker is in force in both families.
     pub fn wait_for(&mut self, marker: &Marker) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + UPDATE_TIMEOUT;
         while !marker.answers(self.cluster.host("pod-1-b")) {
             self.process.as_mut().context("the program does not run")?.check()?;
             if Instant::now() > deadline {
-                bail!("not in force after {PATIENCE:?}: {}", self.log());
+                bail!("the update is not in force after {UPDATE_TIMEOUT:?}: {}", self.log());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -139,13 +139,13 @@ impl Proxy for Program<'_> {
     }
 
     fn start(&mut self, objects: &Objects) -> anyhow::Result<()> {
-        let marker = self.tell(objects)?;
+        let marker = self.submit(objects)?;
         self.launch()?;
         self.wait_for(&marker)
     }
 
     fn update(&mut self, objects: &Objects) -> anyhow::Result<()> {
-        let marker = self.tell(objects)?;
+        let marker = self.submit(objects)?;
         self.wait_for(&marker)
     }
 }
@@ -155,7 +155,7 @@ fn mode_of(word: &str) -> anyhow::Result<Mode> {
     modes.into_iter().find(|mode| mode.as_str() == word).with_context(|| format!("there is no mode {word}"))
 }
 
-/// A Service that shows that the update which it came with is in force.
+/// A Service that answers once the update that it is part of is in force.
 #[derive(Debug)]
 pub struct Marker {
     service: Service,
@@ -164,7 +164,7 @@ pub struct Marker {
 impl Marker {
     fn new(number: u8) -> Self {
         let ips = [format!("10.96.255.{number}"), format!("fd00:96::ff{number:02x}")];
-        // The name sorts last, so that it comes last in a list.
+        // The name sorts last, so that the Service comes last in a list.
         let name = format!("zz-marker-{number}");
         Self { service: Service::plain(&name, &[&ips[0], &ips[1]], Protocol::Udp, 1, &["pod-1-a"]) }
     }
@@ -172,18 +172,18 @@ impl Marker {
     /// Whether the marker answers in both families.
     pub fn answers(&self, from: &Host) -> bool {
         let probe =
-            |ip: &IpAddr| Probe { patience: Duration::from_millis(100), ..Probe::new(Protocol::Udp, (*ip, 1).into()) };
+            |ip: &IpAddr| Probe { timeout: Duration::from_millis(100), ..Probe::new(Protocol::Udp, (*ip, 1).into()) };
         from.run(|| self.service.cluster_ips.iter().all(|ip| probe(ip).send().backend().is_some()))
     }
 }
 
-/// Removes the folders of processes that were killed before they could.
+/// Removes the folders that killed processes have left.
 fn sweep() -> io::Result<()> {
     for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
         let name = entry.file_name();
         let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')?.0.parse::<u32>().ok());
         if owner.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
-            // Another process may sweep as well.
+            // Another process may remove it at the same time.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -197,7 +197,7 @@ pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(temporary, path)
 }
 
-/// Brings the API server from `before` to `after`. Within a kind the marker comes last.
+/// Makes the changes from `before` to `after` in the API server. Within a kind the marker comes last.
 fn put(store: &Store, before: Option<&Objects>, after: &Objects) -> anyhow::Result<()> {
     let old = before.map(Objects::to_json).unwrap_or_default();
     for (name, service) in before.iter().flat_map(|before| &before.services) {
@@ -215,15 +215,15 @@ fn put(store: &Store, before: Option<&Objects>, after: &Objects) -> anyhow::Resu
     Ok(())
 }
 
-/// The program: `PORTWAY_BIN`, or what cargo has built beside this executable.
+/// The path of the program: `PORTWAY_BIN`, or the binary that cargo built beside this executable.
 pub fn program_path() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("PORTWAY_BIN") {
         return Ok(path.into());
     }
-    let own = std::env::current_exe().context("cannot tell where this program is")?;
-    let candidates = own.ancestors().skip(1).take(2).map(|folder| folder.join("portway"));
-    candidates
+    let own = std::env::current_exe().context("cannot find the path of this executable")?;
+    let paths = own.ancestors().skip(1).take(2).map(|folder| folder.join("portway"));
+    paths
         .into_iter()
         .find(|path| path.is_file())
-        .context("the program is not built: `cargo build -p portway`, or name it in PORTWAY_BIN")
+        .context("portway is not built; run `cargo build -p portway`, or set PORTWAY_BIN to its path")
 }

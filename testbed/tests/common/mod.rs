@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use portway_testbed::cluster::Cluster;
 
-/// Whether this machine does not allow clusters, which is then said: `cargo xtask test` counts such a test as skipped.
+/// Whether this machine does not allow clusters. Prints the reason then, and `cargo xtask test` counts the test as skipped.
 pub(crate) fn cannot_run() -> bool {
     match portway_testbed::missing() {
         Some(missing) => println!("skipped: needs {missing}"),

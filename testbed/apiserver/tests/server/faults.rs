@@ -1,4 +1,4 @@
-//! Faults on demand.
+//! Tests of the faults that the server makes on demand.
 
 use std::time::{Duration, Instant};
 

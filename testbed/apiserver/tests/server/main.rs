@@ -74,15 +74,15 @@ where
 /// The next event, as `type name@version`; `end` where the stream ends (the client does not tell an orderly end from a
 /// broken one), `silence` where nothing comes for half a second.
 async fn next<K: ResourceExt>(events: &mut Events<K>) -> String {
-    let told = |kind: &str, object: &K| {
+    let text = |kind: &str, object: &K| {
         format!("{kind} {}@{}", object.name_any(), object.resource_version().unwrap_or_default())
     };
     match tokio::time::timeout(Duration::from_millis(500), events.next()).await {
         Err(_) => "silence".to_owned(),
         Ok(None | Some(Err(_))) => "end".to_owned(),
-        Ok(Some(Ok(WatchEvent::Added(object)))) => told("added", &object),
-        Ok(Some(Ok(WatchEvent::Modified(object)))) => told("modified", &object),
-        Ok(Some(Ok(WatchEvent::Deleted(object)))) => told("deleted", &object),
+        Ok(Some(Ok(WatchEvent::Added(object)))) => text("added", &object),
+        Ok(Some(Ok(WatchEvent::Modified(object)))) => text("modified", &object),
+        Ok(Some(Ok(WatchEvent::Deleted(object)))) => text("deleted", &object),
         Ok(Some(Ok(WatchEvent::Bookmark(bookmark)))) => {
             let closing = bookmark.metadata.annotations.contains_key("k8s.io/initial-events-end");
             format!("{} @{}", if closing { "closing" } else { "bookmark" }, bookmark.metadata.resource_version)

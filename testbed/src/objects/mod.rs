@@ -1,4 +1,5 @@
-//! The objects of a cluster of [`crate::cluster`]: short to write, and given as the model's types or as JSON.
+//! The objects of a cluster of [`crate::cluster`]: Services with their endpoints, both Nodes and the ServiceCIDR, short to
+//! write, as events of the model or as JSON of the API.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,60 +12,60 @@ use crate::cluster::{NODE, addresses};
 /// The namespace of every Service here.
 pub const NAMESPACE: &str = "shop";
 
-/// A Service together with its endpoints.
+/// A Service with its endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// `metadata.name`.
+    /// The field `metadata.name` of the Service.
     pub name: String,
-    /// `spec.type`, with the API server's default ClusterIP where empty.
+    /// The field `spec.type`; empty stands for the default `ClusterIP`.
     pub kind: String,
-    /// `spec.clusterIPs`; `spec.clusterIP` and `spec.ipFamilies` follow from it.
+    /// The field `spec.clusterIPs`; `spec.clusterIP` and `spec.ipFamilies` follow from it.
     pub cluster_ips: Vec<IpAddr>,
-    /// `spec.ports`.
+    /// The field `spec.ports` with the target ports.
     pub ports: Vec<Port>,
-    /// `spec.internalTrafficPolicy: Local`.
+    /// Whether `spec.internalTrafficPolicy` is `Local`.
     pub internal_local: bool,
-    /// `spec.externalTrafficPolicy: Local`.
+    /// Whether `spec.externalTrafficPolicy` is `Local`.
     pub external_local: bool,
-    /// `spec.externalIPs`.
+    /// The field `spec.externalIPs` of the Service.
     pub external_ips: Vec<IpAddr>,
-    /// `status.loadBalancer.ingress` as (address, ipMode).
+    /// The field `status.loadBalancer.ingress` as (address, ipMode).
     pub ingress: Vec<(IpAddr, Option<String>)>,
-    /// `spec.loadBalancerSourceRanges`.
+    /// The field `spec.loadBalancerSourceRanges` of the Service.
     pub source_ranges: Vec<String>,
-    /// `spec.sessionAffinity: ClientIP` for so many seconds.
+    /// Timeout of `spec.sessionAffinity: ClientIP` in seconds; `None` is no affinity.
     pub affinity: Option<i32>,
     /// The endpoints of all its slices.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// A Service port.
+/// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// `name`.
+    /// The field `name` of the port; empty is no name.
     pub name: String,
-    /// `protocol`.
+    /// The field `protocol` of the port.
     pub protocol: Protocol,
-    /// `port`.
+    /// The field `port` of the port.
     pub port: u16,
-    /// `nodePort`.
+    /// The field `nodePort` of the port.
     pub node_port: Option<u16>,
-    /// The port of its endpoints.
+    /// The port of the endpoints, unless an endpoint has another.
     pub target: u16,
 }
 
-/// An endpoint in every family of its Service.
+/// An endpoint, in every family of its Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The host that it is: a pod, or a node whose own network it uses.
+    /// The name of the pod, or of the node for a pod on the host network.
     pub host: String,
-    /// A port in place of its Service's target, as named target ports give.
+    /// A port other than the target of the Service, as a named target port can have.
     pub port: Option<u16>,
-    /// Conditions ready, serving and terminating; `None` leaves a condition out.
+    /// The conditions ready, serving and terminating; `None` is an absent condition.
     pub conditions: [Option<bool>; 3],
-    /// `hints.forZones`.
+    /// The zones in `hints.forZones`.
     pub zones: Vec<String>,
-    /// `hints.forNodes`.
+    /// The nodes in `hints.forNodes`.
     pub nodes: Vec<String>,
 }
 
@@ -76,7 +77,7 @@ impl Endpoint {
 }
 
 impl Service {
-    /// A ClusterIP Service with one port and ready endpoints: the plainest there is.
+    /// A ClusterIP Service with one port and ready endpoints.
     pub fn plain(name: &str, cluster_ips: &[&str], protocol: Protocol, port: u16, hosts: &[&str]) -> Self {
         let target = 8080;
         Self {
@@ -94,12 +95,12 @@ impl Service {
         Self { endpoints, ..self.clone() }
     }
 
-    /// Namespace and name.
+    /// Namespace and name of the Service.
     pub fn service_name(&self) -> ServiceName {
         ServiceName::new(NAMESPACE, self.name.as_str())
     }
 
-    /// The Service as the model takes it.
+    /// The Service as the type of the model.
     pub fn to_api(&self) -> api::Service {
         let policy = |local| Some(if local { "Local" } else { "Cluster" }.to_owned());
         let strings = |ips: &[IpAddr]| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>();
@@ -127,7 +128,7 @@ impl Service {
         }
     }
 
-    /// Its slices: one for each family and each set of endpoints with the same ports.
+    /// The EndpointSlices of the Service: one for each family and each target port.
     pub fn slices(&self) -> Vec<api::EndpointSlice> {
         let mut overrides: Vec<Option<u16>> = self.endpoints.iter().map(|endpoint| endpoint.port).collect();
         overrides.sort_unstable();
@@ -187,7 +188,7 @@ fn upper(protocol: Protocol) -> String {
 pub struct Objects {
     /// The Services by name.
     pub services: BTreeMap<String, Service>,
-    /// The zone that node-1 says it is in.
+    /// The zone label of node-1.
     pub zone: Option<String>,
 }
 
@@ -222,7 +223,7 @@ impl Objects {
         all
     }
 
-    /// Everything, as a source tells it at the start.
+    /// The events that a source sends at its start: each kind listed in full.
     pub fn listed(&self) -> Vec<Event> {
         let mut events = vec![Event::InterfaceAddresses(Self::interface_addresses())];
         let mut list = |kind, objects: Vec<Event>| {
@@ -238,7 +239,7 @@ impl Objects {
         events
     }
 
-    /// What a source tells when these objects become `after`.
+    /// The events that a source sends when these objects become `after`.
     pub fn changes(&self, after: &Self) -> Vec<Event> {
         let mut events = Vec::new();
         if self.zone != after.zone {
@@ -265,7 +266,7 @@ impl Objects {
         events
     }
 
-    /// Everything as objects of the API.
+    /// All objects as JSON of the API.
     pub fn to_json(&self) -> Vec<Value> {
         let mut all = vec![node_json(&self.node()), service_cidr_json(&Self::service_cidr())];
         for service in self.services.values() {
@@ -275,14 +276,14 @@ impl Objects {
         all
     }
 
-    /// Everything as one manifest: a `v1` List.
+    /// All objects as one manifest: a `v1` List.
     pub fn to_manifest(&self) -> String {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": self.to_json()});
         serde_json::to_string_pretty(&list).expect("JSON values can be written")
     }
 }
 
-/// A Service as the API has it.
+/// A Service as JSON of the API, with every field that a proxy reads.
 pub fn service_json(service: &api::Service) -> Value {
     let ports = service.ports.iter().map(|port| {
         prune(json!({"name": port.name, "protocol": port.protocol, "port": port.port, "nodePort": port.node_port}))
@@ -313,7 +314,7 @@ pub fn service_json(service: &api::Service) -> Value {
     })
 }
 
-/// An EndpointSlice as the API has it.
+/// An EndpointSlice as JSON of the API, with every field that a proxy reads.
 pub fn slice_json(slice: &api::EndpointSlice) -> Value {
     let names = |names: &[String]| names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>();
     let endpoints = slice.endpoints.iter().map(|endpoint| {
@@ -359,7 +360,7 @@ fn service_cidr_json(range: &api::ServiceCidr) -> Value {
     })
 }
 
-/// Leaves out what is null or empty, as the API server does.
+/// Removes null and empty fields, as the API server does.
 fn prune(mut value: Value) -> Value {
     if let Value::Object(fields) = &mut value {
         fields.retain(|_, field| !field.is_null() && field.as_array().is_none_or(|array| !array.is_empty()));

@@ -1,4 +1,4 @@
-//! Connections without pause, from threads inside a host: for whether anything is lost while something else goes on.
+//! Continuous load from threads inside a host, to see whether a connection fails while something else happens.
 
 use std::io;
 use std::net::TcpStream;
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use crate::cluster::Host;
 use crate::probe::{self, Outcome, Probe};
 
-/// How many failures are kept in words; all are counted.
-const KEPT: usize = 20;
+/// Number of failures that are kept in detail; all are counted.
+const MAX_FAILURES: usize = 20;
 
-/// A stream of new connections. It ends when it is stopped or dropped.
+/// A continuous load of new connections. It ends when it is stopped or dropped.
 #[derive(Debug)]
-pub struct Stream {
+pub struct ConnectionLoad {
     shared: Arc<Shared>,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -28,25 +28,25 @@ struct Shared {
     failures: Mutex<Vec<Failure>>,
 }
 
-/// A request that was not answered.
+/// A request that no backend answered.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// When it ended.
+    /// The time at which the outcome was known.
     pub at: Instant,
-    /// What was asked.
+    /// The request that was sent.
     pub probe: Probe,
-    /// What came of it.
+    /// The outcome of the request.
     pub outcome: Outcome,
 }
 
-impl Stream {
-    /// Sends the probes in turn, each thread without pause, from a host.
+impl ConnectionLoad {
+    /// Starts threads inside a host that each send the probes in turn without a pause.
     pub fn start(host: &Host, probes: &[Probe], threads: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let threads = (0..threads)
             .map(|index| {
                 let (shared, mut probes) = (Arc::clone(&shared), probes.to_vec());
-                // Threads do not march in step.
+                // Each thread starts at another probe.
                 let turns = index % probes.len();
                 probes.rotate_left(turns);
                 host.thread(move || shared.work(&probes))
@@ -55,12 +55,12 @@ impl Stream {
         Ok(Self { shared, threads })
     }
 
-    /// How many requests have been answered so far.
+    /// The number of requests that backends have answered so far.
     pub fn answered(&self) -> usize {
         self.shared.answered.load(Ordering::Relaxed)
     }
 
-    /// Ends the stream. Returns how many requests were answered, how many were not, and some of those.
+    /// Ends the load. Returns the number of answered requests, that of unanswered ones, and the first of those.
     pub fn stop(mut self) -> (usize, usize, Vec<Failure>) {
         self.end();
         let failures = std::mem::take(&mut *self.shared.failures.lock().expect("no thread panics while it holds it"));
@@ -70,13 +70,13 @@ impl Stream {
     fn end(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // A thread that panicked has said so.
+            // A panic of the thread has been printed.
             let _ = thread.join();
         }
     }
 }
 
-impl Drop for Stream {
+impl Drop for ConnectionLoad {
     fn drop(&mut self) {
         self.end();
     }
@@ -92,7 +92,7 @@ impl Shared {
                 Outcome::Answered { .. } => drop(self.answered.fetch_add(1, Ordering::Relaxed)),
                 outcome => {
                     let mut failures = self.failures.lock().expect("no thread panics while it holds it");
-                    if self.failed.fetch_add(1, Ordering::Relaxed) < KEPT {
+                    if self.failed.fetch_add(1, Ordering::Relaxed) < MAX_FAILURES {
                         failures.push(Failure { at: Instant::now(), probe: *probe, outcome });
                     }
                 }
@@ -101,7 +101,7 @@ impl Shared {
     }
 }
 
-/// Connections that stay open.
+/// TCP connections that stay open.
 #[derive(Debug)]
 pub struct LongLived {
     connections: Vec<(TcpStream, String)>,
@@ -111,24 +111,24 @@ impl LongLived {
     /// Opens `count` connections for each probe from a host.
     pub fn open(host: &Host, probes: &[Probe], count: usize) -> io::Result<Self> {
         let connections = host.run(|| {
-            let wanted = probes.iter().flat_map(|probe| std::iter::repeat_n(probe, count));
-            wanted
-                .map(|probe| {
-                    let mut stream = probe::connect(probe)?;
-                    stream.set_read_timeout(Some(probe.patience))?;
-                    let greeting = probe::read_line(&mut stream)?;
-                    Ok((stream, greeting))
-                })
-                .collect::<io::Result<_>>()
+            let each = probes.iter().flat_map(|probe| std::iter::repeat_n(probe, count));
+            each.map(|probe| {
+                let mut stream = probe::connect(probe)?;
+                stream.set_read_timeout(Some(probe.timeout))?;
+                let greeting = probe::read_line(&mut stream)?;
+                Ok((stream, greeting))
+            })
+            .collect::<io::Result<_>>()
         })?;
         Ok(Self { connections })
     }
 
-    /// Asks over each of them. Returns what is wrong: an error, or the answer of another backend than at first.
-    pub fn ask(&mut self, patience: Duration) -> Vec<String> {
+    /// Sends a request over each connection. Returns a sentence for each that fails, or that another backend answers than
+    /// the one that it was opened to.
+    pub fn check(&mut self, timeout: Duration) -> Vec<String> {
         let mut wrong = Vec::new();
         for (stream, greeting) in &mut self.connections {
-            match probe::converse(stream, patience) {
+            match probe::request_on(stream, timeout) {
                 Ok(outcome) if outcome == Outcome::parse(greeting) => {}
                 Ok(outcome) => wrong.push(format!("{outcome} after {}", greeting.trim_end())),
                 Err(error) => wrong.push(format!("{error} after {}", greeting.trim_end())),
