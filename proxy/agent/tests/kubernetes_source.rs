@@ -11,6 +11,7 @@ use portway::metrics::SourceMetrics;
 use portway::sources::kubernetes::{ConnectError, KubernetesConfig, Tuning, run};
 use portway_apiserver::{ApiServer, Cut, ErrorRule, Faults, Resource, Store, StreamingLists, Synthetic, Verb};
 use portway_model::{Event, Kind};
+use portway_testbed::objects::{self, ToJson as _};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -136,19 +137,15 @@ impl Running {
 }
 
 fn service(name: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
-        "spec": {"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"], "type": "ClusterIP",
-            "ports": [{"port": 80, "protocol": "TCP"}]}})
+    objects::service(name).of_type("ClusterIP").cluster_ip("10.96.0.1").port("", 80).to_json()
 }
 
 fn slice(name: &str, address: &str) -> Value {
-    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
-        "endpoints": [{"addresses": [address]}], "ports": [{"name": "", "port": 80, "protocol": "TCP"}]})
+    objects::slice(name, "web").port("", 80).endpoint(address).to_json()
 }
 
 fn node(name: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"podCIDRs": ["10.244.0.0/24"]}})
+    objects::node(name).pod_cidr("10.244.0.0/24").to_json()
 }
 
 /// A server with these Services.

@@ -1,13 +1,27 @@
-//! The objects of a cluster of [`crate::cluster`]: Services with their endpoints, both Nodes and the ServiceCIDR, short to
-//! write, as events of the model or as JSON of the API.
+//! Services, EndpointSlices, Nodes and ServiceCIDRs for tests, as events of the model and as JSON of the API.
+//!
+//! The builders [`service`], [`slice`](fn@slice) and [`node`] are those of `portway_model::testing`; [`ToJson`] gives what they build as
+//! JSON. [`Service`] and [`Objects`] use them for a cluster of [`crate::cluster`], in which hosts have names.
+//!
+//! ```
+//! use portway_testbed::objects::{ToJson, service};
+//!
+//! let web = service("shop/web").cluster_ip("10.96.0.1").port("http", 80);
+//! assert_eq!(web.to_json()["spec"]["ports"][0]["port"], 80);
+//! ```
+
+mod json;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+pub use portway_model::testing::{NodeBuilder, ServiceBuilder, SliceBuilder, node, service, slice};
 use portway_model::{Event, Family, Kind, Protocol, ServiceName, api};
 use serde_json::{Value, json};
 
 use crate::cluster::{NODE, addresses};
+
+pub use json::ToJson;
 
 /// The namespace of every Service here.
 pub const NAMESPACE: &str = "shop";
@@ -100,32 +114,43 @@ impl Service {
         ServiceName::new(NAMESPACE, self.name.as_str())
     }
 
-    /// The Service as the type of the model.
+    /// The Service as the type of the model, with the defaults that the API server fills in.
     pub fn to_api(&self) -> api::Service {
         let policy = |local| Some(if local { "Local" } else { "Cluster" }.to_owned());
-        let strings = |ips: &[IpAddr]| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>();
-        api::Service {
-            namespace: NAMESPACE.to_owned(),
-            name: self.name.clone(),
-            labels: BTreeMap::new(),
-            service_type: Some(if self.kind.is_empty() { "ClusterIP" } else { &self.kind }.to_owned()),
-            cluster_ip: Some(self.cluster_ips.first().map_or("None".to_owned(), IpAddr::to_string)),
-            cluster_ips: strings(&self.cluster_ips),
-            ip_families: self.cluster_ips.iter().map(|ip| Family::of(*ip).to_string()).collect(),
-            external_ips: strings(&self.external_ips),
-            ports: self.ports.iter().map(Port::to_api).collect(),
-            session_affinity: Some(if self.affinity.is_some() { "ClientIP" } else { "None" }.to_owned()),
-            affinity_timeout_seconds: self.affinity,
-            internal_traffic_policy: policy(self.internal_local),
-            external_traffic_policy: policy(self.external_local),
-            load_balancer_source_ranges: self.source_ranges.clone(),
-            health_check_node_port: None,
-            ingress: self
-                .ingress
-                .iter()
-                .map(|(ip, mode)| api::Ingress { ip: Some(ip.to_string()), hostname: None, ip_mode: mode.clone() })
-                .collect(),
+        let kind = if self.kind.is_empty() { "ClusterIP" } else { &self.kind };
+        let mut builder = service(&format!("{NAMESPACE}/{}", self.name)).of_type(kind).with(|service| {
+            service.session_affinity = Some("None".to_owned());
+            service.internal_traffic_policy = policy(self.internal_local);
+            service.external_traffic_policy = policy(self.external_local);
+            service.load_balancer_source_ranges.clone_from(&self.source_ranges);
+        });
+        for ip in &self.cluster_ips {
+            builder = builder.cluster_ip(&ip.to_string());
         }
+        for port in &self.ports {
+            builder = builder.port(&port.name, port.port).protocol(&upper(port.protocol));
+            if let Some(node_port) = port.node_port {
+                builder = builder.node_port(node_port);
+            }
+        }
+        for ip in &self.external_ips {
+            builder = builder.external_ip(&ip.to_string());
+        }
+        for (ip, mode) in &self.ingress {
+            builder = match mode {
+                Some(mode) => builder.ingress_mode(&ip.to_string(), mode),
+                None => builder.ingress(&ip.to_string()),
+            };
+        }
+        if let Some(seconds) = self.affinity {
+            builder = builder.affinity(seconds);
+        }
+        builder
+            .with(|service| {
+                // A headless Service.
+                service.cluster_ip.get_or_insert_with(|| "None".to_owned());
+            })
+            .build()
     }
 
     /// The EndpointSlices of the Service: one for each family and each target port.
@@ -139,43 +164,26 @@ impl Service {
 
     fn slice(&self, family: Family, port: Option<u16>) -> api::EndpointSlice {
         let suffix = port.map(|port| format!("-{port}")).unwrap_or_default();
-        let endpoint = |endpoint: &Endpoint| api::Endpoint {
-            addresses: addresses::primary(&endpoint.host, family).iter().map(IpAddr::to_string).collect(),
-            ready: endpoint.conditions[0],
-            serving: endpoint.conditions[1],
-            terminating: endpoint.conditions[2],
-            node_name: Some(endpoint.node()),
-            for_zones: endpoint.zones.clone(),
-            for_nodes: endpoint.nodes.clone(),
-        };
-        api::EndpointSlice {
-            namespace: NAMESPACE.to_owned(),
-            name: format!("{}-{}{suffix}", self.name, family.to_string().to_lowercase()),
-            labels: BTreeMap::from([("kubernetes.io/service-name".to_owned(), self.name.clone())]),
-            last_change_trigger: None,
-            address_type: family.to_string(),
-            endpoints: self.endpoints.iter().filter(|one| one.port == port).map(endpoint).collect(),
-            ports: self
-                .ports
-                .iter()
-                .map(|own| api::SlicePort {
-                    name: Some(own.name.clone()),
-                    protocol: Some(upper(own.protocol)),
-                    port: Some(i32::from(port.unwrap_or(own.target))),
-                })
-                .collect(),
+        let name = format!("{NAMESPACE}/{}-{}{suffix}", self.name, family.to_string().to_lowercase());
+        let mut builder = slice(&name, &self.name).with(|slice| slice.address_type = family.to_string());
+        for own in &self.ports {
+            builder = builder.port(&own.name, port.unwrap_or(own.target)).protocol(&upper(own.protocol));
         }
-    }
-}
-
-impl Port {
-    fn to_api(&self) -> api::ServicePort {
-        api::ServicePort {
-            name: Some(self.name.clone()).filter(|name| !name.is_empty()),
-            protocol: Some(upper(self.protocol)),
-            port: i32::from(self.port),
-            node_port: self.node_port.map(i32::from),
+        for endpoint in self.endpoints.iter().filter(|one| one.port == port) {
+            let address = addresses::primary(&endpoint.host, family).map(|address| address.to_string());
+            builder = builder.with(|slice| {
+                slice.endpoints.push(api::Endpoint {
+                    addresses: address.into_iter().collect(),
+                    ready: endpoint.conditions[0],
+                    serving: endpoint.conditions[1],
+                    terminating: endpoint.conditions[2],
+                    node_name: Some(endpoint.node()),
+                    for_zones: endpoint.zones.clone(),
+                    for_nodes: endpoint.nodes.clone(),
+                });
+            });
         }
+        builder.build()
     }
 }
 
@@ -195,14 +203,14 @@ pub struct Objects {
 impl Objects {
     /// The node on which the proxy runs.
     pub fn node(&self) -> api::Node {
-        let zone = self.zone.iter().map(|zone| ("topology.kubernetes.io/zone".to_owned(), zone.clone()));
-        let address = |family| addresses::primary(NODE, family).expect("a host").to_string();
-        api::Node {
-            name: NODE.to_owned(),
-            labels: zone.collect(),
-            addresses: Family::ALL.into_iter().map(|family| ("InternalIP".to_owned(), address(family))).collect(),
-            pod_cidrs: vec!["10.1.1.0/24".to_owned(), "fd00:1:1::/64".to_owned()],
+        let mut builder = node(NODE).pod_cidr("10.1.1.0/24").pod_cidr("fd00:1:1::/64");
+        for family in Family::ALL {
+            builder = builder.internal_ip(&addresses::primary(NODE, family).expect("a host").to_string());
         }
+        if let Some(zone) = &self.zone {
+            builder = builder.zone(zone);
+        }
+        builder.build()
     }
 
     /// The ranges that cluster IPs come from.
@@ -268,10 +276,10 @@ impl Objects {
 
     /// All objects as JSON of the API.
     pub fn to_json(&self) -> Vec<Value> {
-        let mut all = vec![node_json(&self.node()), service_cidr_json(&Self::service_cidr())];
+        let mut all = vec![self.node().to_json(), Self::service_cidr().to_json()];
         for service in self.services.values() {
-            all.push(service_json(&service.to_api()));
-            all.extend(service.slices().iter().map(slice_json));
+            all.push(service.to_api().to_json());
+            all.extend(service.slices().iter().map(ToJson::to_json));
         }
         all
     }
@@ -281,89 +289,4 @@ impl Objects {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": self.to_json()});
         serde_json::to_string_pretty(&list).expect("JSON values can be written")
     }
-}
-
-/// A Service as JSON of the API, with every field that a proxy reads.
-pub fn service_json(service: &api::Service) -> Value {
-    let ports = service.ports.iter().map(|port| {
-        prune(json!({"name": port.name, "protocol": port.protocol, "port": port.port, "nodePort": port.node_port}))
-    });
-    let affinity = service.affinity_timeout_seconds.map(|seconds| json!({"clientIP": {"timeoutSeconds": seconds}}));
-    let ingress =
-        service.ingress.iter().map(|one| prune(json!({"ip": one.ip, "hostname": one.hostname, "ipMode": one.ip_mode})));
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"namespace": service.namespace, "name": service.name, "labels": service.labels},
-        "spec": prune(json!({
-            "type": service.service_type,
-            "clusterIP": service.cluster_ip,
-            "clusterIPs": service.cluster_ips,
-            "ipFamilies": service.ip_families,
-            "externalIPs": service.external_ips,
-            "ports": ports.collect::<Vec<_>>(),
-            "sessionAffinity": service.session_affinity,
-            "sessionAffinityConfig": affinity,
-            "internalTrafficPolicy": service.internal_traffic_policy,
-            "externalTrafficPolicy":
-                service.external_traffic_policy.as_ref().filter(|_| service.service_type.as_deref() != Some("ClusterIP")),
-            "loadBalancerSourceRanges": service.load_balancer_source_ranges,
-            "healthCheckNodePort": service.health_check_node_port,
-        })),
-        "status": {"loadBalancer": {"ingress": ingress.collect::<Vec<_>>()}},
-    })
-}
-
-/// An EndpointSlice as JSON of the API, with every field that a proxy reads.
-pub fn slice_json(slice: &api::EndpointSlice) -> Value {
-    let names = |names: &[String]| names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>();
-    let endpoints = slice.endpoints.iter().map(|endpoint| {
-        let conditions = json!({
-            "ready": endpoint.ready, "serving": endpoint.serving, "terminating": endpoint.terminating,
-        });
-        let hints = json!({"forZones": names(&endpoint.for_zones), "forNodes": names(&endpoint.for_nodes)});
-        json!({
-            "addresses": endpoint.addresses,
-            "conditions": prune(conditions),
-            "nodeName": endpoint.node_name,
-            "hints": prune(hints),
-        })
-    });
-    let ports = slice.ports.iter().map(|port| json!({"name": port.name, "protocol": port.protocol, "port": port.port}));
-    json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"namespace": slice.namespace, "name": slice.name, "labels": slice.labels},
-        "addressType": slice.address_type,
-        "endpoints": endpoints.collect::<Vec<_>>(),
-        "ports": ports.collect::<Vec<_>>(),
-    })
-}
-
-fn node_json(node: &api::Node) -> Value {
-    let addresses = node.addresses.iter().map(|(kind, address)| json!({"type": kind, "address": address}));
-    json!({
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": node.name, "labels": node.labels},
-        "spec": {"podCIDR": node.pod_cidrs.first(), "podCIDRs": node.pod_cidrs},
-        "status": {"addresses": addresses.collect::<Vec<_>>()},
-    })
-}
-
-fn service_cidr_json(range: &api::ServiceCidr) -> Value {
-    json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "ServiceCIDR",
-        "metadata": {"name": range.name},
-        "spec": {"cidrs": range.cidrs},
-    })
-}
-
-/// Removes null and empty fields, as the API server does.
-fn prune(mut value: Value) -> Value {
-    if let Value::Object(fields) = &mut value {
-        fields.retain(|_, field| !field.is_null() && field.as_array().is_none_or(|array| !array.is_empty()));
-    }
-    value
 }
