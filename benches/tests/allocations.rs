@@ -11,8 +11,8 @@ use portway_bench::world::World;
 use portway_dataplane::Dataplane as _;
 use portway_dataplane::iptables::bench::Renderer;
 use portway_dataplane::nftables::Nftables;
-use portway_kernel::nftables::object::Transaction;
-use portway_kernel::nftables::wire::encode;
+use portway_kernel::nftables::Transaction;
+use portway_kernel::nftables::encode;
 use portway_model::{Event, Family, Kind};
 use serde_json::value::to_raw_value;
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use portway_dataplane::Dataplane as _;
 use portway_dataplane::nftables::{Nftables, render};
-use portway_kernel::nftables::object::Transaction;
-use portway_kernel::nftables::wire::encode;
+use portway_kernel::nftables::Transaction;
+use portway_kernel::nftables::encode;
 
 use super::{replaced, world};
 

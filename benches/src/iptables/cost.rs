@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use portway_dataplane::Dataplane as _;
 use portway_dataplane::iptables::TREE_ABOVE;
+use portway_dataplane::iptables::counters::COUNTERS;
 use portway_dataplane::iptables::tool::Flavour;
 use portway_kernel::nfacct;
 use serde_json::json;
@@ -66,7 +67,7 @@ fn cell(options: &Options, flavour: Flavour, services: usize, report: &mut Repor
         let other = Loopback::new()?;
         tools.add(other.run(|| -> Result<_> {
             // The rules name counters, which live in the namespace and not in the file.
-            let _ = nfacct::create();
+            let _ = nfacct::create(&COUNTERS);
             from_file(flavour, &file)
         })?);
         done.push(other);

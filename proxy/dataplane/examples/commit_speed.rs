@@ -6,12 +6,12 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portway_kernel::nftables::object::{Bytes, Chain, Data, Element, Field, Op, Set, Transaction, Verdict};
-use portway_kernel::nftables::watch::Watch;
-use portway_kernel::nftables::wire::{Connection, OwnPorts, encode};
+use portway_kernel::nftables::Monitor;
+use portway_kernel::nftables::{Bytes, Chain, Data, Element, Field, Op, Set, Transaction, Verdict};
+use portway_kernel::nftables::{Connection, DynamicSets, NfTables, OwnPorts, encode};
 use portway_model::Family;
 
-use Field::{DestinationAddress, DestinationPort, Protocol, Slot};
+use Field::{DestinationAddress, DestinationPort, Numgen, Protocol};
 
 fn main() -> Result<(), Box<dyn Error>> {
     #[expect(deprecated, reason = "safe for network namespaces; nothing else runs yet")]
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let endpoints: u32 = arguments.get(1).map_or(Ok(2), |text| text.parse())?;
     let own = OwnPorts::default();
     let mut connection = Connection::open(&own)?;
-    let watch = arguments.get(2).map(|_| Watch::open([(Family::V4, "portway".into())], &own)).transpose()?;
+    let watch = arguments.get(2).map(|_| Monitor::open([(Family::V4, "portway".into())], &own)).transpose()?;
 
     let start = Instant::now();
     let transaction = table(services, endpoints);
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("  encoded         {:?} at best, {:?} in the commit", encoded.iter().min().unwrap_or(&built), done.encode);
     println!("  kernel          {:?}", done.kernel);
     let start = Instant::now();
-    let snapshot = connection.snapshot(Family::V4, "portway", |_| true)?;
+    let snapshot = connection.snapshot(Family::V4, "portway", DynamicSets::List)?;
     let elements: usize = snapshot.elements.iter().map(|(_, elements)| elements.len()).sum();
     println!("  listed          {:?} ({elements} elements)", start.elapsed());
     let mut times = Vec::new();
@@ -82,7 +82,7 @@ fn backend(service: u32, slot: u32) -> Data {
 }
 
 fn backends() -> Set {
-    Set::map("backends", [DestinationAddress, Protocol, DestinationPort, Slot], [DestinationAddress, DestinationPort])
+    Set::map("backends", [DestinationAddress, Protocol, DestinationPort, Numgen], [DestinationAddress, DestinationPort])
 }
 
 /// One operation for each Service and map, as a dataplane makes them.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-pub use portway_kernel::Error as DataplaneError;
+pub use crate::error::DataplaneError;
 use portway_model::{Change, Family, Plan, ServiceName};
 
 /// A way to make the kernel do what a [`Plan`] says.

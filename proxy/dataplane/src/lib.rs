@@ -6,6 +6,7 @@
 
 pub mod conntrack;
 mod dataplane;
+mod error;
 pub mod iptables;
 pub mod nftables;
 

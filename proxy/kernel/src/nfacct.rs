@@ -1,48 +1,61 @@
-//! Named packet counters of the kernel (nfacct), which rules count into and metrics read
-//! (`linux/netfilter/nfnetlink_acct.h`).
+//! Named packet counters of the kernel (nfacct): rules count into them by name, and this module creates and reads them.
+//!
+//! It does not know which counters a program has: names are parameters. The numbers are those of
+//! `linux/netfilter/nfnetlink_acct.h`.
 
-use crate::netlink::{NetlinkError, Protocol, Socket, flags, nfgenmsg};
-
-/// Packets that conntrack calls invalid and KUBE-FORWARD drops (contract IPT-6).
-pub const INVALID_DROPPED: &str = "ct_state_invalid_dropped_pkts";
-
-/// Packets to NodePorts at 127.0.0.0/8 (contract NP-2).
-pub const LOCALHOST_ACCEPTED: &str = "localhost_nps_accepted_pkts";
+use crate::netlink::{NetlinkError, NetlinkFamily, Socket, Writer, flags, nfgenmsg};
 
 const NFNL_SUBSYS_ACCT: u16 = 7;
-const NFNL_MSG_ACCT_NEW: u16 = 0;
-const NFNL_MSG_ACCT_GET: u16 = 1;
+const NFNL_MSG_ACCT_NEW: u16 = NFNL_SUBSYS_ACCT << 8;
+const NFNL_MSG_ACCT_GET: u16 = NFNL_SUBSYS_ACCT << 8 | 1;
 const NFACCT_NAME: u16 = 1;
 const NFACCT_PKTS: u16 = 2;
 
-fn kind(message: u16) -> u16 {
-    NFNL_SUBSYS_ACCT << 8 | message
+/// A counter could not be created or read. `ENOENT` on reading means that there is no such counter.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} nfacct counter {counter}: {source}")]
+pub struct NfacctError {
+    /// What was attempted: "create" or "read".
+    pub operation: &'static str,
+    /// The counter's name.
+    pub counter: String,
+    /// The answer of the kernel.
+    pub source: NetlinkError,
 }
 
-/// Makes both counters, or finds them made. An error where the kernel has no nfacct.
-pub fn create() -> Result<(), NetlinkError> {
-    let mut socket = Socket::open(Protocol::Netfilter)?;
-    for name in [INVALID_DROPPED, LOCALHOST_ACCEPTED] {
-        let header = nfgenmsg(0, 0);
-        let fill = |writer: &mut crate::netlink::Writer<'_>| writer.string(NFACCT_NAME, name);
-        let new = flags::CREATE | flags::EXCLUSIVE;
-        match socket.request(kind(NFNL_MSG_ACCT_NEW), new, header, fill, |_| None::<()>) {
-            Err(error) if error.errno() != Some(libc::EEXIST) => return Err(error),
+/// Creates counters in the calling thread's network namespace, and leaves those that exist as they are.
+///
+/// # Errors
+/// If the kernel has no nfacct, or does not permit it (`CAP_NET_ADMIN`).
+pub fn create(names: &[&str]) -> Result<(), NfacctError> {
+    for name in names {
+        let failed = |source| NfacctError { operation: "create", counter: (*name).to_owned(), source };
+        let mut socket = Socket::open(NetlinkFamily::Netfilter).map_err(failed)?;
+        let fill = |writer: &mut Writer<'_>| writer.string(NFACCT_NAME, name);
+        match socket.request(NFNL_MSG_ACCT_NEW, flags::CREATE | flags::EXCLUSIVE, nfgenmsg(0, 0), fill, |_| None::<()>)
+        {
+            Err(error) if error.errno() != Some(libc::EEXIST) => return Err(failed(error)),
             Ok(_) | Err(_) => {}
         }
     }
     Ok(())
 }
 
-/// Packets counted so far under `name`.
-pub fn packets(name: &str) -> Result<u64, NetlinkError> {
-    let mut socket = Socket::open(Protocol::Netfilter)?;
-    let read = socket.request(
-        kind(NFNL_MSG_ACCT_GET),
-        0,
-        nfgenmsg(0, 0),
-        |writer| writer.string(NFACCT_NAME, name),
-        |message| message.attributes().find(NFACCT_PKTS).and_then(|packets| packets.be64()),
-    )?;
-    read.first().copied().ok_or(NetlinkError::Malformed)
+/// Reads how many packets the counter `name` has counted since it was created.
+///
+/// # Errors
+/// If there is no such counter, or the kernel has no nfacct.
+pub fn packets(name: &str) -> Result<u64, NfacctError> {
+    let failed = |source| NfacctError { operation: "read", counter: name.to_owned(), source };
+    let mut socket = Socket::open(NetlinkFamily::Netfilter).map_err(failed)?;
+    let read = socket
+        .request(
+            NFNL_MSG_ACCT_GET,
+            0,
+            nfgenmsg(0, 0),
+            |writer| writer.string(NFACCT_NAME, name),
+            |message| message.attributes().find(NFACCT_PKTS).and_then(|packets| packets.be64()),
+        )
+        .map_err(failed)?;
+    read.first().copied().ok_or(NetlinkError::Malformed).map_err(failed)
 }

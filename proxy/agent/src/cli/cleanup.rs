@@ -27,7 +27,7 @@ pub(super) fn cleanup(args: &CleanupArgs) -> Result<(), Failure> {
         }
     }
     // Opening it removes the table that a process which was killed while it caught stale flows has left.
-    drop(conntrack::Kernel::open());
+    drop(conntrack::ConntrackSocket::open().map(|socket| socket.with_capture(conntrack::CAPTURE_TABLE)));
     if removed == 0 && failed.is_ok() {
         println!("there was nothing to remove");
     }

@@ -1,7 +1,8 @@
 //! Metrics that iptables mode alone has (contract MET-1, IPT-10, IPT-14).
 
 use portway_dataplane::FamilyReport;
-use portway_kernel::nfacct::{self, INVALID_DROPPED, LOCALHOST_ACCEPTED};
+use portway_dataplane::iptables::counters::{INVALID_DROPPED, LOCALHOST_ACCEPTED};
+use portway_kernel::nfacct;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, Result};

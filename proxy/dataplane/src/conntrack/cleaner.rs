@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use portway_kernel::conntrack::{Flow, Kernel, Query, Table};
+use portway_kernel::conntrack::{ConntrackError, ConntrackSocket, ConntrackTable, Flow, Query};
 use portway_model::{Change, Family, NodePortAddresses, NodeSettings};
 
 use super::frontend::{ActiveEndpoints, UdpFrontend};
@@ -22,12 +22,15 @@ pub const SECOND_PASS: Duration = Duration::from_millis(100);
 /// which costs about as much as seven walks where the whole table is UDP.
 const MAX_QUERIES: usize = 8;
 
+/// The nf_tables table that captures active flows, which exists only during a capture.
+pub const CAPTURE_TABLE: &str = "portway-udp";
+
 /// Deletes the conntrack entries of UDP flows that Changes have made stale (contract CT-3 to CT-6).
 ///
 /// Call [`Conntrack::note`] when the kernel follows a Change, then [`Conntrack::run`], and run again at
 /// [`Conntrack::second_pass_at`]. The first Change after a start names every Service, so flows that went stale before a
 /// restart are found too. All calls block, and come from one thread.
-pub struct Conntrack<T = Kernel> {
+pub struct Conntrack<T = ConntrackSocket> {
     table: T,
     node_ports: UdpNodePorts,
     pending: BTreeMap<UdpFrontend, Pending>,
@@ -74,11 +77,11 @@ impl Conntrack {
     /// Opens the kernel's conntrack table of the calling thread's network namespace. `settings` are those of the Plan
     /// that the first Change starts from.
     pub fn open(settings: &NodeSettings) -> Result<Self, DataplaneError> {
-        Ok(Self::on(Kernel::open()?, settings))
+        Ok(Self::on(ConntrackSocket::open()?.with_capture(CAPTURE_TABLE), settings))
     }
 }
 
-impl<T: Table> Conntrack<T> {
+impl<T: ConntrackTable> Conntrack<T> {
     /// Cleans the given table; `settings` as for [`Conntrack::open`].
     pub fn on(table: T, settings: &NodeSettings) -> Self {
         Self { table, node_ports: UdpNodePorts::new(settings), pending: BTreeMap::new() }
@@ -142,7 +145,7 @@ impl<T: Table> Conntrack<T> {
             self.pass(family, &second, &local, &mut cleaned)
         });
         match done {
-            Err(error) => cleaned.error = Some(error),
+            Err(error) => cleaned.error = Some(error.into()),
             Ok(()) => {
                 for (frontend, _) in second {
                     if let Some(pending) = self.pending.get_mut(&frontend) {
@@ -163,7 +166,7 @@ impl<T: Table> Conntrack<T> {
         due: &[(UdpFrontend, StaleQuery)],
         local: &[IpAddr],
         cleaned: &mut Cleaned,
-    ) -> Result<(), DataplaneError> {
+    ) -> Result<(), ConntrackError> {
         let removed = due.iter().filter_map(|(_, query)| match query {
             StaleQuery::AnsweredBy(removed) => Some(removed),
             StaleQuery::All => None,
@@ -174,7 +177,7 @@ impl<T: Table> Conntrack<T> {
         }
         let Self { table, pending, .. } = self;
         let removed: Vec<_> = removed.into_iter().collect();
-        table.catch(family, &removed, &mut |table, flows| {
+        table.capture(family, &removed, &mut |table, flows| {
             cleaned.examined += flows.len();
             let stale = stale_among(flows, pending, due, local);
             if !stale.is_empty() {
@@ -191,7 +194,7 @@ impl<T: Table> Conntrack<T> {
         due: &[(UdpFrontend, StaleQuery)],
         local: &[IpAddr],
         cleaned: &mut Cleaned,
-    ) -> Result<(), DataplaneError> {
+    ) -> Result<(), ConntrackError> {
         for query in table_queries(family, due) {
             let (flows, examined) = self.table.list(&query)?;
             let stale = stale_among(flows, &self.pending, due, local);
@@ -208,7 +211,7 @@ impl<T: Table> Conntrack<T> {
         &mut self,
         family: Family,
         due: &[(UdpFrontend, StaleQuery)],
-    ) -> Result<Vec<IpAddr>, DataplaneError> {
+    ) -> Result<Vec<IpAddr>, ConntrackError> {
         if !due.iter().any(|(frontend, _)| matches!(frontend, UdpFrontend::NodePort(..))) {
             return Ok(Vec::new());
         }

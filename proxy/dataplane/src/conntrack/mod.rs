@@ -12,5 +12,5 @@ mod cleaner;
 mod frontend;
 mod stale;
 
-pub use cleaner::{Cleaned, Conntrack, SECOND_PASS};
-pub use portway_kernel::conntrack::{Flow, Found, Kernel, Query, Table};
+pub use cleaner::{CAPTURE_TABLE, Cleaned, Conntrack, SECOND_PASS};
+pub use portway_kernel::conntrack::{ConntrackSocket, ConntrackTable, Flow, FlowHandler, Query};

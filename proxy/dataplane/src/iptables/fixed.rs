@@ -1,6 +1,6 @@
 //! The chains that do not depend on Services: the canary, masquerade, forwarding, and the protection of loopback. Pure.
 
-use portway_kernel::nfacct::INVALID_DROPPED;
+use crate::iptables::counters::INVALID_DROPPED;
 use portway_model::{Family, LocalDetector, NodeSettings};
 
 use super::names::{CANARY, MARK_UNLESS_POD};

@@ -8,6 +8,7 @@
 pub mod bench;
 mod cleanup;
 mod compare;
+pub mod counters;
 mod dispatch;
 mod family;
 mod fixed;
@@ -71,7 +72,7 @@ impl Iptables {
     /// Finds and checks the tools of both families. IPv6's may be missing; then only IPv4 is served (contract CFG-14).
     pub fn open(config: &Config) -> Result<Self, DataplaneError> {
         let mut config = config.clone();
-        config.options.accounting = match portway_kernel::nfacct::create() {
+        config.options.accounting = match portway_kernel::nfacct::create(&counters::COUNTERS) {
             Ok(()) => true,
             Err(error) => {
                 tracing::info!(%error, "the kernel has no nfacct: dropped and localhost packets are not counted");

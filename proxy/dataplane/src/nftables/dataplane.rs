@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use portway_kernel::nftables::Kernel;
-use portway_kernel::nftables::object::{Name, Op, Transaction};
-use portway_kernel::nftables::watch::Watch;
-use portway_kernel::nftables::wire::{CommitError, Connection, OwnPorts};
+use portway_kernel::nftables::Monitor;
+use portway_kernel::nftables::NfTables;
+use portway_kernel::nftables::{CommitError, Connection, OwnPorts};
+use portway_kernel::nftables::{Name, Op, Transaction};
 use portway_model::{Change, Family, Plan};
 
 use super::apply::refusal::{not_done, table_name};
@@ -17,7 +17,7 @@ use crate::dataplane::{Dataplane, DataplaneError, Drift, KernelWatch, Mode, Repo
 
 /// Keeps the tables `ip portway` and `ip6 portway` of one network namespace; touches nothing else.
 pub struct Nftables {
-    kernel: Box<dyn Kernel>,
+    kernel: Box<dyn NfTables>,
     tables: [Table; 2],
     own: OwnPorts,
 }
@@ -44,7 +44,7 @@ impl Nftables {
     }
 
     /// The same over another kernel.
-    pub(crate) fn with(kernel: Box<dyn Kernel>) -> Self {
+    pub(crate) fn with(kernel: Box<dyn NfTables>) -> Self {
         Self { kernel, tables: Family::ALL.map(Table::new), own: OwnPorts::default() }
     }
 }
@@ -97,7 +97,7 @@ impl Dataplane for Nftables {
             self.tables[family as usize] = Table::new(family);
             let mut transaction = Transaction::new(family, TABLE);
             transaction.push(Op::DeleteTable);
-            match self.kernel.commit(&transaction, None) {
+            match self.kernel.commit_at(&transaction, None) {
                 Ok(_) => removed.push(table_name(family)),
                 Err(error) if is_missing(&error) => {}
                 Err(error) => return Err(not_done(family, error)),
@@ -108,7 +108,7 @@ impl Dataplane for Nftables {
 
     fn watch(&self) -> Result<Option<Box<dyn KernelWatch>>, DataplaneError> {
         let tables = Family::ALL.map(|family| (family, Name::from(TABLE)));
-        let watch = Watch::open(tables, &self.own).map_err(|error| DataplaneError::Unusable {
+        let watch = Monitor::open(tables, &self.own).map_err(|error| DataplaneError::Unusable {
             what: "the kernel's notifications of nf_tables".to_owned(),
             source: error.into(),
         })?;
@@ -116,7 +116,7 @@ impl Dataplane for Nftables {
     }
 }
 
-impl KernelWatch for Watch {
+impl KernelWatch for Monitor {
     fn wait(&mut self) -> Result<String, DataplaneError> {
         self.wait_for_others().map_err(|error| DataplaneError::Unusable {
             what: "the kernel's notifications of nf_tables".to_owned(),

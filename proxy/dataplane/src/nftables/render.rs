@@ -3,16 +3,15 @@
 
 use std::time::Instant;
 
-use portway_kernel::nftables::object::Transaction;
+use portway_kernel::nftables::Transaction;
 use portway_kernel::nftables::text;
-use portway_kernel::nftables::wire::{CommitError, Committed, Snapshot};
+use portway_kernel::nftables::{CommitError, Committed, DynamicSets, ListError, Snapshot};
 use portway_model::{Family, Plan};
 
 use super::apply::table::Table;
 use super::layout::TABLE;
 use crate::dataplane::DataplaneError;
-use portway_kernel::netlink::NetlinkError;
-use portway_kernel::nftables::Kernel;
+use portway_kernel::nftables::NfTables;
 
 /// Prints both families' tables for a Plan, as `nft -f` takes them. Touches no kernel, and needs no rights.
 ///
@@ -37,12 +36,12 @@ pub(crate) struct Paper<F> {
     pub(crate) told: F,
 }
 
-impl<F: FnMut(&Transaction) + Send> Kernel for Paper<F> {
-    fn snapshot(&mut self, _family: Family, _table: &str, _learned: bool) -> Result<Snapshot, NetlinkError> {
+impl<F: FnMut(&Transaction) + Send> NfTables for Paper<F> {
+    fn snapshot(&mut self, _family: Family, _table: &str, _dynamic: DynamicSets) -> Result<Snapshot, ListError> {
         Ok(Snapshot::default())
     }
 
-    fn commit(&mut self, transaction: &Transaction, _generation: Option<u32>) -> Result<Committed, CommitError> {
+    fn commit_at(&mut self, transaction: &Transaction, _generation: Option<u32>) -> Result<Committed, CommitError> {
         (self.told)(transaction);
         Ok(Committed::default())
     }

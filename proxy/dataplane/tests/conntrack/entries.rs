@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use portway_kernel::netlink::{Batch, Protocol, Socket, Writer, flags, nfgenmsg};
+use portway_kernel::netlink::{Batch, NetlinkFamily, Socket, Writer, flags, nfgenmsg};
 
 const NEW: u16 = 1 << 8;
 const FLUSH: u16 = (1 << 8) | 2;
@@ -73,7 +73,7 @@ fn tuple(w: &mut Writer<'_>, protocol: u8, source: SocketAddr, destination: Sock
 
 /// Puts entries into the table of the calling thread's network namespace.
 pub(crate) fn insert(entries: impl IntoIterator<Item = Entry>) {
-    let mut netlink = Socket::open(Protocol::Netfilter).expect("netfilter's netlink");
+    let mut netlink = Socket::open(NetlinkFamily::Netfilter).expect("netfilter's netlink");
     let entries: Vec<Entry> = entries.into_iter().collect();
     for some in entries.chunks(500) {
         let mut batch = Batch::new(netlink.next_sequence());
@@ -98,6 +98,6 @@ pub(crate) fn crowd(count: u32) -> impl Iterator<Item = Entry> {
 
 /// Flushes the whole conntrack table.
 pub(crate) fn flush() {
-    let mut netlink = Socket::open(Protocol::Netfilter).expect("netfilter's netlink");
+    let mut netlink = Socket::open(NetlinkFamily::Netfilter).expect("netfilter's netlink");
     netlink.request(FLUSH, 0, nfgenmsg(0, 0), |_| {}, |_| None::<()>).expect("flushed");
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portway_dataplane::conntrack::{Kernel, Query, Table};
+use portway_dataplane::conntrack::{ConntrackSocket, ConntrackTable, Query};
 use portway_model::Family;
 
 use crate::entries::{crowd, flush, insert, udp};
@@ -12,12 +12,12 @@ use crate::world::{World, dns, endpoints};
 const CLIENT: &str = "10.0.9.9:40000";
 const CLIENT_6: &str = "[fd00::9]:40000";
 
-fn tables() -> [Kernel; 2] {
-    [Kernel::open().expect("conntrack"), Kernel::open().expect("conntrack").without_filters()]
+fn tables() -> [ConntrackSocket; 2] {
+    [ConntrackSocket::open().expect("conntrack"), ConntrackSocket::open().expect("conntrack").without_filters()]
 }
 
 /// What a query finds, as "destination < reply source".
-fn found(table: &mut Kernel, query: Query) -> Vec<String> {
+fn found(table: &mut ConntrackSocket, query: Query) -> Vec<String> {
     let (flows, _) = table.list(&query).expect("listed");
     let mut text: Vec<_> = flows.iter().map(|flow| format!("{} < {}", flow.destination, flow.reply_source)).collect();
     text.sort();
@@ -69,7 +69,7 @@ fn ct_6_the_kernel_hands_out_only_what_is_asked_for() {
 #[test]
 fn ct_6_exactly_what_was_listed_is_deleted() {
     in_namespace(|| {
-        let mut table = Kernel::open().expect("conntrack");
+        let mut table = ConntrackSocket::open().expect("conntrack");
         let entry = udp(CLIENT, "10.96.0.10:53 < 10.0.0.1:5353");
         let other = udp(CLIENT, "10.96.0.11:53");
         insert([entry, other]);
@@ -91,7 +91,7 @@ fn ct_6_exactly_what_was_listed_is_deleted() {
 #[test]
 fn ct_3_thousands_of_stale_flows_are_deleted_and_other_flows_stay() {
     in_namespace(|| {
-        let table = Kernel::open().expect("conntrack");
+        let table = ConntrackSocket::open().expect("conntrack");
         let mut world = World::new(table, [dns().event(), endpoints(["10.0.0.1", "10.0.0.2"]).event()]);
         world.run_both_passes();
         // All together below the smallest table that a small machine has.
@@ -101,7 +101,7 @@ fn ct_3_thousands_of_stale_flows_are_deleted_and_other_flows_stay() {
         insert((0..10).map(|i| udp(&client(i), "10.96.0.10:53 < 10.0.0.2:5353").tcp()));
         world.apply([endpoints(["10.0.0.1"]).event()]);
         assert_eq!(world.run(), 1_000);
-        let mut table = Kernel::open().expect("conntrack");
+        let mut table = ConntrackSocket::open().expect("conntrack");
         assert_eq!(found(&mut table, Query::Family(Family::V4)).len(), 3_000 + 1_000);
     });
 }
@@ -109,7 +109,7 @@ fn ct_3_thousands_of_stale_flows_are_deleted_and_other_flows_stay() {
 #[test]
 fn ct_3_a_second_pass_deletes_what_came_after_the_first() {
     in_namespace(|| {
-        let table = Kernel::open().expect("conntrack");
+        let table = ConntrackSocket::open().expect("conntrack");
         let mut world = World::new(table, [dns().event(), endpoints(["10.0.0.1"]).event()]);
         world.run_both_passes();
         insert([udp(CLIENT, "10.96.0.10:53 < 10.0.0.1:5353")]);
@@ -119,7 +119,7 @@ fn ct_3_a_second_pass_deletes_what_came_after_the_first() {
         let at = world.conntrack.second_pass_at().expect("a second pass");
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
         assert_eq!(world.run(), 1);
-        let mut table = Kernel::open().expect("conntrack");
+        let mut table = ConntrackSocket::open().expect("conntrack");
         assert_eq!(found(&mut table, Query::Family(Family::V4)), ["10.96.0.10:53 < 10.0.0.2:5353"]);
     });
 }
@@ -128,7 +128,7 @@ fn ct_3_a_second_pass_deletes_what_came_after_the_first() {
 fn ct_3_node_ports_of_all_addresses_ask_the_kernel_which_those_are() {
     in_namespace(|| {
         crate::packets::address("203.0.113.77/32");
-        let mut table = Kernel::open().expect("conntrack");
+        let mut table = ConntrackSocket::open().expect("conntrack");
         let local = table.local_addresses(Family::V4).expect("addresses");
         assert_eq!(local, ["203.0.113.77".parse::<std::net::IpAddr>().expect("an address")]);
     });
@@ -156,7 +156,7 @@ fn figures_of_filtered_and_plain_lists() {
             for (name, mut table, query) in ways {
                 report(crowd_size, name, || table.list(&query).expect("listed").0.len());
             }
-            let mut table = Kernel::open().expect("conntrack");
+            let mut table = ConntrackSocket::open().expect("conntrack");
             report(crowd_size, "all UDP, filtered", || table.list(&Query::Family(Family::V4)).expect("listed").0.len());
         }
     });

@@ -5,8 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use portway_dataplane::DataplaneError;
-use portway_dataplane::conntrack::{Flow, Query, Table};
+use portway_dataplane::conntrack::{ConntrackTable, Flow, Query};
+use portway_kernel::conntrack::{ConntrackError, ConntrackOperation};
 use portway_model::Family;
 
 /// A table in memory. Clones share it.
@@ -58,8 +58,8 @@ impl Memory {
     }
 }
 
-impl Table for Memory {
-    fn list(&mut self, query: &Query) -> Result<(Vec<Flow>, usize), DataplaneError> {
+impl ConntrackTable for Memory {
+    fn list(&mut self, query: &Query) -> Result<(Vec<Flow>, usize), ConntrackError> {
         let mut state = self.0.borrow_mut();
         state.queries.push(*query);
         let found: Vec<Flow> = state.flows.iter().filter(|flow| query.matches(flow)).copied().collect();
@@ -67,18 +67,18 @@ impl Table for Memory {
         Ok((found, examined))
     }
 
-    fn delete(&mut self, flows: &[Flow]) -> Result<usize, DataplaneError> {
+    fn delete(&mut self, flows: &[Flow]) -> Result<usize, ConntrackError> {
         let mut state = self.0.borrow_mut();
         if state.fails {
             let source = io::Error::from(io::ErrorKind::PermissionDenied);
-            return Err(DataplaneError::Kernel { operation: "delete conntrack entries".to_owned(), source });
+            return Err(ConntrackError::new(ConntrackOperation::Delete, source));
         }
         let before = state.flows.len();
         state.flows.retain(|flow| !flows.contains(flow));
         Ok(before - state.flows.len())
     }
 
-    fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, DataplaneError> {
+    fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, ConntrackError> {
         Ok(self.0.borrow().local.iter().filter(|address| Family::of(**address) == family).copied().collect())
     }
 }

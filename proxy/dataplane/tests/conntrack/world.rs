@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portway_dataplane::conntrack::{Conntrack, Table};
+use portway_dataplane::conntrack::{Conntrack, ConntrackTable};
 use portway_model::testing::{ServiceBuilder, SliceBuilder, config, node, service, slice};
 use portway_model::{Change, Cluster, Config, Event, Kind, NodeSettings};
 
@@ -28,7 +28,7 @@ pub(crate) struct World<T> {
     pub(crate) conntrack: Conntrack<T>,
 }
 
-impl<T: Table> World<T> {
+impl<T: ConntrackTable> World<T> {
     /// Starts with these objects; no pass has run yet.
     pub(crate) fn new(table: T, events: impl IntoIterator<Item = Event>) -> Self {
         Self::configured(table, config("node-a"), events)

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portway_kernel::nftables::object::{
+use portway_kernel::nftables::{
     AddressType, Bytes, Chain, ChainType, CmpOp, CtDirection, CtKey, Data, DynsetOp, Element, Expr, FibAddress, Field,
     Hook, HookPoint, MetaKey, NatKind, Op, PayloadBase, Reg, Reject, Rule, Set, SetFlags, Transaction, Verdict,
 };
 use portway_model::Family;
 
-use Field::{DestinationAddress, DestinationPort, InputInterface, Mark, Protocol, Slot, SourceAddress, SourcePort};
+use Field::{DestinationAddress, DestinationPort, InputInterface, Mark, Numgen, Protocol, SourceAddress, SourcePort};
 
 /// The frontend's key.
 pub(crate) const FRONTEND: [Field; 3] = [DestinationAddress, Protocol, DestinationPort];
@@ -122,7 +122,7 @@ impl Sample {
             Set::verdict_map("services", FRONTEND),
             Set::map(
                 "backends",
-                [DestinationAddress, Protocol, DestinationPort, Slot],
+                [DestinationAddress, Protocol, DestinationPort, Numgen],
                 [DestinationAddress, DestinationPort],
             ),
             Set {
@@ -141,7 +141,7 @@ impl Sample {
             Set::verdict_map("nodeports", [Protocol, DestinationPort]),
             Set::map("ids", [DestinationAddress], [Mark]),
             Set::new("others", [SourcePort, InputInterface]),
-            Set::map("slots", [Slot], [DestinationAddress]),
+            Set::map("slots", [Numgen], [DestinationAddress]),
         ]
         .map(Arc::new)
         .to_vec()

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use portway_kernel::nftables::object::{Op, Transaction};
 use portway_kernel::nftables::text;
-use portway_kernel::nftables::wire::{Connection, OwnPorts};
+use portway_kernel::nftables::{Connection, NfTables, OwnPorts};
+use portway_kernel::nftables::{Op, Transaction};
 use portway_model::Family;
 
 use crate::namespace::in_namespace;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use portway_kernel::nftables::object::{
+use portway_kernel::nftables::Monitor;
+use portway_kernel::nftables::{
     Bytes, Chain, ChainType, Data, DynsetOp, Element, Expr, Field, Hook, HookPoint, Op, Reg, Rule, Set, SetFlags,
     Transaction, Verdict,
 };
-use portway_kernel::nftables::watch::Watch;
-use portway_kernel::nftables::wire::{Connection, OwnPorts};
+use portway_kernel::nftables::{Connection, NfTables, OwnPorts};
 use portway_model::Family;
 
 use crate::namespace::in_namespace;
@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// Opens a watch on `table ip portway` and reads it on a thread of its own, which ends with the process.
 fn watch(own: &OwnPorts) -> Receiver<String> {
-    let mut watch = Watch::open([(Family::V4, "portway".into())], own).expect("a netlink socket");
+    let mut watch = Monitor::open([(Family::V4, "portway".into())], own).expect("a netlink socket");
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         while let Ok(report) = watch.wait_for_others() {
@@ -195,7 +195,7 @@ fn lost_notifications_are_told_as_such_and_the_next_change_too() {
         let own = OwnPorts::default();
         let mut connection = Connection::open(&own).expect("a netlink socket");
         connection.commit(&table([Op::AddTable])).expect("all is well");
-        let mut watch = Watch::open([(Family::V4, "portway".into())], &own).expect("a netlink socket");
+        let mut watch = Monitor::open([(Family::V4, "portway".into())], &own).expect("a netlink socket");
         // Nobody reads while another program adds more than the socket can hold.
         let mut foreign = Connection::open(&OwnPorts::default()).expect("a netlink socket");
         let big = Arc::new(Set::new("big", [Field::Mark]));

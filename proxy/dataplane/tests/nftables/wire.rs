@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portway_kernel::nftables::object::{Bytes, Data, Element, Op, Rule, Set, Transaction, Verdict};
-use portway_kernel::nftables::wire::{CommitError, Connection, OwnPorts};
+use portway_kernel::nftables::{Bytes, Data, Element, Op, Rule, Set, Transaction, Verdict};
+use portway_kernel::nftables::{CommitError, Connection, DynamicSets, NfTables, OwnPorts};
 use portway_model::Family;
 
 use crate::namespace::in_namespace;
@@ -39,7 +39,7 @@ fn nft_19_what_is_written_is_listed_back_equal() {
             let mut transaction = sample.transaction();
             transaction.push(Op::AddRule(sample.learning()));
             connection.commit(&transaction).expect("the kernel takes it");
-            let snapshot = connection.snapshot(family, "portway", |_| true).expect("listed");
+            let snapshot = connection.snapshot(family, "portway", DynamicSets::List).expect("listed");
             assert!(snapshot.exists);
 
             let chains: Vec<_> = snapshot.chains.iter().map(|listed| listed.object.clone().expect("ours")).collect();
@@ -149,7 +149,7 @@ fn a_transaction_made_for_an_earlier_generation_is_refused() {
         connection.commit_at(&transaction, Some(generation)).expect("nothing happened meanwhile");
         assert!(matches!(connection.commit_at(&transaction, Some(generation)), Err(CommitError::Stale)));
         connection.commit(&transaction).expect("without a generation it is taken");
-        let snapshot = connection.snapshot(Family::V4, "portway", |_| true).expect("listed");
+        let snapshot = connection.snapshot(Family::V4, "portway", DynamicSets::List).expect("listed");
         assert_eq!(snapshot.generation, generation + 2);
     });
 }
@@ -157,7 +157,7 @@ fn a_transaction_made_for_an_earlier_generation_is_refused() {
 #[test]
 fn a_table_that_is_not_there_has_an_empty_snapshot() {
     in_namespace(|| {
-        let snapshot = connection().snapshot(Family::V6, "portway", |_| true).expect("listed");
+        let snapshot = connection().snapshot(Family::V6, "portway", DynamicSets::List).expect("listed");
         assert!(!snapshot.exists && snapshot.chains.is_empty() && snapshot.sets.is_empty());
     });
 }
@@ -201,7 +201,7 @@ fn chains_rules_and_elements_are_replaced_and_deleted() {
             Op::DeleteSet("slots".into()),
         ]);
         connection.commit(&change).expect("all of it is there");
-        let after = connection.snapshot(Family::V4, "portway", |_| true).expect("listed");
+        let after = connection.snapshot(Family::V4, "portway", DynamicSets::List).expect("listed");
         assert_eq!(after.rules[0].rule, new);
         assert_eq!(after.rules.len(), rules.len() - 2);
         assert!(after.rules.iter().all(|listed| listed.handle != of_c2.handle));
@@ -224,7 +224,7 @@ fn what_others_changed_never_compares_equal() {
             "add chain ip portway forward { policy drop; }; add set ip portway mine { type ether_addr; }; \
             add rule ip portway learn ip dscp cs1 log accept",
         );
-        let after = connection.snapshot(Family::V4, "portway", |_| true).expect("listed");
+        let after = connection.snapshot(Family::V4, "portway", DynamicSets::List).expect("listed");
         let chain = after.chains.iter().find(|listed| *listed.name == *"forward").expect("there is one");
         assert_eq!(chain.object, None, "its policy is another");
         let set = after.sets.iter().find(|listed| *listed.name == *"mine").expect("there is one");

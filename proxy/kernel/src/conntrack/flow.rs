@@ -1,10 +1,13 @@
-//! One UDP conntrack entry, as netlink tells it.
+//! One UDP conntrack entry as netlink encodes it, and the filter that the kernel compares entries with.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use portway_model::{Family, Protocol};
+use portway_model::Family;
 
 use crate::netlink::{Attributes, Message, Writer};
+
+/// `IPPROTO_UDP`.
+pub(super) const UDP: u8 = 17;
 
 /// Attributes of a conntrack message, `CTA_*` of linux/netfilter/nfnetlink_conntrack.h.
 mod cta {
@@ -28,7 +31,7 @@ mod tuple {
     pub(super) const DST_PORT: u16 = 3;
 }
 
-/// What `CTA_FILTER` compares, `CTA_FILTER_F_*` of the kernel's nf_internals.h (since 5.8).
+/// Flags of `CTA_FILTER` that name what it compares, `CTA_FILTER_F_*` of the kernel's nf_internals.h (since 5.8).
 mod filter {
     pub(super) const ORIG_FLAGS: u16 = 1;
     pub(super) const REPLY_FLAGS: u16 = 2;
@@ -39,18 +42,18 @@ mod filter {
     pub(super) const DST_PORT: u32 = 1 << 5;
 }
 
-/// One UDP flow of the default zone.
+/// One UDP entry of the conntrack table, in the default zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// The client, as it sent its first packet.
+    /// Source of the first packet: the client.
     pub source: SocketAddr,
-    /// Where it sent it.
+    /// Destination of the first packet, before translation.
     pub destination: SocketAddr,
-    /// Where replies come from: the endpoint, or the destination itself where nothing was translated.
+    /// Source of the replies: the translated destination, or the destination itself where nothing was translated.
     pub reply_source: SocketAddr,
-    /// Where replies go.
+    /// Destination of the replies: the client, or the address that its source was translated to.
     pub reply_destination: SocketAddr,
-    /// Tells this entry from a later one between the same addresses.
+    /// Identity of the entry (`CTA_ID`), which differs from that of a later entry between the same addresses.
     pub id: u32,
 }
 
@@ -65,7 +68,7 @@ impl Flow {
         self.reply_source != self.destination
     }
 
-    /// Reads an entry; `None` for what is not UDP, or of another zone than the default: portway's rules work there.
+    /// Reads an entry; `None` for one that is not UDP, or in another zone than the default.
     pub(super) fn read(message: &Message<'_>) -> Option<Self> {
         let (mut original, mut reply, mut id) = (None, None, 0);
         for attribute in message.attributes() {
@@ -81,26 +84,26 @@ impl Flow {
         Some(Self { source, destination, reply_source, reply_destination, id })
     }
 
-    /// Writes what names the entry of a flow, whichever it is by now.
+    /// Writes the addresses that name the current entry of a flow.
     pub(super) fn write_addresses(w: &mut Writer<'_>, source: SocketAddr, destination: SocketAddr) {
         w.nest(cta::TUPLE_ORIG, |w| write_tuple(w, source, destination));
     }
 
-    /// Writes what names exactly this entry.
+    /// Writes the addresses and the identity, which name exactly this entry.
     pub(super) fn write_identity(&self, w: &mut Writer<'_>) {
         w.nest(cta::TUPLE_ORIG, |w| write_tuple(w, self.source, self.destination));
         w.be32(cta::ID, self.id);
     }
 }
 
-/// What the kernel compares before it hands out an entry.
+/// A filter that the kernel applies before it lists an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Filter {
-    /// UDP alone.
+    /// Every UDP entry.
     Udp,
-    /// And this port, at this address if it is given, as the original destination.
+    /// UDP entries with this port, at this address if there is one, as the original destination.
     Destination(Option<IpAddr>, u16),
-    /// And this address and port as the source of replies.
+    /// UDP entries with this address and port as the source of replies.
     ReplySource(IpAddr, u16),
 }
 
@@ -121,7 +124,7 @@ impl Filter {
                 w.nest(tuple::IP, |w| write_address(w, address, kinds.0, kinds.1));
             }
             w.nest(tuple::PROTO, |w| {
-                w.u8(tuple::PROTO_NUM, Protocol::Udp.number());
+                w.u8(tuple::PROTO_NUM, UDP);
                 if let Some(port) = port {
                     flags |= if reply { filter::SRC_PORT } else { filter::DST_PORT };
                     w.be16(if reply { tuple::SRC_PORT } else { tuple::DST_PORT }, port);
@@ -142,7 +145,7 @@ fn write_tuple(w: &mut Writer<'_>, source: SocketAddr, destination: SocketAddr) 
         write_address(w, destination.ip(), tuple::V4_DST, tuple::V6_DST);
     });
     w.nest(tuple::PROTO, |w| {
-        w.u8(tuple::PROTO_NUM, Protocol::Udp.number());
+        w.u8(tuple::PROTO_NUM, UDP);
         w.be16(tuple::SRC_PORT, source.port());
         w.be16(tuple::DST_PORT, destination.port());
     });
@@ -155,7 +158,7 @@ fn write_address(w: &mut Writer<'_>, address: IpAddr, v4: u16, v6: u16) {
     }
 }
 
-/// Source and destination of a tuple; `None` for what is not UDP.
+/// Reads source and destination of a tuple; `None` for one that is not UDP.
 fn read_tuple(attributes: Attributes<'_>) -> Option<(SocketAddr, SocketAddr)> {
     let (mut source, mut destination) = (None, None);
     for attribute in attributes.find(tuple::IP)?.nested() {
@@ -166,14 +169,14 @@ fn read_tuple(attributes: Attributes<'_>) -> Option<(SocketAddr, SocketAddr)> {
         }
     }
     let protocol = attributes.find(tuple::PROTO)?.nested();
-    if protocol.find(tuple::PROTO_NUM)?.u8()? != Protocol::Udp.number() {
+    if protocol.find(tuple::PROTO_NUM)?.u8()? != UDP {
         return None;
     }
     let port = |kind| protocol.find(kind)?.be16();
     Some((SocketAddr::new(source?, port(tuple::SRC_PORT)?), SocketAddr::new(destination?, port(tuple::DST_PORT)?)))
 }
 
-/// An address from its bytes in network order.
+/// Reads an address from its 4 or 16 bytes in network order.
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = || <[u8; 4]>::try_from(bytes).ok().map(|octets| Ipv4Addr::from(octets).into());
     v4().or_else(|| <[u8; 16]>::try_from(bytes).ok().map(|octets| Ipv6Addr::from(octets).into()))

@@ -1,4 +1,4 @@
-//! The kernel's conntrack table: reading what a query matches, deleting entry by entry.
+//! Lists, deletes and captures entries of the conntrack table (`linux/netfilter/nfnetlink_conntrack.h`).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use portway_model::Family;
 
-use super::catch::Catch;
+use super::addresses;
+use super::capture::Capture;
+use super::error::{ConntrackError, ConntrackOperation};
 use super::flow::{Filter, Flow};
-use super::local;
-use crate::Error;
-use crate::netlink::{Batch, NetlinkError, Protocol, Socket, Writer, nfgenmsg};
-use crate::nftables::wire::CommitError;
+use crate::netlink::{Batch, NetlinkError, NetlinkFamily, Socket, Writer, nfgenmsg};
+use crate::nftables::{CommitError, Name};
 
 /// `NFNL_SUBSYS_CTNETLINK`, as the upper byte of a message's type.
 const SUBSYSTEM: u16 = 1 << 8;
@@ -20,29 +20,29 @@ const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM | 1;
 /// `IPCTNL_MSG_CT_DELETE`.
 const DELETE: u16 = SUBSYSTEM | 2;
-/// For how long flows are caught by their packets before the table is walked: a client that asks again every few
-/// milliseconds shows itself and is answered anew.
-const CATCH_FOR: Duration = Duration::from_millis(8);
-/// How often those caught are read meanwhile.
-const CATCH_EVERY: Duration = Duration::from_micros(500);
+/// How long a capture runs: a client that sends every few milliseconds shows itself within this time, before the table
+/// is walked.
+const CAPTURE_TIME: Duration = Duration::from_millis(8);
+/// Pause between two reads of the captured flows.
+const CAPTURE_INTERVAL: Duration = Duration::from_micros(500);
 /// Entries deleted with one system call.
-const BATCH: usize = 1_000;
+const DELETE_BATCH: usize = 1_000;
 
-/// Which entries are wanted. All are UDP's.
+/// Selects UDP entries of the conntrack table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Query {
-    /// Those to this address and port.
+    /// Entries whose original destination is this address and port.
     Destination(SocketAddr),
-    /// Those to this port, whatever the address.
+    /// Entries whose original destination has this port, at any address of the family.
     Port(Family, u16),
-    /// Those whose replies come from this address and port.
+    /// Entries whose replies come from this address and port.
     ReplySource(SocketAddr),
-    /// All.
+    /// All UDP entries of the family.
     Family(Family),
 }
 
 impl Query {
-    /// The family of what it matches.
+    /// The family of the entries that it selects.
     pub fn family(&self) -> Family {
         match self {
             Query::Destination(address) | Query::ReplySource(address) => Family::of(address.ip()),
@@ -50,7 +50,7 @@ impl Query {
         }
     }
 
-    /// Whether it matches a flow.
+    /// Whether it selects this flow.
     pub fn matches(&self, flow: &Flow) -> bool {
         match self {
             Query::Destination(address) => flow.destination == *address,
@@ -70,46 +70,76 @@ impl Query {
     }
 }
 
-/// What [`Table::catch`] hands flows to, with the table to delete them from.
-pub type Found<'a, T> = &'a mut dyn FnMut(&mut T, Vec<Flow>) -> Result<(), Error>;
+/// Called by [`ConntrackTable::capture`] with the flows captured since the last call, and with the table to delete them
+/// from.
+pub type FlowHandler<'a, T> = &'a mut dyn FnMut(&mut T, Vec<Flow>) -> Result<(), ConntrackError>;
 
-/// A conntrack table: the kernel's, or one in memory.
-pub trait Table {
-    /// The flows that a query matches, and how many entries had to be read to find them.
-    fn list(&mut self, query: &Query) -> Result<(Vec<Flow>, usize), Error>;
+/// A conntrack table: the kernel's ([`ConntrackSocket`]), or one in memory for tests.
+pub trait ConntrackTable {
+    /// Lists the flows that a query selects, and says how many entries had to be read to find them.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked or refuses.
+    fn list(&mut self, query: &Query) -> Result<(Vec<Flow>, usize), ConntrackError>;
 
-    /// Deletes exactly these entries, and returns how many of them there still were.
-    fn delete(&mut self, flows: &[Flow]) -> Result<usize, Error>;
+    /// Deletes exactly these entries, and returns how many of them still existed.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked or refuses; some of the entries may be deleted by then.
+    fn delete(&mut self, flows: &[Flow]) -> Result<usize, ConntrackError>;
 
-    /// Hands to `found`, for a few milliseconds, the flows to these endpoints whose clients go on sending. A table that
-    /// cannot tell finds none.
-    fn catch(&mut self, _family: Family, _gone: &[SocketAddr], _found: Found<'_, Self>) -> Result<(), Error> {
+    /// For a few milliseconds, hands to `handler` the flows whose replies come from one of `reply_sources` and whose
+    /// clients still send. A table that cannot capture hands out none.
+    ///
+    /// # Errors
+    /// If capturing fails, or the handler does.
+    fn capture(
+        &mut self,
+        _family: Family,
+        _reply_sources: &[SocketAddr],
+        _handler: FlowHandler<'_, Self>,
+    ) -> Result<(), ConntrackError> {
         Ok(())
     }
 
-    /// The node's own addresses in a family but loopback's.
-    fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, Error>;
+    /// Lists the node's own addresses of a family, except loopback's.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked or refuses.
+    fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, ConntrackError>;
 }
 
-/// The kernel's table of one network namespace.
-pub struct Kernel {
+/// The kernel's conntrack table of one network namespace, through a netlink socket.
+pub struct ConntrackSocket {
     socket: Socket,
     /// Whether the kernel filters for us: [`Query`]s are sent along with the request to list.
     filters: bool,
-    /// Where the kernel has nf_tables.
-    catch: Option<Catch>,
+    /// `None` where the caller named no table for it, or the kernel has no nf_tables.
+    capture: Option<Capture>,
 }
 
-impl Kernel {
-    /// Opens the table of the calling thread's network namespace.
-    pub fn open() -> Result<Self, Error> {
-        let socket = Socket::open(Protocol::Netfilter)
-            .map_err(|error| Error::Unusable { what: "conntrack's netlink".to_owned(), source: error.into() })?;
-        let catch = Catch::open().ok();
-        Ok(Self { socket, filters: true, catch })
+impl ConntrackSocket {
+    /// Opens the table of the calling thread's network namespace. It captures nothing; see
+    /// [`ConntrackSocket::with_capture`].
+    ///
+    /// # Errors
+    /// If there is no netlink socket to be had.
+    pub fn open() -> Result<Self, ConntrackError> {
+        let socket = Socket::open(NetlinkFamily::Netfilter)
+            .map_err(|error| ConntrackError::new(ConntrackOperation::Open, error))?;
+        Ok(Self { socket, filters: true, capture: None })
     }
 
-    /// Lists everything and filters here, as on kernels before 5.8.
+    /// Captures flows with an nf_tables table of this name, in `ip` and `ip6`, which exists only during a capture and
+    /// must be the caller's own: one that an earlier process has left is removed now. Does nothing on a kernel without
+    /// nf_tables.
+    #[must_use]
+    pub fn with_capture(self, table: impl Into<Name>) -> Self {
+        Self { capture: Capture::open(table.into()).ok(), ..self }
+    }
+
+    /// Lists whole families and filters here, as on kernels before 5.8, which know no filter.
+    #[must_use]
     pub fn without_filters(self) -> Self {
         Self { filters: false, ..self }
     }
@@ -127,34 +157,33 @@ impl Kernel {
             },
             |message| {
                 examined += 1;
-                // A kernel that does not know the filter sends everything, and one that does more than is wanted of IPv6.
+                // Kernels without the filter send every entry, and those with it more IPv6 entries than were asked for.
                 Flow::read(message).filter(|flow| query.matches(flow))
             },
         )?;
         Ok((flows, examined))
     }
-}
-
-impl Kernel {
-    fn caught(
+    fn run_capture(
         &mut self,
-        catch: &mut Catch,
+        capture: &mut Capture,
         family: Family,
-        gone: &[SocketAddr],
-        found: Found<'_, Self>,
-    ) -> Result<(), Error> {
-        catch.arm(family, gone).map_err(|error| unarmed(family, &error))?;
-        let until = Instant::now() + CATCH_FOR;
+        reply_sources: &[SocketAddr],
+        handler: FlowHandler<'_, Self>,
+    ) -> Result<(), ConntrackError> {
+        capture.install(family, reply_sources).map_err(|error| capture_failed(family, error))?;
+        let until = Instant::now() + CAPTURE_TIME;
         while Instant::now() < until {
-            thread::sleep(CATCH_EVERY);
-            let noted = catch.noted(family).map_err(|error| failed("list UDP flows that were caught".into(), error))?;
-            let flows: Vec<Flow> = noted.into_iter().filter_map(|(from, to)| self.entry(from, to)).collect();
-            found(self, flows)?;
+            thread::sleep(CAPTURE_INTERVAL);
+            let captured = capture
+                .captured(family)
+                .map_err(|error| ConntrackError::new(ConntrackOperation::ReadCaptured(family), error))?;
+            let flows: Vec<Flow> = captured.into_iter().filter_map(|(from, to)| self.entry(from, to)).collect();
+            handler(self, flows)?;
         }
         Ok(())
     }
 
-    /// The entry between these addresses, if there still is one.
+    /// The entry of the flow between these addresses, if it still exists.
     fn entry(&mut self, source: SocketAddr, destination: SocketAddr) -> Option<Flow> {
         let header = header(Family::of(source.ip()));
         let fill = |w: &mut Writer<'_>| Flow::write_addresses(w, source, destination);
@@ -162,51 +191,54 @@ impl Kernel {
     }
 }
 
-impl Table for Kernel {
-    fn list(&mut self, query: &Query) -> Result<(Vec<Flow>, usize), Error> {
-        let refused = |error: &NetlinkError| matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EINVAL));
+impl ConntrackTable for ConntrackSocket {
+    fn list(&mut self, query: &Query) -> Result<(Vec<Flow>, usize), ConntrackError> {
+        let unsupported = |error: &NetlinkError| matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EINVAL));
         let mut listed = self.read(query);
-        if self.filters && listed.as_ref().is_err_and(refused) {
-            tracing::info!("the kernel does not filter conntrack entries; all are read from now on");
+        if self.filters && listed.as_ref().is_err_and(unsupported) {
+            tracing::info!("the kernel does not filter conntrack entries; listing whole families from now on");
             self.filters = false;
             listed = self.read(query);
         }
-        listed.map_err(|error| failed(format!("list conntrack entries ({})", query.family()), error))
+        listed.map_err(|error| ConntrackError::new(ConntrackOperation::List(query.family()), error))
     }
 
-    fn delete(&mut self, flows: &[Flow]) -> Result<usize, Error> {
-        let operation = || "delete conntrack entries".to_owned();
+    fn delete(&mut self, flows: &[Flow]) -> Result<usize, ConntrackError> {
+        let failed = |error: NetlinkError| ConntrackError::new(ConntrackOperation::Delete, error);
         let mut deleted = 0;
-        for flows in flows.chunks(BATCH) {
+        for flows in flows.chunks(DELETE_BATCH) {
             let mut batch = Batch::new(self.socket.next_sequence());
             for flow in flows {
-                batch
-                    .message(DELETE, 0, header(flow.family()), |w| flow.write_identity(w))
-                    .map_err(|error| failed(operation(), error))?;
+                batch.message(DELETE, 0, header(flow.family()), |w| flow.write_identity(w)).map_err(failed)?;
             }
             batch.acknowledge_last();
-            let refused = self.socket.exchange(&batch, false).map_err(|error| failed(operation(), error))?;
-            deleted += flows.len() - refused.len();
+            let errors = self.socket.exchange(&batch, false).map_err(failed)?;
+            deleted += flows.len() - errors.len();
             // An entry that ended by itself meanwhile is as good as deleted.
-            let unwilling = refused.into_iter().find(|error| error.source.raw_os_error() != Some(libc::ENOENT));
-            if let Some(error) = unwilling {
-                return Err(failed(operation(), error.into()));
+            if let Some(error) = errors.into_iter().find(|error| error.source.raw_os_error() != Some(libc::ENOENT)) {
+                return Err(failed(error.into()));
             }
         }
         Ok(deleted)
     }
 
-    fn catch(&mut self, family: Family, gone: &[SocketAddr], found: Found<'_, Self>) -> Result<(), Error> {
-        let Some(mut catch) = self.catch.take() else { return Ok(()) };
-        let caught = self.caught(&mut catch, family, gone, found);
-        let disarmed = catch.disarm(family);
-        self.catch = Some(catch);
-        caught?;
-        disarmed.map_err(|error| unarmed(family, &error))
+    fn capture(
+        &mut self,
+        family: Family,
+        reply_sources: &[SocketAddr],
+        handler: FlowHandler<'_, Self>,
+    ) -> Result<(), ConntrackError> {
+        let Some(mut capture) = self.capture.take() else { return Ok(()) };
+        let captured = self.run_capture(&mut capture, family, reply_sources, handler);
+        let removed = capture.remove(family);
+        self.capture = Some(capture);
+        captured?;
+        removed.map_err(|error| capture_failed(family, error))
     }
 
-    fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, Error> {
-        local::addresses(family).map_err(|error| failed(format!("list the node's addresses ({family})"), error))
+    fn local_addresses(&mut self, family: Family) -> Result<Vec<IpAddr>, ConntrackError> {
+        addresses::addresses(family)
+            .map_err(|error| ConntrackError::new(ConntrackOperation::ListAddresses(family), error))
     }
 }
 
@@ -218,11 +250,6 @@ fn header(family: Family) -> [u8; 4] {
     nfgenmsg(u8::try_from(number).unwrap_or_default(), 0)
 }
 
-fn unarmed(family: Family, error: &CommitError) -> Error {
-    let operation = format!("catch stale UDP flows by their packets ({family})");
-    Error::Kernel { operation, source: io::Error::other(error.to_string()) }
-}
-
-fn failed(operation: String, error: NetlinkError) -> Error {
-    Error::Kernel { operation, source: error.into() }
+fn capture_failed(family: Family, error: CommitError) -> ConntrackError {
+    ConntrackError::new(ConntrackOperation::Capture(family), io::Error::other(error))
 }

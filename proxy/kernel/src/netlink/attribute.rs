@@ -1,19 +1,19 @@
-//! Attributes: what netlink messages are made of. Written into a growing buffer, read in place.
+//! Attributes, the type-length-value parts of netlink messages: written into a growing buffer, read in place.
 
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 /// `NLA_TYPE_MASK`.
 const TYPE_MASK: u16 = 0x3fff;
-/// Length and type.
+/// Length of an attribute's header: two bytes of length, two of type.
 const HEADER: usize = 4;
 
-/// Appends attributes to a message; see [`super::Batch::message`].
+/// Appends attributes to a message; [`super::Batch::message`] hands one out.
 pub struct Writer<'a> {
     bytes: &'a mut Vec<u8>,
     too_long: bool,
 }
 
-/// An open nest; see [`Writer::open`].
+/// A nest that [`Writer::open`] has begun and [`Writer::close`] ends.
 #[must_use = "a nest that is not closed has no length"]
 pub struct Nest(usize);
 
@@ -26,50 +26,50 @@ impl<'a> Writer<'a> {
         self.too_long
     }
 
-    /// Any bytes.
+    /// Writes an attribute of these bytes.
     #[inline]
     pub fn bytes(&mut self, kind: u16, payload: &[u8]) {
         self.parts(kind, payload, &[]);
     }
 
-    /// A string, with the zero that ends it.
+    /// Writes a string, with a terminating zero.
     #[inline]
     pub fn string(&mut self, kind: u16, text: &str) {
         self.parts(kind, text.as_bytes(), &[0]);
     }
 
-    /// A byte.
+    /// Writes an attribute of one byte.
     pub fn u8(&mut self, kind: u16, value: u8) {
         self.bytes(kind, &[value]);
     }
 
-    /// Two bytes in network order.
+    /// Writes a number of two bytes in network order.
     pub fn be16(&mut self, kind: u16, value: u16) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// Four bytes in network order.
+    /// Writes a number of four bytes in network order.
     #[inline]
     pub fn be32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// Eight bytes in network order.
+    /// Writes a number of eight bytes in network order.
     pub fn be64(&mut self, kind: u16, value: u64) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// Two bytes in the host's order.
+    /// Writes a number of two bytes in the host's order.
     pub fn ne16(&mut self, kind: u16, value: u16) {
         self.bytes(kind, &value.to_ne_bytes());
     }
 
-    /// Four bytes in the host's order.
+    /// Writes a number of four bytes in the host's order.
     pub fn ne32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_ne_bytes());
     }
 
-    /// Attributes within an attribute.
+    /// Writes a nest: an attribute that holds the attributes which `fill` writes.
     #[inline]
     pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let nest = self.open(kind);
@@ -77,7 +77,7 @@ impl<'a> Writer<'a> {
         self.close(nest);
     }
 
-    /// Starts a nest that [`Writer::close`] ends, for where a closure does not fit.
+    /// Starts a nest that [`Writer::close`] ends, for code where a closure does not fit.
     #[inline]
     pub fn open(&mut self, kind: u16) -> Nest {
         let start = self.bytes.len();
@@ -86,19 +86,19 @@ impl<'a> Writer<'a> {
         Nest(start)
     }
 
-    /// Ends a nest.
+    /// Ends a nest by writing its length.
     #[inline]
     pub fn close(&mut self, nest: Nest) {
         let length = self.length(self.bytes.len() - nest.0);
         self.bytes[nest.0..nest.0 + 2].copy_from_slice(&length);
     }
 
-    /// Attributes that are already encoded.
+    /// Appends attributes that are already encoded, padding included.
     pub fn raw(&mut self, attributes: &[u8]) {
         self.bytes.extend_from_slice(attributes);
     }
 
-    /// How long the message's buffer is by now: the difference of two is the length of what was written between.
+    /// Length of the message's buffer so far: the difference of two positions is the number of bytes written between.
     #[inline]
     pub fn position(&self) -> usize {
         self.bytes.len()
@@ -124,69 +124,69 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// One attribute, read in place. What is shorter than the reader wants reads as `None`.
+/// One attribute, read in place. A payload that is too short for a number reads as `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attribute<'a> {
-    /// Its type, without flags.
+    /// The type, without the flags `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
     pub kind: u16,
-    /// Its bytes, without padding.
+    /// The bytes, without padding.
     pub payload: &'a [u8],
 }
 
 impl<'a> Attribute<'a> {
-    /// The first byte.
+    /// Reads the first byte.
     pub fn u8(&self) -> Option<u8> {
         self.payload.first().copied()
     }
 
-    /// Two bytes in network order.
+    /// Reads a number of two bytes in network order.
     pub fn be16(&self) -> Option<u16> {
         self.payload.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
     }
 
-    /// Four bytes in network order.
+    /// Reads a number of four bytes in network order.
     pub fn be32(&self) -> Option<u32> {
         self.payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
-    /// Eight bytes in network order.
+    /// Reads a number of eight bytes in network order.
     pub fn be64(&self) -> Option<u64> {
         self.payload.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
     }
 
-    /// Two bytes in the host's order.
+    /// Reads a number of two bytes in the host's order.
     pub fn ne16(&self) -> Option<u16> {
         self.payload.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
     }
 
-    /// Four bytes in the host's order.
+    /// Reads a number of four bytes in the host's order.
     pub fn ne32(&self) -> Option<u32> {
         self.payload.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
     }
 
-    /// A string, up to its first zero. `None` if it is not UTF-8.
+    /// Reads a string, up to its first zero; `None` if it is not UTF-8.
     pub fn string(&self) -> Option<&'a str> {
         let end = self.payload.iter().position(|byte| *byte == 0).unwrap_or(self.payload.len());
         std::str::from_utf8(&self.payload[..end]).ok()
     }
 
-    /// The attributes within.
+    /// Reads the payload as attributes.
     pub fn nested(&self) -> Attributes<'a> {
         Attributes::new(self.payload)
     }
 }
 
-/// Attributes one after another. Ends at the first whose length does not fit.
+/// An iterator over attributes; it ends at the first whose length does not fit.
 #[derive(Clone, Copy, Debug)]
 pub struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Attributes<'a> {
-    /// The attributes in these bytes.
+    /// Reads the attributes in these bytes.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// The first attribute of this type.
+    /// Finds the first attribute of this type.
     pub fn find(mut self, kind: u16) -> Option<Attribute<'a>> {
         Iterator::find(&mut self, |attribute| attribute.kind == kind)
     }
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_attributes_are_read_back() {
         let (bytes, too_long) = written(|w| {
             w.string(1, "portway");
             w.nest(2, |w| {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nest_longer_than_its_length_field_is_noticed() {
+    fn a_nest_longer_than_its_length_field_is_reported() {
         let fill = |n: usize| {
             written(move |w| {
                 w.nest(1, |w| {

@@ -1,39 +1,39 @@
-//! Messages: written several to a batch, read several to a datagram.
+//! Netlink messages: written several to a batch, read several to a datagram.
 
 use std::io;
 
-use super::{Attributes, KernelError, NetlinkError, Writer};
+use super::{Attributes, MessageError, NetlinkError, Writer};
 
-/// `nlmsghdr`.
+/// `sizeof(struct nlmsghdr)`.
 const HEADER: usize = 16;
-/// The header of four bytes that follows it in every message but the kernel's answers.
+/// Length of the header that follows it in every message except the kernel's acknowledgements.
 const FAMILY_HEADER: usize = 4;
 
-/// Message types of netlink itself.
+/// Message types that all netlink families share.
 pub mod kind {
-    /// An error, or with number 0 an acknowledgement.
+    /// `NLMSG_ERROR`: an error, or with number 0 an acknowledgement.
     pub const ERROR: u16 = 2;
-    /// The end of a dump.
+    /// `NLMSG_DONE`: the end of a dump.
     pub const DONE: u16 = 3;
 }
 
 /// Message flags, `NLM_F_*`.
 pub mod flags {
-    /// It asks for something; [`super::super::Batch::message`] always sets it.
+    /// The message is a request; [`super::super::Batch::message`] always sets it.
     pub const REQUEST: u16 = 0x1;
-    /// An acknowledgement is wanted; [`super::super::Batch::acknowledge_last`] sets it.
+    /// The sender wants an acknowledgement; [`super::super::Batch::acknowledge_last`] sets it.
     pub const ACK: u16 = 0x4;
-    /// What a dump lists has changed under it.
+    /// The objects changed while the kernel dumped them.
     pub const DUMP_INTERRUPTED: u16 = 0x10;
     /// List everything (`NLM_F_ROOT | NLM_F_MATCH`); [`super::super::Socket::dump`] sets it.
     pub const DUMP: u16 = 0x300;
-    /// Replace what is there.
+    /// Replace the existing object.
     pub const REPLACE: u16 = 0x100;
-    /// Refuse if it is there.
+    /// Fail if the object exists.
     pub const EXCLUSIVE: u16 = 0x200;
-    /// Create it if it is not there.
+    /// Create the object if it does not exist.
     pub const CREATE: u16 = 0x400;
-    /// Put it at the end.
+    /// Append the object at the end of its list.
     pub const APPEND: u16 = 0x800;
     /// In an answer: the refused message is not repeated in full (`NLM_F_CAPPED`).
     pub(super) const CAPPED: u16 = 0x100;
@@ -41,18 +41,18 @@ pub mod flags {
     pub(super) const ACK_ATTRIBUTES: u16 = 0x200;
 }
 
-/// The header of netfilter's messages: address family and resource id.
+/// Builds the header of netfilter's messages (`struct nfgenmsg`): address family and resource id.
 pub fn nfgenmsg(family: u8, resource: u16) -> [u8; 4] {
     let [high, low] = resource.to_be_bytes();
     [family, 0, high, low]
 }
 
-/// The header of generic netlink's messages: command and version.
+/// Builds the header of generic netlink's messages (`struct genlmsghdr`): command and version.
 pub fn genlmsghdr(command: u8, version: u8) -> [u8; 4] {
     [command, version, 0, 0]
 }
 
-/// Messages that go to the kernel in one system call.
+/// A batch of messages that go to the kernel in one system call.
 ///
 /// Sequence numbers count up from the one given to [`Batch::new`]; [`super::Socket::exchange`] tells with them which
 /// message the kernel refused.
@@ -66,12 +66,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch whose first message gets this sequence number; see [`super::Socket::next_sequence`].
+    /// Starts an empty batch whose first message gets this sequence number; see [`super::Socket::next_sequence`].
     pub fn new(first: u32) -> Self {
         Self { bytes: Vec::new(), first, next: first, last_start: 0, acknowledged: None }
     }
 
-    /// Makes room for this many more bytes.
+    /// Reserves memory for this many more bytes.
     pub fn reserve(&mut self, bytes: usize) {
         self.bytes.reserve(bytes);
     }
@@ -79,7 +79,7 @@ impl Batch {
     /// Appends a message and returns its sequence number.
     ///
     /// # Errors
-    /// [`NetlinkError::TooLong`] if an attribute is longer than its length field can say; nothing is appended then.
+    /// [`NetlinkError::TooLong`] if an attribute is longer than its 16-bit length field can say; nothing is appended then.
     pub fn message(
         &mut self,
         kind: u16,
@@ -123,49 +123,49 @@ impl Batch {
         self.acknowledged = Some(self.next.wrapping_sub(1));
     }
 
-    /// The message that will be acknowledged.
+    /// The sequence number of the message that the kernel will acknowledge.
     pub(super) fn acknowledged(&self) -> Option<u32> {
         self.acknowledged
     }
 
-    /// The first message's sequence number.
+    /// The sequence number of the first message.
     pub fn first(&self) -> u32 {
         self.first
     }
 
-    /// The sequence number after the last message's.
+    /// The sequence number that the next message will get.
     pub fn next(&self) -> u32 {
         self.next
     }
 
-    /// What goes to the kernel.
+    /// The encoded messages, as they go to the kernel.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How many messages there are.
+    /// The number of messages.
     pub fn count(&self) -> u32 {
         self.next.wrapping_sub(self.first)
     }
 }
 
-/// One message of the kernel's, read in place.
+/// One message of the kernel, read in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    /// Its type.
+    /// The message type.
     pub kind: u16,
-    /// `NLM_F_*`.
+    /// The message flags, `NLM_F_*`.
     pub flags: u16,
-    /// That of the request that it answers; 0 for a notification in most families.
+    /// The sequence number of the request that it answers; 0 for a notification in most families.
     pub sequence: u32,
-    /// The socket that asked, or in a notification the one that caused it. 0 is the kernel.
+    /// The netlink port of the socket that asked, or in a notification of the one that caused it. 0 is the kernel.
     pub port: u32,
-    /// What follows the header.
+    /// The bytes after the header.
     pub payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// The four bytes before the attributes.
+    /// The header of four bytes before the attributes.
     pub fn header(&self) -> Option<[u8; 4]> {
         self.payload.first_chunk().copied()
     }
@@ -175,7 +175,7 @@ impl<'a> Message<'a> {
         Attributes::new(self.payload.get(FAMILY_HEADER..).unwrap_or(&[]))
     }
 
-    /// Whether it ends a request, and how.
+    /// Reads it as the end of a request; `None` if it is not one.
     pub fn answer(&self) -> Option<Answer> {
         match self.kind {
             kind::ERROR => Some(self.error()),
@@ -211,27 +211,27 @@ impl<'a> Message<'a> {
         Answer::Refused(self.refusal(code, text))
     }
 
-    fn refusal(&self, code: i32, message: Option<String>) -> KernelError {
+    fn refusal(&self, code: i32, message: Option<String>) -> MessageError {
         let source = io::Error::from_raw_os_error(code.saturating_abs());
-        KernelError { sequence: self.sequence, source, message }
+        MessageError { sequence: self.sequence, source, message }
     }
 }
 
-/// How a request ended.
+/// The end of a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// Acknowledged, or listed to its end.
+    /// The request is acknowledged, or its dump complete.
     Done,
-    /// Refused.
-    Refused(KernelError),
+    /// The kernel refused the request.
+    Refused(MessageError),
 }
 
-/// The messages of one datagram. Ends at the first whose length does not fit.
+/// An iterator over the messages of one datagram; it ends at the first whose length does not fit.
 #[derive(Clone, Copy, Debug)]
 pub struct Messages<'a>(&'a [u8]);
 
 impl<'a> Messages<'a> {
-    /// The messages in these bytes.
+    /// Reads the messages in these bytes.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_too_long_leaves_no_trace() {
+    fn a_message_that_is_too_long_is_not_appended() {
         let mut batch = Batch::new(1);
         assert!(matches!(batch.message(1, 0, [0; 4], |w| w.bytes(1, &[0; 65_532])), Err(NetlinkError::TooLong)));
         assert_eq!((batch.as_bytes().len(), batch.count()), (0, 0));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_carry_the_kernels_words() {
+    fn refusals_carry_the_text_of_the_kernel() {
         let mut payload = (-17i32).to_ne_bytes().to_vec();
         payload.extend([0; 16]);
         let mut text = Vec::new();

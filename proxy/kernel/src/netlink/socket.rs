@@ -1,4 +1,4 @@
-//! Netlink sockets: requests, batches, dumps, notifications.
+//! Netlink sockets: they send requests and batches, read dumps, and receive notifications.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,20 +8,20 @@ use std::time::Duration;
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
-use super::{Answer, Batch, KernelError, Message, Messages, NetlinkError, Writer, flags};
+use super::{Answer, Batch, Message, MessageError, Messages, NetlinkError, Writer, flags};
 
-/// Which part of the kernel a socket talks to.
+/// The netlink family of a socket, which selects the part of the kernel that it talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// nf_tables and conntrack.
+pub enum NetlinkFamily {
+    /// `NETLINK_NETFILTER`: nf_tables, conntrack, nfacct.
     Netfilter,
-    /// Generic netlink: IPVS.
+    /// `NETLINK_GENERIC`: IPVS and other families that [`super::generic::resolve`] finds.
     Generic,
-    /// Links and addresses.
+    /// `NETLINK_ROUTE`: links, addresses and routes.
     Route,
 }
 
-/// A netlink socket bound to an address of its own. All calls block.
+/// A netlink socket, bound to a netlink port of its own. All calls block.
 pub struct Socket {
     socket: Arc<netlink_sys::Socket>,
     port: u32,
@@ -30,21 +30,24 @@ pub struct Socket {
     buffer: Vec<u8>,
 }
 
-/// A socket's place in a multicast group.
+/// A handle with which a socket's membership in a multicast group starts and ends.
 pub struct Membership {
     socket: Arc<netlink_sys::Socket>,
     group: u32,
 }
 
 impl Membership {
-    /// Receives the group's notifications from now on.
+    /// Joins the group: the socket receives its notifications from now on.
+    ///
+    /// # Errors
+    /// If there is no such group.
     pub fn join(&self) -> Result<(), NetlinkError> {
         self.socket
             .add_membership(self.group)
             .map_err(|source| NetlinkError::System { call: "setsockopt(NETLINK_ADD_MEMBERSHIP)", source })
     }
 
-    /// Receives no more of them; what has come already can still be read. It cannot fail for a group that there is.
+    /// Leaves the group; notifications that have arrived can still be read. It cannot fail for a group that exists.
     pub fn leave(&self) {
         let _ = self.socket.drop_membership(self.group);
     }
@@ -56,29 +59,33 @@ impl AsFd for Socket {
     }
 }
 
-/// What the kernel puts into one datagram is far shorter; longer is noticed.
+/// Size of the buffer for one datagram. The kernel's are far shorter, and a longer one is an error.
 const DATAGRAM: usize = 128 << 10;
-/// Room for the refusals of tens of thousands of messages, each of which the kernel counts as about 768 bytes.
+/// Receive buffer in bytes: enough for the refusals of tens of thousands of messages, each of which the kernel counts as
+/// about 768 bytes.
 const RECEIVE_BUFFER: usize = 32 << 20;
-/// What a batch needs beyond its bytes, by the kernel's count.
+/// Bytes that the kernel counts against the send buffer beyond those of the batch.
 const SEND_OVERHEAD: usize = 4 << 10;
-/// The kernel answers before `send` returns; this only keeps a bug from blocking for ever.
+/// Timeout of a read. The kernel answers before `send` returns; this only keeps a bug from blocking for ever.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a list that changes while it is read is read anew.
-const DUMP_ATTEMPTS: u32 = 16;
+/// Number of attempts to read a dump whose objects change meanwhile.
+const MAX_DUMP_ATTEMPTS: u32 = 16;
 
 impl Socket {
     /// Opens a socket in the calling thread's network namespace.
-    pub fn open(protocol: Protocol) -> Result<Self, NetlinkError> {
-        let protocol = match protocol {
-            Protocol::Netfilter => NETLINK_NETFILTER,
-            Protocol::Generic => NETLINK_GENERIC,
-            Protocol::Route => NETLINK_ROUTE,
+    ///
+    /// # Errors
+    /// If a system call fails, for example because this kernel has no such family.
+    pub fn open(family: NetlinkFamily) -> Result<Self, NetlinkError> {
+        let protocol = match family {
+            NetlinkFamily::Netfilter => NETLINK_NETFILTER,
+            NetlinkFamily::Generic => NETLINK_GENERIC,
+            NetlinkFamily::Route => NETLINK_ROUTE,
         };
         let system = |call| move |source| NetlinkError::System { call, source };
         let mut socket = netlink_sys::Socket::new(protocol).map_err(system("socket(AF_NETLINK)"))?;
         let port = socket.bind_auto().map_err(system("bind(AF_NETLINK)"))?.port_number();
-        // Refusals should say why, and need not repeat what they refuse.
+        // Errors should carry the kernel's text, and need not repeat the refused message.
         socket.set_ext_ack(true).map_err(system("setsockopt(NETLINK_EXT_ACK)"))?;
         socket.set_cap_ack(true).map_err(system("setsockopt(NETLINK_CAP_ACK)"))?;
         let mut opened =
@@ -87,28 +94,34 @@ impl Socket {
         Ok(opened)
     }
 
-    /// The socket's address, which notifications name as their cause.
+    /// The socket's netlink port, which notifications name as their cause.
     pub fn port(&self) -> u32 {
         self.port
     }
 
-    /// What to begin the next [`Batch`] with.
+    /// The sequence number to start the next [`Batch`] with.
     pub fn next_sequence(&self) -> u32 {
         self.next_sequence
     }
 
-    /// Receives the notifications of a multicast group from now on; read them with [`Socket::notifications`].
+    /// Joins a multicast group; read its notifications with [`Socket::notifications`].
+    ///
+    /// # Errors
+    /// If there is no such group.
     pub fn subscribe(&mut self, group: u32) -> Result<(), NetlinkError> {
         self.membership(group).join()
     }
 
-    /// A handle with which another thread can join and leave a multicast group for this socket.
+    /// Returns a handle with which another thread can join and leave a multicast group for this socket.
     pub fn membership(&self, group: u32) -> Membership {
         Membership { socket: Arc::clone(&self.socket), group }
     }
 
-    /// How much the kernel may hold for this socket, in bytes by its own count; what comes beyond is lost and the next
-    /// call says so.
+    /// Sets how much the kernel may hold for this socket, in bytes by its own count. What comes beyond is lost, and the
+    /// next call reports [`NetlinkError::Overrun`].
+    ///
+    /// # Errors
+    /// If the system call fails.
     pub fn set_receive_buffer(&mut self, bytes: usize) -> Result<(), NetlinkError> {
         // More than the system's limit needs CAP_NET_ADMIN; without it reading still works, up to the limit.
         if sockopt::set_socket_recv_buffer_size_force(&*self.socket, bytes).is_ok() {
@@ -118,15 +131,21 @@ impl Socket {
             .map_err(|errno| NetlinkError::System { call: "setsockopt(SO_RCVBUF)", source: errno.into() })
     }
 
-    /// Receives no notification that this socket filter (classic BPF) does not pass.
+    /// Attaches a socket filter (classic BPF): notifications that it does not pass are dropped.
+    ///
+    /// # Errors
+    /// If the kernel refuses the program.
     pub fn filter(&mut self, program: &[socket2::SockFilter]) -> Result<(), NetlinkError> {
         socket2::SockRef::from(&*self.socket)
             .attach_filter(program)
             .map_err(|source| NetlinkError::System { call: "setsockopt(SO_ATTACH_FILTER)", source })
     }
 
-    /// Sends one request and waits for the kernel to acknowledge it; what it answers before that goes to `decode`, and
-    /// what `decode` makes of it is returned.
+    /// Sends one request and waits for its acknowledgement. `decode` is called for each message of the answer; the values
+    /// that it returns are collected.
+    ///
+    /// # Errors
+    /// If the kernel refuses the request or a system call fails.
     pub fn request<T>(
         &mut self,
         kind: u16,
@@ -144,8 +163,11 @@ impl Socket {
         Ok(found)
     }
 
-    /// Lists everything that a request matches: `decode` is called for each message and what it returns collected. A
-    /// list that changed while it was read is read anew from its beginning.
+    /// Dumps all objects that a request matches. `decode` is called for each message; the values that it returns are
+    /// collected. A dump whose objects changed meanwhile starts again.
+    ///
+    /// # Errors
+    /// [`NetlinkError::KeepsChanging`] after 16 dumps that changed; else if the kernel refuses or a system call fails.
     pub fn dump<T>(
         &mut self,
         kind: u16,
@@ -154,7 +176,7 @@ impl Socket {
         mut decode: impl FnMut(&Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
         let mut found = Vec::new();
-        for _ in 0..DUMP_ATTEMPTS {
+        for _ in 0..MAX_DUMP_ATTEMPTS {
             found.clear();
             let mut batch = Batch::new(self.next_sequence);
             let sequence = batch.message(kind, flags::DUMP, header, &fill)?;
@@ -171,15 +193,18 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         }
-        Err(NetlinkError::KeepsChanging { attempts: DUMP_ATTEMPTS })
+        Err(NetlinkError::KeepsChanging { attempts: MAX_DUMP_ATTEMPTS })
     }
 
-    /// Sends a batch and collects what the kernel refused of it, in its order; nothing refused is an empty list. A
-    /// batch without [`Batch::acknowledge_last`] is sent and no answer waited for.
+    /// Sends a batch and collects the kernel's refusals in their order; the list is empty if it refused nothing. After a
+    /// batch without [`Batch::acknowledge_last`] it waits for no answer.
     ///
-    /// A refusal of the very first message ends the waiting if `stop_at_first` is set: netfilter's batches begin with a
-    /// message that is refused in the name of all.
-    pub fn exchange(&mut self, batch: &Batch, stop_at_first: bool) -> Result<Vec<KernelError>, NetlinkError> {
+    /// With `stop_at_first` a refusal of the very first message ends the wait: netfilter refuses a whole batch in the name
+    /// of the message that begins it.
+    ///
+    /// # Errors
+    /// If a system call fails, or answers were lost.
+    pub fn exchange(&mut self, batch: &Batch, stop_at_first: bool) -> Result<Vec<MessageError>, NetlinkError> {
         self.send(batch)?;
         let mut refused = Vec::new();
         let Some(last) = batch.acknowledged() else { return Ok(refused) };
@@ -204,7 +229,7 @@ impl Socket {
         }
     }
 
-    /// Waits for a datagram of notifications and hands them out one by one.
+    /// Waits for a datagram of notifications and returns its messages.
     ///
     /// # Errors
     /// [`NetlinkError::Overrun`] if some were lost. Those that were not are then dropped too, and the socket goes on with
@@ -240,7 +265,7 @@ impl Socket {
     }
 
     fn send(&mut self, batch: &Batch) -> Result<(), NetlinkError> {
-        // What is left of an earlier exchange that ended in an error.
+        // Answers to an earlier exchange that ended in an error.
         self.drain();
         let system = |call| move |errno: rustix::io::Errno| NetlinkError::System { call, source: errno.into() };
         let bytes = batch.as_bytes();
@@ -259,7 +284,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Drops what has been received.
+    /// Drops all messages that have been received.
     fn drain(&mut self) {
         while matches!(self.fill(RecvFlags::DONTWAIT), Ok(_) | Err(NetlinkError::Overrun)) {}
     }

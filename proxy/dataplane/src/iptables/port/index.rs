@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use portway_kernel::nfacct::LOCALHOST_ACCEPTED;
+use crate::iptables::counters::LOCALHOST_ACCEPTED;
 use portway_model::{Frontend, FrontendKind, Origin, Verdict};
 
 use super::Renderer;

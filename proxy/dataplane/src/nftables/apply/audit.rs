@@ -34,8 +34,7 @@ pub(crate) fn drift(record: &mut Record, found: &Found, names: &mut Names) -> Ve
     }
     drift.extend(differences.foreign_chains.into_iter().map(|name| one(format!("chain {name}"), "foreign", None)));
     for (set, elements) in differences.strange {
-        let object =
-            |element: &portway_kernel::nftables::object::Element| format!("element {:?} of {}", element.key, set.name);
+        let object = |element: &portway_kernel::nftables::Element| format!("element {:?} of {}", element.key, set.name);
         drift.extend(elements.iter().map(|element| one(object(element), "foreign", None)));
     }
     let owners: Vec<&ServiceName> = record.services.keys().collect();

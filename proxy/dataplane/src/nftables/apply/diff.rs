@@ -10,7 +10,7 @@ use super::writes::Write;
 use crate::nftables::layout::chains::FilledChain;
 use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::sets::SetId;
-use portway_kernel::nftables::object::{Element, Name, Set};
+use portway_kernel::nftables::{Element, Name, Set};
 
 /// Everything that differs.
 #[derive(Debug, Default)]

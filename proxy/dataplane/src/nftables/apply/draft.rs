@@ -15,7 +15,7 @@ use crate::nftables::layout::service::PlacedService;
 use crate::nftables::layout::sets::SetId;
 use crate::nftables::layout::shape::{ChainId, Shape};
 use crate::nftables::layout::slots::AffinityNumbers;
-use portway_kernel::nftables::object::{Name, Op, Transaction};
+use portway_kernel::nftables::{Name, Op, Transaction};
 
 /// A Change worked out.
 pub(crate) struct Draft {

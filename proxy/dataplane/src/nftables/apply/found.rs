@@ -10,8 +10,8 @@ use crate::nftables::layout::entry::{Class, FrontendKey, Key, Value};
 use crate::nftables::layout::service::{KnownSlots, PlacedService};
 use crate::nftables::layout::sets::SetId;
 use crate::nftables::layout::slots::{AffinityNumbers, Slot};
-use portway_kernel::nftables::object::{Element, Name, Rule, Set};
-use portway_kernel::nftables::wire::Snapshot;
+use portway_kernel::nftables::Snapshot;
+use portway_kernel::nftables::{Element, Name, Rule, Set};
 
 /// A table as it was found.
 pub(crate) struct Found {
@@ -22,7 +22,7 @@ pub(crate) struct Found {
     /// Whether there is a table at all.
     pub(crate) exists: bool,
     /// Chains by name, with their rules; `None`: one that portway would not write.
-    pub(crate) chains: BTreeMap<Name, (Option<portway_kernel::nftables::object::Chain>, Vec<Rule>)>,
+    pub(crate) chains: BTreeMap<Name, (Option<portway_kernel::nftables::Chain>, Vec<Rule>)>,
     /// Sets by name; `None`: one that portway would not write.
     pub(crate) sets: BTreeMap<Name, Option<Set>>,
     /// Elements of portway's sets, sorted by key; a set without any has no entry.

@@ -9,9 +9,9 @@ use crate::nftables::layout::TABLE;
 use crate::nftables::layout::codec::encode;
 use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::sets::SetId;
-use portway_kernel::nftables::Kernel;
-use portway_kernel::nftables::object::{Name, Op, Transaction};
-use portway_kernel::nftables::wire::CommitError;
+use portway_kernel::nftables::CommitError;
+use portway_kernel::nftables::NfTables;
+use portway_kernel::nftables::{Name, Op, Transaction};
 
 /// How often what the kernel refuses is left out and the rest tried again.
 const ROUNDS: u32 = 4;
@@ -25,7 +25,7 @@ enum Due {
 /// Removes what is due. What the kernel refuses (an administrator's rule leads to a chain) comes up again after another
 /// [`GRACE`]; what is gone already is forgotten.
 pub(crate) fn collect_garbage(
-    kernel: &mut dyn Kernel,
+    kernel: &mut dyn NfTables,
     record: &mut Record,
     now: Instant,
     report: &mut FamilyReport,

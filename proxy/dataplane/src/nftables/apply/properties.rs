@@ -9,9 +9,10 @@ use portway_model::{Cluster, Config, DetectLocal, Event, Family, Kind, NodePortS
 use proptest::prelude::*;
 
 use super::table::Table;
+use crate::nftables::layout::TABLE;
 use crate::nftables::layout::sets::{SetId, describe};
-use portway_kernel::nftables::fake::{Fake, FakeTable};
-use portway_kernel::nftables::object::{Bytes, Data, Expr, Name, Verdict};
+use portway_kernel::nftables::{Bytes, Data, Expr, Name, Verdict};
+use portway_kernel::nftables::{Fake, FakeTable};
 
 /// One Service as some numbers say.
 #[derive(Clone, Debug)]
@@ -141,7 +142,12 @@ fn meaning(table: &FakeTable, family: Family) -> BTreeMap<String, BTreeSet<Strin
         }
     }
     for chain in table.chains.keys().filter(|name| ***name != *"source-ranges") {
-        let rules = table.rules.iter().filter(|rule| rule.chain == *chain).map(|rule| format!("{:?}", rule.exprs));
+        let rules = table
+            .rules
+            .iter()
+            .map(|listed| &listed.rule)
+            .filter(|rule| rule.chain == *chain)
+            .map(|rule| format!("{:?}", rule.exprs));
         meaning.insert(format!("chain {chain}"), rules.collect());
     }
     meaning.insert("family".to_owned(), [family.to_string()].into());
@@ -156,7 +162,7 @@ fn promises(table: &FakeTable) -> BTreeSet<(Name, Bytes, u32)> {
             let Data::Verdict(Verdict::Goto(chain)) = &element.data else { panic!("{element:?}") };
             let mut chains = vec![chain.clone()];
             while let Some(chain) = chains.pop() {
-                for rule in table.rules.iter().filter(|rule| rule.chain == chain) {
+                for rule in table.rules.iter().map(|listed| &listed.rule).filter(|rule| rule.chain == chain) {
                     let mut count = None;
                     for expr in &rule.exprs {
                         match expr {
@@ -225,11 +231,11 @@ proptest! {
             }
             let change = cluster.drain().0;
             for table in &mut tables {
-                let before = promises(&fake.table(table.family()));
+                let before = promises(&fake.table(table.family(), TABLE));
                 let report = table.apply(&mut kernel, &change, now);
                 let clean = report.is_none_or(|report| report.error.is_none() && report.refused.is_empty());
                 prop_assert!(clean);
-                let after = fake.table(table.family());
+                let after = fake.table(table.family(), TABLE);
                 // What a packet has read before the transaction, and what it reads after, both lead somewhere.
                 kept(&after, &before)?;
                 kept(&after, &promises(&after))?;
@@ -238,14 +244,14 @@ proptest! {
                         now += Duration::from_secs(2);
                         let report = table.collect_garbage(&mut kernel, now);
                         prop_assert!(report.is_none_or(|report| report.error.is_none()));
-                        kept(&fake.table(table.family()), &promises(&after))?;
+                        kept(&fake.table(table.family(), TABLE), &promises(&after))?;
                     }
                     // A restart.
                     1 => {
                         *table = Table::new(table.family());
                         let report = table.sync(&mut kernel, cluster.plan(), now);
                         prop_assert!(report.error.is_none());
-                        kept(&fake.table(table.family()), &promises(&after))?;
+                        kept(&fake.table(table.family(), TABLE), &promises(&after))?;
                     }
                     _ => {}
                 }
@@ -260,7 +266,7 @@ proptest! {
             let fresh = Fake::default();
             let report = Table::new(family).sync(&mut fresh.clone(), cluster.plan(), now);
             prop_assert!(report.error.is_none());
-            let (one, other) = (fake.table(family), fresh.table(family));
+            let (one, other) = (fake.table(family, TABLE), fresh.table(family, TABLE));
             prop_assert!(one.sets.keys().all(|name| is_known(name, family)));
             prop_assert_eq!(meaning(&one, family), meaning(&other, family));
         }
@@ -275,7 +281,7 @@ fn every_kind_of_element_has_a_name_for_people() {
     all.events().into_iter().for_each(|event| drop(cluster.ingest(event)));
     cluster.drain();
     Table::new(Family::V4).sync(&mut fake.clone(), cluster.plan(), Instant::now());
-    for (name, elements) in fake.table(Family::V4).elements {
+    for (name, elements) in fake.table(Family::V4, TABLE).elements {
         let set = SetId::named(&name, Family::V4).expect("one of ours");
         for element in elements.values() {
             let (key, _) = crate::nftables::layout::codec::decode(set, Family::V4, element).expect("one of ours");

@@ -13,7 +13,7 @@ use crate::nftables::layout::service::PlacedService;
 use crate::nftables::layout::sets::SetId;
 use crate::nftables::layout::shape::{ChainId, Shape};
 use crate::nftables::layout::slots::AffinityNumbers;
-use portway_kernel::nftables::object::Name;
+use portway_kernel::nftables::Name;
 
 /// An element that should be there, and the number of the Service that it belongs to.
 pub(crate) type Wanted = (Key, Value, Option<u32>);

@@ -8,9 +8,8 @@ use crate::dataplane::DataplaneError;
 use crate::nftables::layout::TABLE;
 use crate::nftables::layout::codec::decode;
 use crate::nftables::layout::sets::{SetId, describe};
-use portway_kernel::netlink::NetlinkError;
-use portway_kernel::nftables::object::{Element, Op, Set, Transaction};
-use portway_kernel::nftables::wire::{CommitError, Refusal};
+use portway_kernel::nftables::{CommitError, ListError, Refusal};
+use portway_kernel::nftables::{Element, Op, Set, Transaction};
 
 /// A Service that the kernel does not take as it is.
 #[derive(Debug)]
@@ -32,8 +31,8 @@ pub(crate) fn table_name(family: Family) -> String {
 }
 
 /// The table could not be listed.
-pub(crate) fn list_failed(family: Family, error: NetlinkError) -> DataplaneError {
-    DataplaneError::Kernel { operation: format!("list {}", table_name(family)), source: error.into() }
+pub(crate) fn list_failed(family: Family, error: ListError) -> DataplaneError {
+    DataplaneError::Kernel { operation: format!("list {}", table_name(family)), source: error.source.into() }
 }
 
 /// A transaction was not done.

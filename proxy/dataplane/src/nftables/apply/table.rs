@@ -19,9 +19,9 @@ use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::service::PlacedService;
 use crate::nftables::layout::sets::{SetId, shape_chain};
 use crate::nftables::layout::slots::AffinityNumbers;
-use portway_kernel::nftables::Kernel;
-use portway_kernel::nftables::object::{Element, Expr, Name, Op, Transaction};
-use portway_kernel::nftables::wire::CommitError;
+use portway_kernel::nftables::NfTables;
+use portway_kernel::nftables::{CommitError, DynamicSets};
+use portway_kernel::nftables::{Element, Expr, Name, Op, Transaction};
 
 /// How often the kernel is listed anew when it changes under the comparison. The last time it counts as it is.
 const LISTINGS: u32 = 4;
@@ -89,7 +89,7 @@ impl Table {
     }
 
     /// Makes the kernel's table equal to the Plan.
-    pub(crate) fn sync(&mut self, kernel: &mut dyn Kernel, plan: &Plan, now: Instant) -> FamilyReport {
+    pub(crate) fn sync(&mut self, kernel: &mut dyn NfTables, plan: &Plan, now: Instant) -> FamilyReport {
         let of_family = |share: &ServicePlan| share.ports.iter().any(|port| port.family == self.family);
         let shares = plan.services.iter().filter(|(_, share)| of_family(share));
         let services = shares.map(|(name, share)| (name.clone(), Arc::clone(share))).collect();
@@ -99,7 +99,7 @@ impl Table {
     }
 
     /// Applies a Change on top of the record; `None` if it does not touch this family.
-    pub(crate) fn apply(&mut self, kernel: &mut dyn Kernel, change: &Change, now: Instant) -> Option<FamilyReport> {
+    pub(crate) fn apply(&mut self, kernel: &mut dyn NfTables, change: &Change, now: Instant) -> Option<FamilyReport> {
         let mut report = FamilyReport::new(self.family);
         let Some(record) = &mut self.record else {
             report.error = Some(self.unknown());
@@ -126,7 +126,7 @@ impl Table {
     /// Goes for what the record says, after the kernel refused a part of it.
     fn recover(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn NfTables,
         replaced: Vec<(ServiceName, Arc<ServicePlan>)>,
         now: Instant,
         first: FamilyReport,
@@ -147,7 +147,7 @@ impl Table {
     }
 
     /// Makes the kernel's table what the record says.
-    pub(crate) fn repair(&mut self, kernel: &mut dyn Kernel, now: Instant) -> FamilyReport {
+    pub(crate) fn repair(&mut self, kernel: &mut dyn NfTables, now: Instant) -> FamilyReport {
         match self.record.take() {
             Some(record) => {
                 let services = shares_of(&record);
@@ -167,12 +167,13 @@ impl Table {
     }
 
     /// Lists the kernel, adopts what is right, and writes what differs.
-    fn reconcile(&mut self, kernel: &mut dyn Kernel, target: Target, now: Instant) -> FamilyReport {
+    fn reconcile(&mut self, kernel: &mut dyn NfTables, target: Target, now: Instant) -> FamilyReport {
         let mut report = FamilyReport::new(self.family);
         let mut fallen = Fallen::new();
         for listing in 1..=LISTINGS {
             let start = Instant::now();
-            let snapshot = match kernel.snapshot(self.family, TABLE, self.numbers.is_none()) {
+            let dynamic = if self.numbers.is_none() { DynamicSets::List } else { DynamicSets::Skip };
+            let snapshot = match kernel.snapshot(self.family, TABLE, dynamic) {
                 Ok(snapshot) => snapshot,
                 Err(error) => {
                     report.error = Some(refusal::list_failed(self.family, error));
@@ -216,7 +217,7 @@ impl Table {
     #[expect(clippy::too_many_arguments, reason = "one caller, and each is a different thing")]
     fn attempt(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn NfTables,
         target: &Target,
         found: &Found,
         fallen: &Fallen,
@@ -367,13 +368,13 @@ fn transactions(differences: Differences, record: &mut Record, now: Instant) -> 
 
 /// Commits a transaction and counts it.
 pub(crate) fn commit(
-    kernel: &mut dyn Kernel,
+    kernel: &mut dyn NfTables,
     transaction: &Transaction,
     generation: Option<u32>,
     report: &mut FamilyReport,
 ) -> Result<(), CommitError> {
     let start = Instant::now();
-    let result = kernel.commit(transaction, generation);
+    let result = kernel.commit_at(transaction, generation);
     match result {
         Ok(done) => {
             report.objects += done.objects;
@@ -404,7 +405,7 @@ impl Table {
     }
 
     /// Removes what has outlived its last packets; `None` if there is nothing.
-    pub(crate) fn collect_garbage(&mut self, kernel: &mut dyn Kernel, now: Instant) -> Option<FamilyReport> {
+    pub(crate) fn collect_garbage(&mut self, kernel: &mut dyn NfTables, now: Instant) -> Option<FamilyReport> {
         let record = self.record.as_mut()?;
         let mut report = FamilyReport::new(self.family);
         if let Err(error) = super::garbage::collect_garbage(kernel, record, now, &mut report) {
@@ -414,10 +415,11 @@ impl Table {
     }
 
     /// What differs between the kernel's table and the record.
-    pub(crate) fn audit(&mut self, kernel: &mut dyn Kernel) -> Result<Vec<crate::dataplane::Drift>, DataplaneError> {
+    pub(crate) fn audit(&mut self, kernel: &mut dyn NfTables) -> Result<Vec<crate::dataplane::Drift>, DataplaneError> {
         let Some(record) = &mut self.record else { return Err(self.unknown()) };
-        let snapshot =
-            kernel.snapshot(self.family, TABLE, false).map_err(|error| refusal::list_failed(self.family, error))?;
+        let snapshot = kernel
+            .snapshot(self.family, TABLE, DynamicSets::Skip)
+            .map_err(|error| refusal::list_failed(self.family, error))?;
         Ok(super::audit::drift(record, &Found::read(self.family, snapshot), &mut self.names))
     }
 }

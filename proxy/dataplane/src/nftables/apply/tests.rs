@@ -9,11 +9,12 @@ use super::table::Table;
 use super::writes::{Batches, Write};
 use crate::dataplane::Dataplane;
 use crate::nftables::Nftables;
+use crate::nftables::layout::TABLE;
 use crate::nftables::layout::codec::encode;
 use crate::nftables::layout::entry::{Class, FrontendKey, Key, Value};
 use crate::nftables::layout::sets::{KeyKind, SetId};
-use portway_kernel::nftables::fake::Fake;
-use portway_kernel::nftables::object::Op;
+use portway_kernel::nftables::Fake;
+use portway_kernel::nftables::Op;
 
 const V4: Family = Family::V4;
 
@@ -44,14 +45,14 @@ fn small() -> Cluster {
 }
 
 fn verdicts(fake: &Fake) -> Vec<String> {
-    let table = fake.table(V4);
+    let table = fake.table(V4, TABLE);
     let mut all: Vec<String> = table.elements["services"].values().map(|element| format!("{element:?}")).collect();
     all.sort();
     all
 }
 
 fn slots(fake: &Fake) -> usize {
-    fake.table(V4).elements["backends"].len()
+    fake.table(V4, TABLE).elements["backends"].len()
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn one_refused_object_among_1000_is_left_as_it_was_and_the_rest_applied() {
     let mut cluster =
         cluster("here", (0..1000).flat_map(|number| objects(number, &[1, 2])).chain([node("here").event()]));
     assert!(!dataplane.sync(cluster.plan()).failed());
-    let before = fake.table(V4);
+    let before = fake.table(V4, TABLE);
 
     // All 1,000 get a third endpoint; the kernel has no room for one of them.
     let bad = encode(Key::Slot(Class::Cluster, place(500), 2), &Value::None);
@@ -75,7 +76,7 @@ fn one_refused_object_among_1000_is_left_as_it_was_and_the_rest_applied() {
     assert_eq!(refused[0].service, ServiceName::new("ns", "s0500"));
     assert_eq!(refused[0].object, format!("element {} . tcp . 80 . 2 of map backends", vip(500)));
 
-    let after = fake.table(V4);
+    let after = fake.table(V4, TABLE);
     let frontend = |number| encode(Key::Service(place(number)), &Value::None).key;
     let changed =
         |number| before.elements["services"][&frontend(number)] != after.elements["services"][&frontend(number)];
@@ -88,7 +89,7 @@ fn one_refused_object_among_1000_is_left_as_it_was_and_the_rest_applied() {
     assert_eq!(dataplane.sync(cluster.plan()).refused().count(), 1, "still no room");
     fake.state().veto = None;
     assert_eq!(dataplane.sync(cluster.plan()).refused().count(), 0);
-    let verdict = |number| fake.table(V4).elements["services"][&frontend(number)].data.clone();
+    let verdict = |number| fake.table(V4, TABLE).elements["services"][&frontend(number)].data.clone();
     assert_eq!(verdict(500), verdict(501));
 }
 
@@ -102,7 +103,7 @@ fn a_service_that_is_refused_at_the_start_keeps_what_an_earlier_process_wrote() 
     let fake = Fake::default();
     let old = small();
     assert!(!Nftables::with(Box::new(fake.clone())).sync(old.plan()).failed());
-    let before = fake.table(V4);
+    let before = fake.table(V4, TABLE);
     let mut new = small();
     change(&mut new, objects(1, &[1, 2, 3, 4]));
     let key = encode(Key::Slot(Class::Cluster, place(1), 3), &Value::None).key;
@@ -111,7 +112,7 @@ fn a_service_that_is_refused_at_the_start_keeps_what_an_earlier_process_wrote() 
     let report = dataplane.sync(new.plan());
     assert!(!report.failed());
     assert_eq!(report.refused().count(), 1);
-    let after = fake.table(V4);
+    let after = fake.table(V4, TABLE);
     assert_eq!(after.elements, before.elements);
     assert_eq!(dataplane.audit().expect("listed"), []);
     // The Service goes: so does all that was held for it.
@@ -128,13 +129,13 @@ fn nft_15_after_a_failure_the_next_sync_writes_only_what_is_missing() {
     let mut dataplane = Nftables::with(Box::new(fake.clone()));
     dataplane.sync(cluster.plan());
     fake.take_log();
-    fake.state().dead.push(V4);
+    fake.state().unresponsive.push(V4);
     let lost = change(&mut cluster, objects(0, &[1, 2, 9]));
     let report = dataplane.apply(&lost);
     assert!(report.failed());
     assert!(report.families[0].error.is_some());
     assert!(dataplane.audit().is_err(), "nothing is known now");
-    fake.state().dead.clear();
+    fake.state().unresponsive.clear();
     let report = dataplane.sync(cluster.plan());
     assert!(!report.failed());
     assert_eq!(report.families[0].objects, 2, "one element out, one in");
@@ -144,7 +145,7 @@ fn nft_15_after_a_failure_the_next_sync_writes_only_what_is_missing() {
 #[test]
 fn one_familys_failure_leaves_the_other_alone() {
     let fake = Fake::default();
-    fake.state().dead.push(Family::V6);
+    fake.state().unresponsive.push(Family::V6);
     let mut dataplane = Nftables::with(Box::new(fake.clone()));
     let report = dataplane.sync(small().plan());
     assert!(report.failed());
@@ -203,7 +204,7 @@ fn nft_12_a_change_writes_only_its_own() {
     // One endpoint more or less carries no new chain: it was made ahead of need.
     dataplane.apply(&change(&mut cluster, objects(0, &[1, 2])));
     let log = fake.take_log();
-    let chains = |log: &[portway_kernel::nftables::object::Transaction]| {
+    let chains = |log: &[portway_kernel::nftables::Transaction]| {
         log[0].items.iter().filter(|item| matches!(item.op, Op::AddChain(_))).count()
     };
     let verdicts =
@@ -223,19 +224,19 @@ fn nft_14_idle_chains_and_slots_go_a_second_later() {
     let mut table = Table::new(V4);
     let start = Instant::now();
     table.sync(&mut kernel, cluster.plan(), start);
-    let before = fake.table(V4).chains.len();
+    let before = fake.table(V4, TABLE).chains.len();
     for number in 0..3 {
         let fewer = change(&mut cluster, objects(number, &[]));
         table.apply(&mut kernel, &fewer, start).expect("something to do");
     }
-    assert_eq!((slots(&fake), fake.table(V4).chains.len()), (9, before));
+    assert_eq!((slots(&fake), fake.table(V4, TABLE).chains.len()), (9, before));
     assert!(table.collect_garbage(&mut kernel, start + Duration::from_millis(900)).is_none(), "too early");
     let due = table.garbage_due().expect("wanted");
     assert!(due >= start + Duration::from_secs(1));
     let report = table.collect_garbage(&mut kernel, due).expect("something to do");
     assert!(report.error.is_none());
     assert_eq!(slots(&fake), 0);
-    assert!(fake.table(V4).chains.len() < before);
+    assert!(fake.table(V4, TABLE).chains.len() < before);
     assert_eq!(table.garbage_due(), None);
     assert_eq!(table.audit(&mut kernel).expect("listed"), []);
 }
@@ -254,7 +255,7 @@ fn a_chain_that_somebody_uses_is_not_forced_away() {
     fake.state().veto = Some(Box::new(|op, _| matches!(op, Op::DeleteChain(name) if **name == *"c3")));
     let later = start + Duration::from_secs(2);
     assert!(table.collect_garbage(&mut kernel, later).expect("something to do").error.is_none());
-    assert!(fake.table(V4).chains.contains_key("c3") && !fake.table(V4).chains.contains_key("c2"));
+    assert!(fake.table(V4, TABLE).chains.contains_key("c3") && !fake.table(V4, TABLE).chains.contains_key("c2"));
     assert!(table.garbage_due().is_some_and(|at| at > later), "it is tried again");
 }
 

@@ -10,7 +10,7 @@ use crate::nftables::layout::TABLE;
 use crate::nftables::layout::codec::encode;
 use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::sets::SetId;
-use portway_kernel::nftables::object::{Element, Op, Transaction};
+use portway_kernel::nftables::{Element, Op, Transaction};
 
 /// How many elements go into one transaction. More are split, in an order in which no moment is worse than before.
 /// The kernel takes several times as many, but a batch and what it needs in the kernel then take over 100 MB.

@@ -8,7 +8,7 @@ use super::entry::REFUSE;
 use super::rules::{RuleBuilder, Side};
 use super::sets::{KeyKind, SetId};
 use super::shape::{ChainId, Leaf, Pick, Shape};
-use portway_kernel::nftables::object::{Chain, ChainType, DynsetOp, Hook, HookPoint, Name, Rule};
+use portway_kernel::nftables::{Chain, ChainType, DynsetOp, Hook, HookPoint, Name, Rule};
 
 /// The chain that looks up new connections and sends them to the chains of shapes.
 const SERVICES: &str = "services";

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portway_kernel::nftables::object::{Bytes, Data, Element, Name, Verdict};
+use portway_kernel::nftables::{Bytes, Data, Element, Name, Verdict};
 use portway_model::{Family, Protocol};
 
 use super::entry::{FrontendKey, Key, Value};
@@ -160,7 +160,7 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
-    use portway_kernel::nftables::object::Field;
+    use portway_kernel::nftables::Field;
 
     use super::*;
     use crate::nftables::layout::entry::Class;

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use portway_model::{Frontend, PortPlan, Protocol, Verdict};
 
-use portway_kernel::nftables::object::Name;
+use portway_kernel::nftables::Name;
 
 /// The chain that rejects.
 pub(crate) const REFUSE: &str = "refuse";

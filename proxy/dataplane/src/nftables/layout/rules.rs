@@ -10,7 +10,7 @@ use portway_model::Family;
 
 use super::codec::address_bytes;
 use super::sets::SetId;
-use portway_kernel::nftables::object::{
+use portway_kernel::nftables::{
     AddressType, Bytes, CmpOp, CtKey, DynsetOp, Expr, FibAddress, MetaKey, Name, NatKind, PayloadBase, Reg, Reject,
     Rule, Verdict,
 };

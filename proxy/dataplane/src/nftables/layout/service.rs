@@ -8,7 +8,7 @@ use portway_model::{Family, Frontend, FrontendKind, Origin, PortPlan, Protocol, 
 use super::entry::{Class, FrontendKey, Key, Value, refuse};
 use super::shape::{ChainId, Shape, refusal};
 use super::slots::{AffinityNumbers, Slot, assign};
-use portway_kernel::nftables::object::Name;
+use portway_kernel::nftables::Name;
 
 /// A Service's plan with the slots of its backends in one family's table.
 #[derive(Clone, Debug, PartialEq, Eq)]

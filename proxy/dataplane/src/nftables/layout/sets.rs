@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use portway_kernel::nftables::object::{Field, Name, Set, SetFlags};
+use portway_kernel::nftables::{Field, Name, Set, SetFlags};
 use portway_model::Family;
 
 use super::entry::{Class, FrontendKey, Key, REFUSE, Value};
@@ -108,7 +108,7 @@ impl SetId {
     }
 
     fn define(self) -> Set {
-        use Field::{DestinationAddress, DestinationPort, Mark, Protocol, Slot, SourceAddress};
+        use Field::{DestinationAddress, DestinationPort, Mark, Numgen, Protocol, SourceAddress};
         // The protocol comes first, so that the first register that a look-up fills can be loaded again with the same
         // value. `chains::sticky` says why that is needed.
         let sticky_target = || vec![Protocol, DestinationAddress, DestinationPort, Mark];
@@ -121,12 +121,12 @@ impl SetId {
                     (Class::Cluster, KeyKind::NodePort) => "nodeport-backends",
                     (Class::Local, KeyKind::NodePort) => "nodeport-local-backends",
                 };
-                let set = Set::map(name, with(kind, Slot), vec![DestinationAddress, DestinationPort]);
+                let set = Set::map(name, with(kind, Numgen), vec![DestinationAddress, DestinationPort]);
                 (set, "frontend . slot : backend")
             }
             SetId::AffinitySlots(class) => {
                 let name = ["affinity-slots", "affinity-local-slots"][class as usize];
-                (Set::map(name, vec![Mark, Slot], sticky_target()), "Service port id . slot : backend . token")
+                (Set::map(name, vec![Mark, Numgen], sticky_target()), "Service port id . slot : backend . token")
             }
             SetId::AffinityTokens(class) => {
                 let name = ["affinity-tokens", "affinity-local-tokens"][class as usize];

@@ -6,7 +6,7 @@ use portway_model::{Config, DetectLocal, Event, Family, NodePortSelection, NodeS
 use super::chains::{FilledChain, fixed, shaped};
 use super::shape::{ChainId, Shape};
 use crate::nftables::render;
-use portway_kernel::nftables::object::{ChainType, CtKey, DynsetOp, Expr, HookPoint, MetaKey, Name, Verdict};
+use portway_kernel::nftables::{ChainType, CtKey, DynsetOp, Expr, HookPoint, MetaKey, Name, Verdict};
 
 fn settings(detect_local: DetectLocal, node_port_addresses: NodePortSelection) -> NodeSettings {
     let configuration = Config { detect_local, node_port_addresses, ..config("here") };

@@ -5,8 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
-/// Bytes that stay in place up to [`Bytes::INLINE`], which all of portway's keys and values do but those of two IPv6
-/// addresses. The kernel's limit is 64 (`NFT_DATA_VALUE_MAXLEN`), so longer ones go to the heap rather than being refused.
+/// Bytes of a key or value. Up to [`Bytes::INLINE`] they need no allocation, which covers most keys but those of two IPv6
+/// addresses. The kernel's limit is 64 (`NFT_DATA_VALUE_MAXLEN`), so longer ones go to the heap.
 #[derive(Clone)]
 pub struct Bytes(Repr);
 
@@ -17,15 +17,15 @@ enum Repr {
 }
 
 impl Bytes {
-    /// What fits without an allocation: makes the whole 32 bytes.
+    /// The number of bytes that fit without an allocation; the whole struct takes 32.
     pub const INLINE: usize = 30;
 
-    /// No bytes yet.
+    /// Starts without bytes.
     pub const fn new() -> Self {
         Bytes(Repr::Inline { len: 0, bytes: [0; Self::INLINE] })
     }
 
-    /// The bytes.
+    /// The bytes as a slice.
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
             Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
@@ -33,7 +33,7 @@ impl Bytes {
         }
     }
 
-    /// Appends bytes.
+    /// Appends bytes without padding.
     pub fn extend(&mut self, more: &[u8]) {
         let old = self.len();
         let new = old + more.len();

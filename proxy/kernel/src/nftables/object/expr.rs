@@ -1,4 +1,4 @@
-//! What rules are made of.
+//! Expressions, which rules are made of (`NFTA_EXPR_*`).
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use super::{Bytes, Name, Verdict};
 pub struct Reg(u8);
 
 impl Reg {
-    /// `NFT_REG32_00`, where most values start.
+    /// The register `NFT_REG32_00`, where most values start.
     pub const R0: Reg = Reg(0);
 
-    /// `NFT_REG32_nn`.
+    /// The register `NFT_REG32_nn`.
     ///
     /// # Panics
     /// If there is no such register.
@@ -21,7 +21,7 @@ impl Reg {
         Reg(number)
     }
 
-    /// Its number, 0 to 15.
+    /// The number of the register, 0 to 15.
     pub const fn number(self) -> u8 {
         self.0
     }
@@ -32,173 +32,173 @@ impl Reg {
 pub enum Expr {
     /// Loads bytes of the packet.
     Payload {
-        /// From where the offset counts.
+        /// The header that the offset counts from.
         base: PayloadBase,
-        /// In bytes.
+        /// The offset in bytes.
         offset: u32,
-        /// In bytes.
+        /// The length in bytes.
         len: u32,
-        /// Where to.
+        /// The register to load into.
         dreg: Reg,
     },
     /// Loads a property of the packet.
     Meta {
-        /// Which.
+        /// The property to load.
         key: MetaKey,
-        /// Where to.
+        /// The register to load into.
         dreg: Reg,
     },
     /// Sets a property of the packet.
     SetMeta {
-        /// Which.
+        /// The property to set.
         key: MetaKey,
-        /// From where.
+        /// The register to read.
         sreg: Reg,
     },
     /// Loads a property of the packet's connection.
     Ct {
-        /// Which.
+        /// The property to load.
         key: CtKey,
-        /// Of which of the connection's tuples, for the keys that have two.
+        /// The tuple of the connection, for keys that both tuples have.
         direction: Option<CtDirection>,
-        /// Where to.
+        /// The register to load into.
         dreg: Reg,
     },
-    /// Compares a register.
+    /// Compares a register with a constant; the rule ends if the comparison fails.
     Cmp {
-        /// What to compare.
+        /// The register to compare.
         sreg: Reg,
-        /// How.
+        /// The comparison.
         op: CmpOp,
-        /// With what.
+        /// The constant to compare with.
         data: Bytes,
     },
-    /// `dreg = (sreg & mask) ^ xor`.
+    /// Computes `dreg = (sreg & mask) ^ xor`.
     Bitwise {
-        /// From where.
+        /// The register to read.
         sreg: Reg,
-        /// Where to.
+        /// The register to load into.
         dreg: Reg,
-        /// As long as `xor`.
+        /// The mask, as long as `xor`.
         mask: Bytes,
-        /// As long as `mask`.
+        /// The bits to flip, as long as `mask`.
         xor: Bytes,
     },
-    /// Compares a register with a range, both ends in it.
+    /// Compares a register with a range that includes both ends.
     Range {
-        /// What to compare.
+        /// The register to compare.
         sreg: Reg,
-        /// Whether it must lie outside.
+        /// Whether the value must lie outside the range.
         invert: bool,
-        /// First.
+        /// The first value of the range.
         from: Bytes,
-        /// Last.
+        /// The last value of the range.
         to: Bytes,
     },
-    /// Whether a key is in a set.
+    /// Looks a key up in a set; the rule ends if it is not there.
     Lookup {
-        /// The set.
+        /// The set to look in.
         set: Name,
-        /// Where the key starts.
+        /// The first register of the key.
         sreg: Reg,
-        /// Whether it must not be.
+        /// Whether the rule ends if the key is there instead.
         invert: bool,
     },
-    /// Loads what a map holds for a key.
+    /// Loads the value of a key in a map.
     LookupMap {
-        /// The map.
+        /// The map to look in.
         set: Name,
-        /// Where the key starts.
+        /// The first register of the key.
         sreg: Reg,
-        /// Where the value goes; may be where the key was.
+        /// The first register of the value, which may be one of the key.
         dreg: Reg,
     },
-    /// Does what a verdict map holds for a key.
+    /// Applies the verdict of a key in a verdict map.
     LookupVerdict {
-        /// The map.
+        /// The verdict map to look in.
         set: Name,
-        /// Where the key starts.
+        /// The first register of the key.
         sreg: Reg,
     },
     /// Loads a random number from `offset` to `offset + modulus - 1`, in the host's byte order.
     Numgen {
-        /// How many numbers there are; not 0.
+        /// The number of different numbers; not 0.
         modulus: u32,
-        /// The smallest.
+        /// The smallest number.
         offset: u32,
-        /// Where to.
+        /// The register to load into.
         dreg: Reg,
     },
-    /// Loads a constant.
+    /// Loads a constant into a register.
     Immediate {
-        /// Where to.
+        /// The register to load into.
         dreg: Reg,
-        /// What.
+        /// The constant to load.
         data: Bytes,
     },
-    /// Does this.
+    /// Applies a verdict.
     Verdict(Verdict),
     /// Translates an address, and a port if there is one, and accepts.
     Nat {
-        /// Which address.
+        /// The address to translate.
         kind: NatKind,
-        /// Where the new address starts.
+        /// The first register of the new address.
         address: Reg,
-        /// Where the new port is, two bytes in network order.
+        /// The register of the new port, two bytes in network order.
         port: Option<Reg>,
     },
     /// Replaces the source address by the outgoing interface's, and accepts.
     Masquerade {
-        /// Whether the source port is chosen at random (contract MASQ-2).
+        /// Whether the source port is chosen at random (`NF_NAT_RANGE_PROTO_RANDOM_FULLY`).
         fully_random: bool,
     },
-    /// Refuses.
+    /// Rejects the packet with an answer.
     Reject(Reject),
-    /// Loads what kind of address one of the packet's is, four bytes in the host's order: compare with
-    /// [`AddressType`].
+    /// Loads the type of one of the packet's addresses by the routing tables, four bytes in the host's order: compare it
+    /// with [`AddressType`].
     FibType {
-        /// Which address.
+        /// The address to look up.
         address: FibAddress,
-        /// Where to.
+        /// The register to load into.
         dreg: Reg,
     },
     /// Adds, updates or deletes an element of a dynamic set.
     Dynset {
-        /// The set.
+        /// The dynamic set.
         set: Name,
-        /// Which.
+        /// The operation on the element.
         op: DynsetOp,
-        /// Where the key starts.
+        /// The first register of the key.
         key: Reg,
-        /// Where the value starts, for a map.
+        /// The first register of the value, for a map.
         data: Option<Reg>,
-        /// For how long, if not as long as the set says. Whole milliseconds.
+        /// The lifetime of the element in whole milliseconds, if not that of the set.
         timeout: Option<Duration>,
     },
-    /// Counts packets and bytes. What it has counted is no part of it.
+    /// Counts packets and bytes. The counts are no part of the expression.
     Counter,
-    /// An expression of the kernel's that portway does not write: its name and its attributes as they came.
+    /// An expression that this crate does not write, as the kernel lists it: its name and its attributes.
     Other {
-        /// The expression's name.
+        /// The name of the expression.
         name: Name,
-        /// `NFTA_EXPR_DATA`, undecoded.
+        /// The content of `NFTA_EXPR_DATA`, undecoded.
         data: Box<[u8]>,
     },
 }
 
-/// From where an offset counts.
+/// The header that an offset counts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PayloadBase {
-    /// The IP header.
+    /// The IP header (`NFT_PAYLOAD_NETWORK_HEADER`).
     Network = 1,
-    /// The TCP, UDP or SCTP header.
+    /// The TCP, UDP or SCTP header (`NFT_PAYLOAD_TRANSPORT_HEADER`).
     Transport = 2,
 }
 
 /// A property of a packet; the numbers are `NFT_META_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MetaKey {
-    /// `meta mark`: four bytes, host order.
+    /// The mark of the packet, `meta mark`: four bytes, host order.
     Mark = 3,
     /// `iif`: four bytes, host order.
     InputIndex = 4,
@@ -206,9 +206,9 @@ pub enum MetaKey {
     InputInterface = 6,
     /// `oifname`: sixteen bytes padded with zeros.
     OutputInterface = 7,
-    /// `meta nfproto`: one byte.
+    /// The family of the packet, `meta nfproto`: one byte.
     Nfproto = 15,
-    /// `meta l4proto`: one byte.
+    /// The transport protocol, `meta l4proto`: one byte.
     L4proto = 16,
 }
 
@@ -217,7 +217,7 @@ pub enum MetaKey {
 pub enum CtKey {
     /// `ct state`: four bytes, host order, a bit mask.
     State = 0,
-    /// `ct direction`: one byte.
+    /// The direction of the packet, `ct direction`: one byte.
     Direction = 1,
     /// `ct status`: four bytes, host order, a bit mask.
     Status = 2,
@@ -246,42 +246,42 @@ impl CtKey {
     pub const STATUS_DNAT: u32 = 1 << 5;
 }
 
-/// One of a connection's two tuples.
+/// One of the two tuples of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CtDirection {
-    /// As the first packet came.
+    /// The tuple of the first packet.
     Original = 0,
-    /// As the answers come.
+    /// The tuple of the replies.
     Reply = 1,
 }
 
-/// How to compare; the numbers are `NFT_CMP_*`.
+/// A comparison; the numbers are `NFT_CMP_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CmpOp {
-    /// Equal.
+    /// The value is equal to the constant.
     Eq = 0,
-    /// Not equal.
+    /// The value is not equal to the constant.
     Neq = 1,
-    /// Less, byte for byte.
+    /// The value is less, compared byte for byte.
     Lt = 2,
-    /// Less or equal, byte for byte.
+    /// The value is less or equal, compared byte for byte.
     Lte = 3,
-    /// Greater, byte for byte.
+    /// The value is greater, compared byte for byte.
     Gt = 4,
-    /// Greater or equal, byte for byte.
+    /// The value is greater or equal, compared byte for byte.
     Gte = 5,
 }
 
-/// Which address is translated.
+/// The address that is translated; the numbers are `NFT_NAT_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NatKind {
-    /// The source.
+    /// The source address (`snat`).
     Source = 0,
-    /// The destination.
+    /// The destination address (`dnat`).
     Destination = 1,
 }
 
-/// How to refuse.
+/// The answer to a rejected packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reject {
     /// A TCP reset; only after a match of TCP.
@@ -290,35 +290,35 @@ pub enum Reject {
     PortUnreachable,
 }
 
-/// Which address the routing tables are asked about.
+/// The address that is looked up in the routing tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FibAddress {
-    /// `fib saddr type`.
+    /// The source address: `fib saddr type`.
     Source,
-    /// `fib daddr type`.
+    /// The destination address: `fib daddr type`.
     Destination,
 }
 
-/// What kind an address is; the numbers are `RTN_*`.
+/// The type of an address by the routing tables; the numbers are `RTN_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddressType {
-    /// Anybody's.
+    /// An address of another node (`RTN_UNICAST`).
     Unicast = 1,
-    /// One of this node's own.
+    /// An address of this node (`RTN_LOCAL`).
     Local = 2,
-    /// A broadcast address.
+    /// A broadcast address (`RTN_BROADCAST`).
     Broadcast = 3,
-    /// A multicast address.
+    /// A multicast address (`RTN_MULTICAST`).
     Multicast = 5,
 }
 
-/// What to do with an element; the numbers are `NFT_DYNSET_OP_*`.
+/// An operation of a rule on an element; the numbers are `NFT_DYNSET_OP_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DynsetOp {
-    /// Adds it if it is not there.
+    /// Adds the element if it does not exist.
     Add = 0,
-    /// Adds it, or starts its time anew; never changes its value.
+    /// Adds the element, or restarts its lifetime; it never changes the value of an existing one.
     Update = 1,
-    /// Deletes it.
+    /// Deletes the element.
     Delete = 2,
 }

@@ -1,4 +1,4 @@
-//! What the fields of keys and values are, and the values of elements.
+//! The fields of keys and values, and the data of elements.
 
 use portway_model::Family;
 
@@ -19,9 +19,9 @@ pub enum Field {
     SourcePort,
     /// `th dport`: two bytes, network order.
     DestinationPort,
-    /// `numgen random mod 2`: a slot number, four bytes in the host's order. The modulus of the declaration does not
-    /// bind; nft merely wants one.
-    Slot,
+    /// `numgen random mod 2`: a number that [`crate::nftables::Expr::Numgen`] loads, four bytes in the host's order. The
+    /// modulus of the declaration does not bind; nft merely requires one.
+    Numgen,
     /// `meta mark`: four bytes in the host's order. Any number that is only compared may be declared so.
     Mark,
     /// `iifname`: sixteen bytes, padded with zeros.
@@ -29,7 +29,7 @@ pub enum Field {
 }
 
 impl Field {
-    /// Its bare length in bytes.
+    /// The bare length of the field in bytes.
     pub fn len(self, family: Family) -> usize {
         match self {
             Field::SourceAddress | Field::DestinationAddress => match family {
@@ -38,12 +38,12 @@ impl Field {
             },
             Field::Protocol => 1,
             Field::SourcePort | Field::DestinationPort => 2,
-            Field::Slot | Field::Mark => 4,
+            Field::Numgen | Field::Mark => 4,
             Field::InputInterface => 16,
         }
     }
 
-    /// The bytes that a key or value of these fields has.
+    /// The length in bytes of a key or value of these fields, padding included.
     pub fn total_len(fields: &[Field], family: Family) -> usize {
         match fields {
             [single] => single.len(family),
@@ -52,14 +52,14 @@ impl Field {
     }
 }
 
-/// What an element of a map holds.
+/// The data of an element.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Data {
-    /// An element of a set: nothing.
+    /// No data: an element of a set.
     #[default]
     None,
-    /// An element of a verdict map.
+    /// A verdict: an element of a verdict map.
     Verdict(Verdict),
-    /// An element of any other map: the fields' bytes, as [`Field`] says.
+    /// A value: an element of any other map. Its bytes are laid out as [`Field`] says.
     Value(Bytes),
 }

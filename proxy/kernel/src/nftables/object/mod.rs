@@ -1,9 +1,8 @@
-//! nf_tables objects as portway writes them and reads them back: tables, chains, sets, elements, rules, operations.
+//! nf_tables objects as this crate writes them and reads them back: chains, sets, elements, rules, operations.
 //!
-//! Pure data. How they travel is in `wire`, how they are printed in `text`; which ones a Plan needs is none of its
-//! business. Names are netfilter's. Everything compares by value, so that what was written and what the kernel lists
-//! can be compared with `==`: handles, counters' values and remaining lifetimes stand beside the objects, not in them
-//! (an [`Element`]'s `expires` excepted, which only listing fills).
+//! Pure data: `wire` encodes it, `text` prints it. Names are netfilter's. Everything compares by value, so that the
+//! objects written and those that the kernel lists compare with `==`: handles, counters' values and remaining lifetimes
+//! stand beside the objects, not in them (except an [`Element`]'s `expires`, which only listing fills).
 
 mod bytes;
 mod expr;
@@ -24,25 +23,25 @@ pub use set::{Element, Set, SetData, SetFlags};
 /// The name of a table, chain or set: at most 255 bytes. Cheap to clone.
 pub type Name = Arc<str>;
 
-/// What a chain's or a map's verdict does with a packet.
+/// A verdict on a packet, of a rule or of an element of a verdict map.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// The hook is done with the packet; later hooks see it.
+    /// Ends the hook for the packet; later hooks see it.
     Accept,
-    /// The packet is gone, without a word.
+    /// Drops the packet without an answer.
     Drop,
-    /// Back to the caller.
+    /// Returns to the calling chain.
     Return,
-    /// On with the next rule.
+    /// Continues with the next rule.
     Continue,
-    /// Into a chain, and back.
+    /// Continues in a chain, and returns here after it.
     Jump(Name),
-    /// Into a chain, and back to the caller's caller.
+    /// Continues in a chain, and returns to this chain's caller after it.
     Goto(Name),
 }
 
 impl Verdict {
-    /// The chain that it leads to.
+    /// The chain that it leads to, if it leads to one.
     pub fn chain(&self) -> Option<&Name> {
         match self {
             Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain),
@@ -51,7 +50,7 @@ impl Verdict {
     }
 }
 
-/// What a base chain is for.
+/// The type of a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChainType {
     /// Sees every packet.
@@ -63,7 +62,7 @@ pub enum ChainType {
 }
 
 impl ChainType {
-    /// As nft and the kernel write it.
+    /// The name of the type in nft and in the kernel.
     pub fn as_str(self) -> &'static str {
         match self {
             ChainType::Filter => "filter",
@@ -73,23 +72,23 @@ impl ChainType {
     }
 }
 
-/// Where in the IP stack a base chain hangs; the numbers are the kernel's `NF_INET_*`.
+/// The netfilter hook of a base chain; the numbers are the kernel's `NF_INET_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HookPoint {
-    /// Before routing.
+    /// Packets that arrive, before routing.
     Prerouting = 0,
-    /// To this node.
+    /// Packets that are routed to this node.
     Input = 1,
-    /// Through this node.
+    /// Packets that are routed through this node.
     Forward = 2,
-    /// From this node.
+    /// Packets that this node sends.
     Output = 3,
-    /// After routing.
+    /// Packets that leave, after routing.
     Postrouting = 4,
 }
 
 impl HookPoint {
-    /// As nft writes it.
+    /// The name of the hook in nft.
     pub fn as_str(self) -> &'static str {
         match self {
             HookPoint::Prerouting => "prerouting",
@@ -101,33 +100,33 @@ impl HookPoint {
     }
 }
 
-/// How a base chain is called.
+/// The hook of a base chain, with its type and priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hook {
-    /// What the chain is for.
+    /// The type of the chain.
     pub kind: ChainType,
-    /// Where.
+    /// The point in the IP stack.
     pub point: HookPoint,
-    /// Lower is earlier.
+    /// The priority: chains with lower numbers see a packet earlier.
     pub priority: i32,
 }
 
-/// A chain. A base chain's policy is always accept.
+/// A chain of a table. The policy of a base chain is always accept.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Chain {
-    /// Unique in its table.
+    /// The name, unique in its table.
     pub name: Name,
-    /// Where a base chain is called from; `None` for a chain that is only jumped to.
+    /// The hook of a base chain; `None` for a chain that only verdicts lead to.
     pub hook: Option<Hook>,
 }
 
-/// A rule.
+/// A rule of a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
-    /// The chain that it stands in.
+    /// The chain that the rule is in.
     pub chain: Name,
-    /// What it does, in order.
+    /// The expressions of the rule, in order.
     pub exprs: Vec<Expr>,
-    /// nft's `comment "…"`: at most 127 bytes. Travels as userdata, so it can also tag a rule.
+    /// nft's `comment "…"`: at most 127 bytes. The kernel keeps it as userdata, so it can also tag a rule.
     pub comment: Option<Name>,
 }

@@ -4,50 +4,50 @@ use std::time::Duration;
 
 use super::{Bytes, Data, Field, Name};
 
-/// A set or a map.
+/// A set or map of a table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Set {
-    /// Unique in its table.
+    /// The name, unique in its table.
     pub name: Name,
     /// The key: a concatenation if there is more than one field. Never empty.
     pub key: Vec<Field>,
-    /// What its elements hold.
+    /// The data that its elements hold.
     pub data: SetData,
-    /// How it may be used.
+    /// The flags, which say how it may be used.
     pub flags: SetFlags,
-    /// For how long an element stays that does not say; needs [`SetFlags::timeout`]. Whole milliseconds.
+    /// The lifetime of elements that have none of their own, in whole milliseconds; needs [`SetFlags::timeout`].
     pub timeout: Option<Duration>,
-    /// How many elements it may hold; `None` for no limit. A dynamic set must have one.
+    /// The maximal number of elements; `None` for no limit. A dynamic set must have one.
     pub size: Option<u32>,
     /// nft's `comment "…"`: at most 127 bytes.
     pub comment: Option<Name>,
 }
 
-/// What a set's elements hold.
+/// The data that the elements of a set or map hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetData {
-    /// Nothing: a set.
+    /// No data: it is a set.
     #[default]
     None,
-    /// A verdict: a verdict map.
+    /// A verdict: it is a verdict map.
     Verdict,
-    /// A value, a concatenation if there is more than one field. Never empty.
+    /// A value of these fields, a concatenation if there is more than one field. Never empty.
     Fields(Vec<Field>),
 }
 
-/// How a set may be used.
+/// The flags of a set (`NFT_SET_*`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SetFlags {
-    /// Elements are ranges.
+    /// Elements are ranges of keys (`NFT_SET_INTERVAL`).
     pub interval: bool,
-    /// Rules may add, update and delete elements.
+    /// Rules may add, update and delete elements (`NFT_SET_EVAL`).
     pub dynamic: bool,
-    /// Elements may go by themselves.
+    /// Elements may have a lifetime (`NFT_SET_TIMEOUT`).
     pub timeout: bool,
 }
 
 impl Set {
-    /// A set of these fields without any flag.
+    /// Describes a set of these fields, without flags.
     pub fn new(name: impl Into<Name>, key: impl Into<Vec<Field>>) -> Self {
         Self {
             name: name.into(),
@@ -60,17 +60,17 @@ impl Set {
         }
     }
 
-    /// A verdict map of these fields.
+    /// Describes a verdict map whose key has these fields, without flags.
     pub fn verdict_map(name: impl Into<Name>, key: impl Into<Vec<Field>>) -> Self {
         Self { data: SetData::Verdict, ..Self::new(name, key) }
     }
 
-    /// A map from these fields to those.
+    /// Describes a map whose key and value have these fields, without flags.
     pub fn map(name: impl Into<Name>, key: impl Into<Vec<Field>>, value: impl Into<Vec<Field>>) -> Self {
         Self { data: SetData::Fields(value.into()), ..Self::new(name, key) }
     }
 
-    /// Whether it is a map of any kind.
+    /// Whether it is a map, of verdicts or of values.
     pub fn is_map(&self) -> bool {
         self.data != SetData::None
     }
@@ -84,26 +84,26 @@ pub struct Element {
     /// The last key of the range, itself in it; in an interval set always there, elsewhere never. In a concatenation
     /// each field is a range of its own.
     pub end: Option<Box<Bytes>>,
-    /// What it holds.
+    /// The data that it holds.
     pub data: Data,
-    /// For how long it stays, if not for as long as its set says. Whole milliseconds.
+    /// Its lifetime in whole milliseconds, if not that of its set.
     pub timeout: Option<Duration>,
-    /// How long it will still stay; only listing fills this, and writing ignores it.
+    /// Its remaining lifetime; only listing fills this, and writing ignores it.
     pub expires: Option<Duration>,
 }
 
 impl Element {
-    /// An element of a set.
+    /// Describes an element of a set, without data.
     pub fn new(key: impl Into<Bytes>) -> Self {
         Self { key: key.into(), end: None, data: Data::None, timeout: None, expires: None }
     }
 
-    /// A range of an interval set, both ends in it.
+    /// Describes a range of an interval set, from the first key to the last, both in it.
     pub fn range(first: impl Into<Bytes>, last: impl Into<Bytes>) -> Self {
         Self { end: Some(Box::new(last.into())), ..Self::new(first) }
     }
 
-    /// The same element holding `data`.
+    /// The same element with this data.
     pub fn with(self, data: Data) -> Self {
         Self { data, ..self }
     }

@@ -41,7 +41,7 @@ impl Kind {
             Field::SourceAddress | Field::DestinationAddress => Kind::Address(family),
             Field::Protocol => Kind::Protocol,
             Field::SourcePort | Field::DestinationPort => Kind::Port,
-            Field::Slot => Kind::Number,
+            Field::Numgen => Kind::Number,
             Field::Mark => Kind::Mark,
             Field::InputInterface => Kind::Interface,
         }
@@ -111,7 +111,7 @@ pub(super) fn name(field: Field, family: Family) -> &'static str {
         (Field::Protocol, _) => "meta l4proto",
         (Field::SourcePort, _) => "th sport",
         (Field::DestinationPort, _) => "th dport",
-        (Field::Slot, _) => "numgen random mod 2",
+        (Field::Numgen, _) => "numgen random mod 2",
         (Field::Mark, _) => "meta mark",
         (Field::InputInterface, _) => "iifname",
     }

@@ -1,8 +1,8 @@
-//! nf_tables objects to the kernel and back, as netlink messages.
+//! nf_tables objects as netlink messages, in both directions.
 //!
-//! A [`Transaction`] becomes one batch that the kernel takes whole or not at all; [`Connection::commit`] sends it and
-//! tells, for each refusal, which operation and which element it was about. The lists of [`Connection`] read objects
-//! back into the same types, so that what was written and what is there compare with `==`.
+//! A [`Transaction`] becomes one batch that the kernel takes whole or not at all; [`Connection`] sends it and says, for
+//! each refusal, which operation and which element it was about. Lists read objects back into the same types, so that the
+//! objects written and those in the kernel compare with `==`.
 
 mod abi;
 mod connection;
@@ -11,13 +11,15 @@ mod encode;
 mod expr;
 mod notification;
 mod own;
+mod snapshot;
 mod userdata;
 
-pub use connection::{CommitError, Committed, Connection, Refusal, Snapshot, encode};
+pub use connection::{CommitError, Committed, Connection, Refusal, encode};
 pub use decode::{Listed, ListedRule};
 pub use own::OwnPorts;
+pub use snapshot::{ListError, Snapshot};
 
-pub(in crate::nftables) use notification::{ChangeKind, Commit, Notification, read_notification};
+pub(in crate::nftables) use notification::{Author, Notification, ObjectEvent, read_notification};
 pub(in crate::nftables) use own::Listener;
 
 #[cfg(doc)]

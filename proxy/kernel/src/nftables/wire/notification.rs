@@ -1,4 +1,4 @@
-//! The kernel's notifications of commits.
+//! The kernel's notifications of commits, read from their messages.
 
 use std::fmt;
 
@@ -6,30 +6,24 @@ use portway_model::Family;
 
 use super::abi::{chain, elem, generation, msg, nfproto, rule, set, table};
 use crate::netlink::{Attributes, Message};
+use crate::nftables::text;
 
-/// One message of a notification.
+/// One message of the notifications of a commit.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::nftables) enum Notification<'a> {
-    /// An object has changed.
-    Changed(Change<'a>),
-    /// All changes of one commit have been told.
-    Committed(Commit<'a>),
+    /// An object was added, changed or deleted.
+    Changed(ObjectEvent<'a>),
+    /// The notifications of one commit are complete.
+    Committed(Author<'a>),
 }
 
-/// A changed object.
+/// The addition, change or deletion of an object. Prints as a phrase such as "deleted: chain x of table ip y".
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::nftables) struct Change<'a> {
-    /// Its table's family.
+pub(in crate::nftables) struct ObjectEvent<'a> {
+    /// The family of the object's table.
     pub(in crate::nftables) family: Family,
-    /// Its table.
+    /// The name of the object's table.
     pub(in crate::nftables) table: &'a str,
-    /// What happened.
-    pub(in crate::nftables) kind: ChangeKind<'a>,
-}
-
-/// What happened to an object. Prints as the beginning of a sentence that the table's name ends.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::nftables) struct ChangeKind<'a> {
     added: bool,
     object: Object<'a>,
 }
@@ -38,41 +32,44 @@ pub(in crate::nftables) struct ChangeKind<'a> {
 enum Object<'a> {
     Table,
     Chain(&'a str),
+    /// A rule, by its chain.
     Rule(&'a str),
     Set(&'a str),
+    /// An element, by its set.
     Element(&'a str),
     Other,
 }
 
-/// Who made a commit.
+/// The author of a commit.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::nftables) struct Commit<'a> {
+pub(in crate::nftables) struct Author<'a> {
     /// The program's name.
     pub(in crate::nftables) program: Option<&'a str>,
-    /// Its number among all processes of the machine, whatever PID namespace this one is in.
+    /// Its process id in the machine's first PID namespace, whichever this process is in.
     pub(in crate::nftables) process: Option<u32>,
 }
 
-impl fmt::Display for ChangeKind<'_> {
+impl fmt::Display for ObjectEvent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = if self.added { "added or changed" } else { "deleted" };
+        f.write_str(if self.added { "added or changed: " } else { "deleted: " })?;
         match self.object {
-            Object::Table => write!(f, "{done}:"),
-            Object::Chain(name) => write!(f, "{done}: chain {name} of"),
-            Object::Rule(chain) => write!(f, "{done}: a rule in chain {chain} of"),
-            Object::Set(name) => write!(f, "{done}: set {name} of"),
-            Object::Element(set) => write!(f, "{done}: an element of set {set} of"),
-            Object::Other => write!(f, "{done}: an object of"),
-        }
+            Object::Table => Ok(()),
+            Object::Chain(name) => write!(f, "chain {name} of "),
+            Object::Rule(chain) => write!(f, "a rule in chain {chain} of "),
+            Object::Set(name) => write!(f, "set {name} of "),
+            Object::Element(set) => write!(f, "an element of set {set} of "),
+            Object::Other => f.write_str("an object of "),
+        }?;
+        write!(f, "table {} {}", text::family(self.family), self.table)
     }
 }
 
-/// Reads one message; `None` if it is about no table of IPv4 or IPv6, or is none of nf_tables'.
+/// Reads one message; `None` if it is about no table of IPv4 or IPv6, or is none of nf_tables.
 pub(in crate::nftables) fn read_notification<'a>(message: &Message<'a>) -> Option<Notification<'a>> {
     let all = message.attributes();
     if message.kind == msg::NEWGEN {
-        return Some(Notification::Committed(Commit {
-            program: text(all, generation::PROC_NAME),
+        return Some(Notification::Committed(Author {
+            program: string(all, generation::PROC_NAME),
             process: all.find(generation::PROC_PID).and_then(|process| process.be32()),
         }));
     }
@@ -82,24 +79,24 @@ pub(in crate::nftables) fn read_notification<'a>(message: &Message<'a>) -> Optio
     let [number, ..] = message.header()?;
     let family = Family::ALL.into_iter().find(|family| nfproto(*family) == number)?;
     // Every object's first attribute is its table's name.
-    let table = text(all, table::NAME)?;
+    let table = string(all, table::NAME)?;
     let (added, object) = match message.kind {
         msg::NEWTABLE => (true, Object::Table),
         msg::DELTABLE => (false, Object::Table),
-        msg::NEWCHAIN => (true, Object::Chain(text(all, chain::NAME)?)),
-        msg::DELCHAIN => (false, Object::Chain(text(all, chain::NAME)?)),
-        msg::NEWRULE => (true, Object::Rule(text(all, rule::CHAIN)?)),
-        msg::DELRULE => (false, Object::Rule(text(all, rule::CHAIN)?)),
-        msg::NEWSET => (true, Object::Set(text(all, set::NAME)?)),
-        msg::DELSET => (false, Object::Set(text(all, set::NAME)?)),
-        msg::NEWSETELEM => (true, Object::Element(text(all, elem::LIST_SET)?)),
-        msg::DELSETELEM => (false, Object::Element(text(all, elem::LIST_SET)?)),
+        msg::NEWCHAIN => (true, Object::Chain(string(all, chain::NAME)?)),
+        msg::DELCHAIN => (false, Object::Chain(string(all, chain::NAME)?)),
+        msg::NEWRULE => (true, Object::Rule(string(all, rule::CHAIN)?)),
+        msg::DELRULE => (false, Object::Rule(string(all, rule::CHAIN)?)),
+        msg::NEWSET => (true, Object::Set(string(all, set::NAME)?)),
+        msg::DELSET => (false, Object::Set(string(all, set::NAME)?)),
+        msg::NEWSETELEM => (true, Object::Element(string(all, elem::LIST_SET)?)),
+        msg::DELSETELEM => (false, Object::Element(string(all, elem::LIST_SET)?)),
         _ => (true, Object::Other),
     };
-    Some(Notification::Changed(Change { family, table, kind: ChangeKind { added, object } }))
+    Some(Notification::Changed(ObjectEvent { family, table, added, object }))
 }
 
-fn text<'a>(attributes: Attributes<'a>, kind: u16) -> Option<&'a str> {
+fn string<'a>(attributes: Attributes<'a>, kind: u16) -> Option<&'a str> {
     attributes.find(kind)?.string()
 }
 
@@ -115,8 +112,8 @@ mod tests {
             kind in 0xa00u16..0xa20,
         ) {
             let message = Message { kind, flags: 0, sequence: 0, port: 0, payload: &payload };
-            if let Some(Notification::Changed(change)) = read_notification(&message) {
-                let _ = change.kind.to_string();
+            if let Some(Notification::Changed(event)) = read_notification(&message) {
+                let _ = event.to_string();
             }
         }
     }

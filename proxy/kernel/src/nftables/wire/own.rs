@@ -1,12 +1,12 @@
-//! Which commits are our own, and how a large one is kept quiet.
+//! The netlink ports that this process commits through, and how a large commit is kept from the monitors.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use crate::netlink::{Membership, NetlinkError};
 
-/// The addresses of all sockets that this process commits with: a [`super::super::watch::Watch`] takes their changes
-/// for its own. Clones share one list.
+/// The netlink ports of all sockets that a process commits through: a [`crate::nftables::Monitor`] does not report their
+/// commits. Clones share one list.
 #[derive(Clone, Default)]
 pub struct OwnPorts(Arc<Shared>);
 
@@ -16,20 +16,20 @@ struct Shared {
     listeners: Mutex<Vec<Weak<Listener>>>,
 }
 
-/// A watch, as the one who commits sees it.
+/// A monitor's membership in the multicast group of nf_tables, which connections end and start.
 pub(in crate::nftables) struct Listener {
     membership: Membership,
-    /// An event counter that wakes the watch.
+    /// An event counter that wakes the monitor.
     missed: OwnedFd,
 }
 
 impl OwnPorts {
-    /// Whether a change that this address caused is our own.
+    /// Whether this process commits through this netlink port.
     pub fn contains(&self, port: u32) -> bool {
         self.ports().contains(&port)
     }
 
-    /// All of them.
+    /// Locks the list for reading.
     pub(in crate::nftables) fn ports(&self) -> RwLockReadGuard<'_, Vec<u32>> {
         self.0.ports.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -38,9 +38,9 @@ impl OwnPorts {
         self.0.ports.write().unwrap_or_else(PoisonError::into_inner).push(port);
     }
 
-    /// Adds a watch, which begins to listen.
+    /// Adds a monitor, which joins the multicast group.
     pub(in crate::nftables) fn listen(&self, listener: &Arc<Listener>) -> Result<(), NetlinkError> {
-        // Under the lock, so that nobody's quiet time ends in between.
+        // Under the lock, so that no quiet time ends in between.
         let mut all = self.listeners();
         listener.membership.join()?;
         all.retain(|listener| listener.strong_count() > 0);
@@ -52,7 +52,7 @@ impl OwnPorts {
         self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops all watches from listening until what is returned is dropped; `None` if there are none.
+    /// Takes all monitors out of the multicast group until the returned value is dropped; `None` if there are none.
     pub(super) fn quiet(&self) -> Option<Quiet> {
         let listeners: Vec<_> = self.listeners().iter().filter_map(Weak::upgrade).collect();
         if listeners.is_empty() {
@@ -73,30 +73,30 @@ impl Listener {
         Ok(Self { membership, missed })
     }
 
-    /// Becomes readable when changes may have been missed.
+    /// The descriptor that becomes readable when notifications may have been missed.
     pub(in crate::nftables) fn missed(&self) -> &OwnedFd {
         &self.missed
     }
 
-    /// Whether changes may have been missed since the last call.
+    /// Whether notifications may have been missed since the last call.
     pub(in crate::nftables) fn take_missed(&self) -> bool {
         rustix::io::read(&self.missed, &mut [0; 8]).is_ok()
     }
 
     fn miss(&self) {
-        // It only fails where the counter is full, and then it is readable already.
+        // It only fails if the counter is full, and then it is readable already.
         let _ = rustix::io::write(&self.missed, &1u64.to_ne_bytes());
     }
 }
 
-/// A time in which no watch listens. Ends when dropped.
+/// A time in which no monitor receives notifications. Ends when dropped.
 pub(super) struct Quiet {
     listeners: Vec<Arc<Listener>>,
 }
 
 impl Quiet {
-    /// Lets the watches listen again, and tells them if somebody else has committed meanwhile: `others` finds out once
-    /// they do listen.
+    /// Lets the monitors receive notifications again, and wakes them if another program has committed meanwhile: `others`
+    /// finds that out once they have joined.
     pub(super) fn end(self, others: impl FnOnce() -> bool) {
         let listeners = self.listeners.clone();
         drop(self);

@@ -45,7 +45,7 @@ const FIELDS: [Field; 8] = [
     Field::Protocol,
     Field::SourcePort,
     Field::DestinationPort,
-    Field::Slot,
+    Field::Numgen,
     Field::Mark,
     Field::InputInterface,
 ];
@@ -60,7 +60,7 @@ pub(super) fn datatype(field: Field, family: Family) -> u32 {
         },
         Field::Protocol => 12,
         Field::SourcePort | Field::DestinationPort => 13,
-        Field::Slot => 4,
+        Field::Numgen => 4,
         Field::Mark => 19,
         Field::InputInterface => 41,
     }
@@ -179,7 +179,7 @@ fn describe(out: &mut Vec<u8>, field: Field, family: Family) {
         (Field::Mark, _) => meta(out, 3),
         (Field::InputInterface, _) => meta(out, 6),
         // Random, modulus 2, offset 0.
-        (Field::Slot, _) => expression_entry(out, expression::NUMGEN, |out| {
+        (Field::Numgen, _) => expression_entry(out, expression::NUMGEN, |out| {
             number(out, 0, 1);
             number(out, 1, 2);
             number(out, 2, 0);
@@ -259,7 +259,9 @@ impl<'a> Iterator for Entries<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Field::{DestinationAddress, DestinationPort, InputInterface, Mark, Protocol, Slot, SourceAddress, SourcePort};
+    use Field::{
+        DestinationAddress, DestinationPort, InputInterface, Mark, Numgen, Protocol, SourceAddress, SourcePort,
+    };
     use proptest::prelude::*;
 
     fn hex(bytes: &[u8]) -> String {
@@ -283,7 +285,7 @@ mod tests {
         assert_eq!(
             v4(&Set::map(
                 "m",
-                [DestinationAddress, Protocol, DestinationPort, Slot],
+                [DestinationAddress, Protocol, DestinationPort, Numgen],
                 [DestinationAddress, DestinationPort]
             )),
             "000400000000010400000000036000040d00000001580014000407000000010c00040c00000001040c000000010e0004090000000106\
@@ -308,7 +310,7 @@ mod tests {
              0000"
         );
         assert_eq!(
-            v4(&Set::map("m", [Slot], [DestinationAddress])),
+            v4(&Set::map("m", [Numgen], [DestinationAddress])),
             "000401000000010402000000031a00041700000001120004010000000104020000000204000000000414000407000000010c00040c00\
              000001040c000000060400000000"
         );

@@ -1,9 +1,10 @@
-//! What others do to portway's tables, as the kernel tells it.
+//! Monitors changes that other programs make to some tables, as `nft monitor` does.
 //!
-//! The kernel notifies of every commit of anybody's, one message for each object and one at the end of each. What this
-//! process committed itself is dropped by a socket filter before it is even queued, and while it commits much the watch
-//! does not listen at all, because the kernel pays for every notification that anybody listens to: 100,000 elements of
-//! our own wake nobody up. Elements that rules learn or that time out are no commits, and the kernel says nothing of them.
+//! The kernel notifies of every program's commits, one message for each object and one at the end of each commit. What
+//! this process committed itself is dropped by a socket filter before it is queued, and during its large commits the
+//! monitor leaves the multicast group, because the kernel pays for every notification that has a listener: 100,000
+//! elements of our own wake nobody up. Elements that rules add or that time out are no commits, and have no
+//! notifications.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -11,18 +12,18 @@ use std::sync::Arc;
 use portway_model::Family;
 
 use super::object::Name;
-use super::wire::{ChangeKind, Commit, Listener, Notification, OwnPorts, read_notification};
-use crate::netlink::{NetlinkError, Protocol, Socket};
+use super::wire::{Author, Listener, Notification, ObjectEvent, OwnPorts, read_notification};
+use crate::netlink::{NetlinkError, NetlinkFamily, Socket};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
 
-/// Room for notifications that nobody has read yet: thousands of them. More are told as lost, which costs an audit and
-/// not the kernel's memory.
+/// Receive buffer in bytes: thousands of unread notifications. More are reported as lost, which costs the caller a look at
+/// its tables and not the kernel's memory.
 const BUFFER: usize = 512 << 10;
 
-/// Listens for commits of others that touch some tables, in the network namespace of the thread that opened it.
-pub struct Watch {
+/// Reports other programs' commits that touch some tables, in the network namespace of the thread that opened it.
+pub struct Monitor {
     socket: Socket,
     tables: Vec<(Family, Name)>,
     own: OwnPorts,
@@ -30,17 +31,20 @@ pub struct Watch {
     listener: Arc<Listener>,
 }
 
-/// What a commit has changed so far; its last message says that it is whole, and who made it.
+/// The changes of one commit that have been read so far; its last message completes it and names its author.
 #[derive(Default)]
 struct Pending {
     first: Option<String>,
     more: usize,
 }
 
-impl Watch {
-    /// Listens from now on. Commits from the sockets in `own` are our own, also from such as are opened later.
+impl Monitor {
+    /// Starts to monitor these tables. Commits through sockets in `own` are not reported, also of sockets opened later.
+    ///
+    /// # Errors
+    /// If there is no netlink socket to be had.
     pub fn open(tables: impl IntoIterator<Item = (Family, Name)>, own: &OwnPorts) -> Result<Self, NetlinkError> {
-        let mut socket = Socket::open(Protocol::Netfilter)?;
+        let mut socket = Socket::open(NetlinkFamily::Netfilter)?;
         socket.set_receive_buffer(BUFFER)?;
         socket.filter(&without(&own.ports()))?;
         let listener = Arc::new(Listener::new(socket.membership(GROUP))?);
@@ -49,11 +53,14 @@ impl Watch {
         Ok(Self { socket, tables, own: own.clone(), pending: Pending::default(), listener })
     }
 
-    /// Blocks until somebody else has changed something in the tables, and says what.
+    /// Blocks until another program has changed one of the tables, and describes the change in a sentence.
+    ///
+    /// # Errors
+    /// If the socket fails.
     pub fn wait_for_others(&mut self) -> Result<String, NetlinkError> {
         loop {
             if self.missed_before_the_next()? {
-                return Ok("others changed nf_tables while portway itself did".to_owned());
+                return Ok("other programs changed nf_tables during a commit of this process".to_owned());
             }
             let messages = match self.socket.notifications() {
                 Ok(messages) => messages,
@@ -69,16 +76,11 @@ impl Watch {
                     continue;
                 }
                 match read_notification(&message) {
-                    Some(Notification::Changed(change))
-                        if self
-                            .tables
-                            .iter()
-                            .any(|(family, name)| *family == change.family && **name == *change.table) =>
-                    {
-                        self.pending.add(&change.kind, change.family, change.table);
+                    Some(Notification::Changed(event)) if is_in(&self.tables, &event) => {
+                        self.pending.add(&event);
                     }
-                    Some(Notification::Committed(by)) => {
-                        if let Some(report) = self.pending.report(&by) {
+                    Some(Notification::Committed(author)) => {
+                        if let Some(report) = self.pending.report(&author) {
                             add(&mut found, report);
                         }
                     }
@@ -90,10 +92,8 @@ impl Watch {
             }
         }
     }
-}
 
-impl Watch {
-    /// Blocks until there is something to read, and says whether that something is missing.
+    /// Blocks until there is something to read, and says whether notifications were missed before it.
     fn missed_before_the_next(&self) -> Result<bool, NetlinkError> {
         use rustix::event::{PollFd, PollFlags, poll};
         let mut both = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(self.listener.missed(), PollFlags::IN)];
@@ -103,25 +103,29 @@ impl Watch {
     }
 }
 
+fn is_in(tables: &[(Family, Name)], event: &ObjectEvent<'_>) -> bool {
+    tables.iter().any(|(family, name)| *family == event.family && **name == *event.table)
+}
+
 impl Pending {
-    fn add(&mut self, kind: &ChangeKind<'_>, family: Family, table: &str) {
+    fn add(&mut self, event: &ObjectEvent<'_>) {
         if self.first.is_some() {
             self.more += 1;
         } else {
-            self.first = Some(format!("{kind} table {} {table}", super::text::family(family)));
+            self.first = Some(event.to_string());
         }
     }
 
-    /// What a commit changed, if it changed anything of ours; begins anew.
-    fn report(&mut self, by: &Commit<'_>) -> Option<String> {
+    /// Describes a completed commit, if it changed one of the tables, and starts the next.
+    fn report(&mut self, author: &Author<'_>) -> Option<String> {
         let Pending { first, more } = std::mem::take(self);
         let mut report = first?;
         if more > 0 {
             let _ = write!(report, " and {more} more");
         }
-        if let Some(program) = by.program {
+        if let Some(program) = author.program {
             let _ = write!(report, ", by {program}");
-            if let Some(process) = by.process {
+            if let Some(process) = author.process {
                 let _ = write!(report, " (process {process})");
             }
         }
@@ -138,14 +142,16 @@ fn add(found: &mut Option<String>, report: String) {
     }
 }
 
-/// A socket filter that passes what none of these addresses caused. A datagram of notifications holds those of one
-/// commit alone, so its first header says whose it is.
+/// Builds a socket filter that drops what one of these netlink ports caused. A datagram holds the notifications of one
+/// commit alone, so its first header names the port.
 fn without(ports: &[u32]) -> Vec<socket2::SockFilter> {
-    /// `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K`.
+    /// `BPF_LD | BPF_W | BPF_ABS`.
     const LOAD: u16 = 0x20;
+    /// `BPF_JMP | BPF_JEQ | BPF_K`.
     const JUMP_IF_EQUAL: u16 = 0x15;
+    /// `BPF_RET | BPF_K`.
     const RETURN: u16 = 0x06;
-    /// `nlmsghdr.nlmsg_pid`.
+    /// Offset of `nlmsg_pid` in `struct nlmsghdr`.
     const PORT: u32 = 12;
     let mut program = vec![socket2::SockFilter::new(LOAD, 0, 0, PORT)];
     for port in ports {
