@@ -3,15 +3,14 @@
 //! One JSON object for each figure goes to standard output and to a file, progress and a table for people to standard
 //! error. Everything runs in network namespaces of its own.
 
-mod bars;
+mod conclude;
 mod iptables;
 mod loopback;
+mod machine;
 mod nftables;
 mod path;
 mod progress;
 mod report;
-#[expect(dead_code, reason = "what measures into results files comes next")]
-mod results;
 mod stage;
 mod statistics;
 mod stop;
@@ -22,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use portway_bench::world;
+use portway_bench_report::{compare, plot};
 use tikv_jemallocator::Jemalloc;
 
 /// The allocator of the program that is measured.
@@ -47,9 +47,9 @@ enum Dataplane {
     /// The iptables dataplane.
     Iptables(iptables::Options),
     /// Says what changed between two results files beyond noise.
-    Compare(results::compare::Options),
-    /// Draws results files, as SVG and PNG beside them.
-    Plot(results::plot::Options),
+    Compare(compare::Options),
+    /// Draws results files, as SVG beside them.
+    Plot(plot::Options),
     /// One size of `sync`, in a process of its own so that its memory can be told; prints one JSON object.
     #[command(hide = true)]
     NftablesCell(nftables::sync::CellOptions),
@@ -61,8 +61,8 @@ fn main() -> Result<ExitCode> {
         Dataplane::Path(options) => path::run(&options),
         Dataplane::Nftables(options) => nftables::run(&options),
         Dataplane::Iptables(options) => iptables::run(&options),
-        Dataplane::Compare(options) => results::compare::run(&options),
-        Dataplane::Plot(options) => results::plot::run(&options),
+        Dataplane::Compare(options) => compare::run(&options),
+        Dataplane::Plot(options) => plot::run(&options),
         Dataplane::NftablesCell(options) => nftables::sync::cell(&options).map(|()| ExitCode::SUCCESS),
     }
 }

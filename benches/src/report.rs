@@ -12,17 +12,17 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-pub(crate) use crate::bars::Limit;
-use crate::bars::{Bar, Bars};
+use crate::machine::{kernel, processor};
 use crate::progress::Progress;
-use crate::results::machine::{kernel, processor};
+pub(crate) use portway_bench_report::Limit;
+use portway_bench_report::{Bar, bar_table};
 
 /// All figures of one run.
 pub(crate) struct Report {
     file: File,
     path: PathBuf,
     facts: Map<String, Value>,
-    bars: Bars,
+    bars: Vec<Bar>,
 }
 
 impl Report {
@@ -42,7 +42,7 @@ impl Report {
             ("processors", json!(std::thread::available_parallelism().map_or(1, usize::from))),
         ];
         let facts = facts.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
-        Ok(Self { file, path, facts, bars: Bars::default() })
+        Ok(Self { file, path, facts, bars: Vec::new() })
     }
 
     /// Writes one figure, with what is known of the machine.
@@ -59,10 +59,8 @@ impl Report {
 
     /// Holds a figure against a promise.
     pub(crate) fn bar(&mut self, name: &str, measured: f64, limit: Limit, unit: &'static str) -> Result<()> {
-        let bar = Bar { name: name.to_owned(), measured, limit, unit };
-        let figures =
-            json!({ "bar": name, "measured": measured, "limit": bar.limit(), "unit": unit, "verdict": bar.verdict() });
-        self.record("bar", figures)?;
+        let bar = Bar::new(name, measured, limit, unit);
+        self.record("bar", &bar)?;
         self.bars.push(bar);
         Ok(())
     }
@@ -90,10 +88,10 @@ impl Report {
 
     /// Prints the table of promises, and says whether all are kept.
     fn finish(&self) -> bool {
-        if let Some(table) = self.bars.table() {
+        if let Some(table) = bar_table(&self.bars) {
             eprintln!("{table}");
         }
         eprintln!("figures: {}", self.path.display());
-        self.bars.are_kept()
+        self.bars.iter().all(Bar::is_met)
     }
 }

@@ -21,11 +21,13 @@ use portway_testbed::apiserver::Synthetic;
 
 use self::place::{From, Place, direct, service};
 use self::servers::Port;
+use crate::conclude::conclude;
+use crate::machine;
 use crate::progress::Progress;
-use crate::results::{Cell, Run, Unit, Writer, conclude, machine};
 use crate::stop::Stop;
 use crate::sync::options::Proxies;
 use crate::sync::{self, proxy::Candidate};
+use portway_bench_report::{Cell, Unit, Writer};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,7 +97,7 @@ struct Spot {
 /// Measures, and says whether nothing failed.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
-    let mut run = Run::here("path", &options.commit);
+    let mut run = machine::here("path", &options.commit);
     let (candidates, problems) = sync::able(options.proxies.candidates()?, &stop)?;
     for candidate in &candidates {
         let version = machine::version(candidate.program(), "--version").unwrap_or_else(|| "unknown".to_owned());
@@ -107,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let measured = measure(options, &candidates, &stop, &mut writer);
     let has_failed = writer.results().cells.iter().any(|cell| !cell.failures.is_empty());
-    let code = conclude(&writer, measured, false);
+    let code = conclude(&mut writer, measured, Vec::new(), true);
     Ok(if has_failed && code == ExitCode::SUCCESS { ExitCode::FAILURE } else { code })
 }
 

@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::servers::{Port, Servers};
 use crate::loopback::connect;
-use crate::results::Setting;
 use crate::stop::Stop;
 use crate::sync::proxy::{Candidate, Running};
 use crate::sync::site::Site;
+use portway_bench_report::Setting;
 
 /// The namespace of the Services that are asked.
 const NAMESPACE: &str = "path";

@@ -7,6 +7,7 @@
 //! innermost, so that what drifts on the machine meets all alike.
 
 mod account;
+mod bars;
 mod churn;
 mod drain;
 mod hail;
@@ -35,16 +36,18 @@ use self::plan::{Job, Limits, Part};
 use self::proxy::Candidate;
 use self::site::Site;
 use self::trial::Trial;
+use crate::conclude::conclude;
+use crate::machine;
 use crate::progress::Progress;
-use crate::results::{Cell, Run, Setting, Writer, conclude, conclude_plainly, machine};
 use crate::stop::Stop;
+use portway_bench_report::{Cell, Setting, Writer};
 
 pub(crate) use self::options::Options;
 
 /// Measures. Fails if anything that was asked for could not be measured, an event was lost or a connection misdirected.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
-    let mut run = Run::here("sync", &options.commit);
+    let mut run = machine::here("sync", &options.commit);
     let (candidates, problems) = able(options.candidates()?, &stop)?;
     for candidate in &candidates {
         let version = machine::version(candidate.program(), "--version").unwrap_or_else(|| "unknown".to_owned());
@@ -98,8 +101,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     drop(progress);
     // Promises hold for the conditions that they were made for.
     let verdict = verdict(&writer, &stop);
-    let conclude = if options.no_plots { conclude_plainly } else { conclude };
-    Ok(conclude(&writer, verdict, options.is_whole()))
+    let bars = if options.is_whole() { bars::bars(&writer.results().cells) } else { Vec::new() };
+    Ok(conclude(&mut writer, verdict, bars, !options.no_plots))
 }
 
 /// One job: a new site, the proxy, and each part in turn.

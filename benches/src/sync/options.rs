@@ -9,7 +9,7 @@ use portway_testbed::apiserver::Faults;
 
 use super::plan::{Limits, Part, Size};
 use super::proxy::{Candidate, Mode, Template};
-use crate::results::Setting;
+use portway_bench_report::Setting;
 
 /// All modes that portway has names for. Those that this build or this kernel lacks are said. Of the two flavours of
 /// iptables the one that takes less: the other's tools need minutes for each start at 10,000 Services.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::results::Setting;
+use portway_bench_report::Setting;
 
 /// A number of Services, and of endpoints of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

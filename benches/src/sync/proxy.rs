@@ -12,7 +12,7 @@ use portway_testbed::apiserver::Faults;
 use portway_testbed::cluster::{Namespace, Process};
 
 use super::account::{Account, Sampler};
-use crate::results::Setting;
+use portway_bench_report::Setting;
 
 /// The least that proxies take for their minSyncPeriod.
 const LEAST_PERIOD: &str = "0s";

@@ -8,8 +8,8 @@ use anyhow::Result;
 use super::churn::Churn;
 use super::series::Series;
 use super::trial::{Trial, spread};
-use crate::results::Unit;
 use crate::statistics::ms;
+use portway_bench_report::Unit;
 
 /// Made-up Services among those that change whose connections are judged too.
 const JUDGED: usize = 6;

@@ -15,9 +15,9 @@ use super::series::Series;
 use super::site::Site;
 use super::trial::Trial;
 use super::{replace, start};
-use crate::results::{Unit, Writer};
 use crate::statistics::ms;
 use crate::stop::Stop;
+use portway_bench_report::{Unit, Writer};
 
 /// Jobs of a trace have the trace's size, which is known once it is read.
 pub(crate) const SIZE: Size = Size { services: 0, endpoints: 0 };

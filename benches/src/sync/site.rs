@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 use super::proxy::{Candidate, Filling, Running};
 use super::truth::Id;
 use super::watch::Watch;
-use crate::results::Setting;
+use portway_bench_report::Setting;
 
 /// The namespace of the Services that are made to be watched.
 const NAMESPACE: &str = "bench";

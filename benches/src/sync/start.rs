@@ -15,8 +15,8 @@ use portway_testbed::probe::Probe;
 use super::series::Series;
 use super::site::Site;
 use super::trial::{Trial, spread};
-use crate::results::Unit;
 use crate::statistics::ms;
+use portway_bench_report::Unit;
 
 /// Until the proxy has nothing more to do after a start: memory is looked at then.
 const SETTLE: Duration = Duration::from_secs(2);

@@ -10,9 +10,9 @@ use super::proxy::{Candidate, Running};
 use super::series::Series;
 use super::site::Site;
 use super::truth::Id;
-use crate::results::{Cell, Unit, Writer};
 use crate::statistics::ms;
 use crate::stop::Stop;
+use portway_bench_report::{Cell, Unit, Writer};
 
 /// See the module.
 pub(crate) struct Trial<'a> {

@@ -1,4 +1,4 @@
-//! `plot FILE…`: what a results file shows, as SVG and PNG beside it.
+//! `plot FILE…`: draws what a results file shows, as SVG files beside it, and as PNG where a person asks for it.
 //!
 //! Distributions of latencies, growth with the cluster's size, memory, and the timeline of what was measured one event at a
 //! time. Which figures there are follows from the cells alone: units, sizes and labels, not from the names of
@@ -17,8 +17,9 @@ use anyhow::{Context as _, Result};
 use axis::{Axis, Scale};
 use figure::{Figure, Panel, Series, Style};
 
-use super::figures::{number, percentile_of_sorted, spread};
 use super::group::{DIRECT, Key, ROUTE, Row, proxies, rows};
+use super::number;
+use super::statistics::{percentile_of_sorted, spread};
 use super::summary::samples;
 use super::{Results, Setting, Unit};
 
@@ -33,33 +34,45 @@ const BACKENDS: &str = "backends";
 
 /// Options of `portway-bench plot`.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// Results files; their plots go beside them.
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    /// Draws a PNG beside each SVG too (needs the font DejaVu Sans, Debian package fonts-dejavu-core).
+    #[arg(long)]
+    png: bool,
 }
 
-/// Draws the figures of each file and names them.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+/// Draws the figures of each file and prints their names.
+///
+/// # Errors
+/// Fails if a results file cannot be read, or a plot cannot be written.
+pub fn run(options: &Options) -> Result<ExitCode> {
     for file in &options.files {
-        for drawn in draw(&Results::read(file)?)? {
+        for drawn in draw(&Results::read(file)?, options.png)? {
             println!("{}", drawn.display());
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Draws all figures beside the results file, and returns the files.
-pub(crate) fn draw(results: &Results) -> Result<Vec<PathBuf>> {
+/// Draws all figures beside the results file, as SVG and if `png` is set as PNG too. Returns the files.
+///
+/// # Errors
+/// Fails if a plot cannot be written, or the font that PNG files need is not installed.
+pub fn draw(results: &Results, png: bool) -> Result<Vec<PathBuf>> {
     let stem = results.path.file_stem().context("the results file has no name")?.to_string_lossy().into_owned();
     let mut files = Vec::new();
     for figure in figures(results) {
         let svg = figure.svg()?;
         let path = results.path.with_file_name(format!("{stem}-{}.svg", figure.name));
         std::fs::write(&path, &svg).with_context(|| format!("cannot write {}", path.display()))?;
-        let picture = path.with_extension("png");
-        png::write(&svg, &picture)?;
-        files.extend([path, picture]);
+        if png {
+            let picture = path.with_extension("png");
+            png::write(&svg, &picture)?;
+            files.push(picture);
+        }
+        files.push(path);
     }
     Ok(files)
 }
@@ -382,7 +395,7 @@ mod tests {
         }
         let run =
             Run { bench: "sync".to_owned(), machine: "Some machine".to_owned(), time: 1_795_305_600, ..Run::default() };
-        Results { path: folder.join("run.jsonl"), run, cells }
+        Results { path: folder.join("run.jsonl"), run, cells, bars: Vec::new() }
     }
 
     #[test]
@@ -395,13 +408,15 @@ mod tests {
                 assert!(svg.contains(wanted), "{}: no {wanted}", figure.name);
             }
         }
+        let svg_alone = draw(&results, false).expect("plots");
+        assert!(svg_alone.len() == 5 && svg_alone.iter().all(|file| file.extension().is_some_and(|end| end == "svg")));
         if !std::path::Path::new("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf").exists() {
             println!(
                 "SKIPPED the PNG files of figures_are_drawn_and_name_proxies_and_machine: needs fonts-dejavu-core"
             );
             return;
         }
-        let mut drawn = draw(&results).expect("plots");
+        let mut drawn = draw(&results, true).expect("plots");
         drawn.sort();
         let names: Vec<_> = drawn.iter().filter_map(|file| file.file_name()?.to_str()).collect();
         let stems = [
@@ -422,7 +437,7 @@ mod tests {
 
     #[test]
     fn nothing_measured_draws_nothing() {
-        let none = Results { path: "none.jsonl".into(), run: Run::default(), cells: Vec::new() };
-        assert_eq!(draw(&none).expect("no plots"), Vec::<PathBuf>::new());
+        let none = Results { path: "none.jsonl".into(), run: Run::default(), cells: Vec::new(), bars: Vec::new() };
+        assert_eq!(draw(&none, true).expect("no plots"), Vec::<PathBuf>::new());
     }
 }

@@ -6,28 +6,33 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Cell, Line, Run};
+use super::{Bar, Cell, Line, Run};
 
 /// A run and what it measured.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Results {
+pub struct Results {
     /// Where they are kept.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// What was measured, and on what.
-    pub(crate) run: Run,
+    pub run: Run,
     /// In the order in which they were measured.
-    pub(crate) cells: Vec<Cell>,
+    pub cells: Vec<Cell>,
+    /// Figures that were held against limits, in the order in which they were.
+    pub bars: Vec<Bar>,
 }
 
 /// Keeps what is measured: each cell is on the disk before the next one is measured.
-pub(crate) struct Writer {
+pub struct Writer {
     file: File,
     results: Results,
 }
 
 impl Writer {
-    /// Begins a file: at `out`, or as `target/bench/BENCH-TIME.jsonl`. Folders are made as needed.
-    pub(crate) fn create(out: Option<&Path>, run: Run) -> Result<Self> {
+    /// Creates a file: at `out`, or as `target/bench/BENCH-TIME.jsonl`. Folders are made as needed.
+    ///
+    /// # Errors
+    /// Fails if the file or its folder cannot be made.
+    pub fn create(out: Option<&Path>, run: Run) -> Result<Self> {
         let named = || PathBuf::from(format!("target/bench/{}-{}.jsonl", run.bench, run.time));
         let path = out.map_or_else(named, Path::to_path_buf);
         if let Some(folder) = path.parent() {
@@ -35,13 +40,16 @@ impl Writer {
         }
         let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let line = Line::Run(run.clone());
-        let mut writer = Self { file, results: Results { path, run, cells: Vec::new() } };
+        let mut writer = Self { file, results: Results { path, run, cells: Vec::new(), bars: Vec::new() } };
         writer.line(&line)?;
         Ok(writer)
     }
 
-    /// Writes one cell. A sample that is no finite number is an error, since JSON has none.
-    pub(crate) fn cell(&mut self, cell: Cell) -> Result<()> {
+    /// Writes one cell.
+    ///
+    /// # Errors
+    /// Fails if a sample is not finite, since JSON has no such number, or the file cannot be written.
+    pub fn cell(&mut self, cell: Cell) -> Result<()> {
         if let Some(odd) = cell.samples.iter().chain(&cell.at).find(|number| !number.is_finite()) {
             bail!("{} of {}: {odd} is no measurement", cell.measurement, cell.proxy);
         }
@@ -50,8 +58,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes a figure that was held against a limit.
+    ///
+    /// # Errors
+    /// Fails if the figure is not finite, or the file cannot be written.
+    pub fn bar(&mut self, bar: Bar) -> Result<()> {
+        if !bar.measured.is_finite() {
+            bail!("{}: {} is no measurement", bar.name, bar.measured);
+        }
+        self.line(&Line::Bar(bar.clone()))?;
+        self.results.bars.push(bar);
+        Ok(())
+    }
+
     /// What has been written so far.
-    pub(crate) fn results(&self) -> &Results {
+    pub fn results(&self) -> &Results {
         &self.results
     }
 
@@ -64,8 +85,11 @@ impl Writer {
 }
 
 impl Results {
-    /// Reads a file. Errors name the file and the line. A last line that was cut off by a crash is left out.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    /// Reads a file. A last line that was cut off by a crash is left out.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read or a line of it is none of results; the error names the file and the line.
+    pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(path, &text)
     }
@@ -73,7 +97,7 @@ impl Results {
     fn parse(path: &Path, text: &str) -> Result<Self> {
         let name = path.display();
         let mut run = None;
-        let mut cells = Vec::new();
+        let (mut cells, mut bars) = (Vec::new(), Vec::new());
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let number = index + 1;
@@ -87,17 +111,19 @@ impl Results {
                 (Line::Run(line), None) => run = Some(line),
                 (Line::Run(_), Some(_)) => bail!("{name}: line {number}: a second run in the same file"),
                 (Line::Cell(_), None) => bail!("{name}: line {number}: a cell before the line that says what ran"),
+                (Line::Bar(_), None) => bail!("{name}: line {number}: a bar before the line that says what ran"),
                 (Line::Cell(cell), Some(_)) => cells.push(cell),
+                (Line::Bar(bar), Some(_)) => bars.push(bar),
             }
         }
         let run = run.with_context(|| format!("{name}: no results are in it"))?;
-        Ok(Self { path: path.to_path_buf(), run, cells })
+        Ok(Self { path: path.to_path_buf(), run, cells, bars })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Setting, Unit};
+    use super::super::{Limit, Setting, Unit};
     use super::*;
 
     fn cell(proxy: &str, samples: &[f64]) -> Cell {
@@ -130,10 +156,15 @@ mod tests {
         // Each is there at once, not when the writer ends.
         assert_eq!(Results::read(&path).expect("one cell").cells.len(), 1);
         writer.cell(cell("b", &[])).expect("a cell");
+        let bar = Bar::new("replace-idle, p50", 1.5, Limit::AtMost(10.0), "ms");
+        writer.bar(bar.clone()).expect("a bar");
         let read = Results::read(&path).expect("two cells");
         assert_eq!(read, *writer.results());
         assert_eq!(read.run, run());
         assert_eq!(read.cells, [cell("a", &[0.1, 1.5]), cell("b", &[])]);
+        assert_eq!(read.bars, [bar]);
+        let text = std::fs::read_to_string(&path).expect("text");
+        assert!(text.ends_with("\"limit\":{\"at-most\":10.0},\"unit\":\"ms\",\"verdict\":\"PASS\"}\n"), "{text}");
     }
 
     #[test]

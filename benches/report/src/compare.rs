@@ -9,15 +9,15 @@ use anyhow::Result;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 
-use super::figures::{median, number, ratio};
 use super::group::{Key, ROUTE};
+use super::number;
+use super::statistics::{Ratio, median, ratio};
 use super::summary::samples;
 use super::{Cell, Results, Run, Unit};
-use crate::statistics::Ratio;
 
 /// Options of `portway-bench compare`.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// The results that came first.
     before: PathBuf,
     /// The results that are compared with them.
@@ -63,8 +63,11 @@ struct Change {
     verdict: Verdict,
 }
 
-/// Reads two results files and prints what changed.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+/// Reads two results files and prints what changed. The exit status is 1 if that was asked for and something got worse.
+///
+/// # Errors
+/// Fails if a file cannot be read.
+pub fn run(options: &Options) -> Result<ExitCode> {
     let (before, after) = (Results::read(&options.before)?, Results::read(&options.after)?);
     for difference in differences(&before.run, &after.run) {
         println!("{difference}");

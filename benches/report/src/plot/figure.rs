@@ -14,7 +14,7 @@ use super::axis::Axis;
 pub(super) struct Figure {
     /// The last part of its file's name.
     pub(super) name: String,
-    /// What it shows.
+    /// The title above the panels.
     pub(super) title: String,
     /// A smaller line below: on what it was measured.
     pub(super) subtitle: String,
@@ -26,15 +26,15 @@ pub(super) struct Figure {
     pub(super) dashes: Option<(&'static str, &'static str)>,
 }
 
-/// One chart.
+/// One chart of a figure.
 pub(super) struct Panel {
     /// What tells it from the others.
     pub(super) title: String,
-    /// The horizontal axis.
+    /// The horizontal axis with its ticks.
     pub(super) x: Axis,
-    /// The vertical axis.
+    /// The vertical axis with its ticks.
     pub(super) y: Axis,
-    /// What is drawn.
+    /// The series that are drawn, in this order.
     pub(super) series: Vec<Series>,
 }
 
@@ -46,20 +46,20 @@ pub(super) struct Series {
     pub(super) index: usize,
     /// How the points are drawn.
     pub(super) style: Style,
-    /// Values, not places.
+    /// Values as measured; the axes turn them into places.
     pub(super) points: Vec<(f64, f64)>,
 }
 
 /// How points are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Style {
-    /// Joined.
+    /// Points joined by a line.
     Line,
     /// Joined, with a marker at each.
     Marked,
     /// Joined by dashes, with a marker at each.
     Dashed,
-    /// Joined by dashes.
+    /// Points joined by a dashed line.
     Dashes,
     /// A dot for each.
     Dots,

@@ -1,11 +1,11 @@
 //! Axes: from values to places on an axis, and where its ticks are.
 
-use super::super::figures::number;
+use super::super::number;
 
 /// How values lie along an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Scale {
-    /// Evenly, from zero.
+    /// Values lie evenly, from zero.
     Linear,
     /// Each factor as long as any other.
     Log,
@@ -19,7 +19,7 @@ const LAST_NINE: f64 = 0.9995;
 /// An axis with its range and its ticks, both as places.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Axis {
-    /// How values lie.
+    /// How values lie along it.
     pub(super) scale: Scale,
     /// What it shows, with its unit.
     pub(super) name: String,

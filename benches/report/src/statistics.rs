@@ -1,39 +1,48 @@
-//! Figures of samples: percentiles, spread between repeats, ratios with their interval, and numbers as people read them.
+//! Statistics of samples: percentiles, the spread between repeats, and ratios of medians with their interval.
 
-use crate::statistics::Ratio;
+use super::Cell;
 
-use super::{Cell, Unit};
-
-/// Draws of a bootstrap.
+/// How many times a bootstrap draws its samples anew.
 const DRAWS: usize = 1000;
+
+/// A ratio of two medians, and the interval that holds it in 95 of 100 cases.
+#[derive(Clone, Copy, Debug)]
+pub struct Ratio {
+    /// The ratio of the medians of all samples.
+    pub ratio: f64,
+    /// The interval's lower end.
+    pub low: f64,
+    /// The interval's upper end.
+    pub high: f64,
+}
 
 /// A percentile of each repeat: the median of the repeats, and the least and the greatest of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
+pub struct Spread {
     /// The median of the repeats.
-    pub(crate) middle: f64,
-    /// The least.
-    pub(crate) least: f64,
-    /// The greatest.
-    pub(crate) most: f64,
+    pub middle: f64,
+    /// The smallest of the repeats.
+    pub least: f64,
+    /// The greatest of the repeats.
+    pub most: f64,
 }
 
 /// The value below which this share of the samples lies, by the nearest rank. `None` without samples.
-pub(crate) fn percentile(samples: &[f64], share: f64) -> Option<f64> {
+pub fn percentile(samples: &[f64], share: f64) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     percentile_of_sorted(&sorted, share)
 }
 
 /// The same for samples in ascending order.
-pub(crate) fn percentile_of_sorted(sorted: &[f64], share: f64) -> Option<f64> {
+pub fn percentile_of_sorted(sorted: &[f64], share: f64) -> Option<f64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank among samples")]
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied()
 }
 
 /// The median; of an even number, the mean of the middle two. `None` without values.
-pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
+pub fn median(values: &mut [f64]) -> Option<f64> {
     let middle = values.len() / 2;
     if values.is_empty() {
         return None;
@@ -48,7 +57,7 @@ pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
 }
 
 /// A percentile of each repeat's samples, over all repeats that have any.
-pub(crate) fn spread(repeats: &[&Cell], share: f64) -> Option<Spread> {
+pub fn spread(repeats: &[&Cell], share: f64) -> Option<Spread> {
     let mut each: Vec<f64> = repeats.iter().filter_map(|cell| percentile(&cell.samples, share)).collect();
     let least = each.iter().copied().min_by(f64::total_cmp)?;
     let most = each.iter().copied().max_by(f64::total_cmp)?;
@@ -61,7 +70,7 @@ pub(crate) fn spread(repeats: &[&Cell], share: f64) -> Option<Spread> {
 /// a bootstrap too sure of itself; the interval is widened as Student's distribution asks for their number.
 ///
 /// `None` without samples, or where the lower median is 0.
-pub(crate) fn ratio(below: &[&[f64]], above: &[&[f64]]) -> Option<Ratio> {
+pub fn ratio(below: &[&[f64]], above: &[&[f64]]) -> Option<Ratio> {
     let freedom = (below.len() + above.len()).saturating_sub(2);
     bootstrap(below, above, freedom, |random| {
         let mut draw = |repeats: &[&[f64]]| (0..repeats.len()).map(|_| random.usize(..repeats.len())).collect();
@@ -71,7 +80,7 @@ pub(crate) fn ratio(below: &[&[f64]], above: &[&[f64]]) -> Option<Ratio> {
 
 /// The same for what was measured in turn within each repeat, as many repeats of either: what disturbed a repeat disturbed
 /// both, so they are drawn in pairs.
-pub(crate) fn paired_ratio(below: &[&[f64]], above: &[&[f64]]) -> Option<Ratio> {
+pub fn paired_ratio(below: &[&[f64]], above: &[&[f64]]) -> Option<Ratio> {
     if below.len() != above.len() {
         return ratio(below, above);
     }
@@ -130,59 +139,6 @@ fn widening(below: usize, above: usize, freedom: usize) -> f64 {
     student / NORMAL * (repeats as f64 / (repeats - 1) as f64).sqrt()
 }
 
-impl Unit {
-    /// As it stands behind a number.
-    pub(crate) fn symbol(self) -> &'static str {
-        match self {
-            Unit::Milliseconds => "ms",
-            Unit::Microseconds => "µs",
-            Unit::Mebibytes => "MiB",
-            Unit::Bytes => "B",
-            Unit::Count => "",
-            Unit::PerSecond => "/s",
-            Unit::MebibitsPerSecond => "Mibit/s",
-        }
-    }
-
-    /// Whether more is better.
-    pub(crate) fn is_rate(self) -> bool {
-        matches!(self, Unit::PerSecond | Unit::MebibitsPerSecond)
-    }
-
-    /// Whether it is a time.
-    pub(crate) fn is_time(self) -> bool {
-        matches!(self, Unit::Milliseconds | Unit::Microseconds)
-    }
-}
-
-/// A number with three digits, or with all of those before the point: `0.0912`, `9.12`, `91.2`, `12,345`.
-pub(crate) fn number(value: f64) -> String {
-    let size = value.abs();
-    if size >= 999.5 {
-        let text = format!("{size:.0}");
-        let digits = text.len();
-        let grouped = text.chars().enumerate().flat_map(|(index, digit)| {
-            let comma = (index > 0 && (digits - index).is_multiple_of(3)).then_some(',');
-            comma.into_iter().chain([digit])
-        });
-        return if value < 0.0 { "-".chars().chain(grouped).collect() } else { grouped.collect() };
-    }
-    let places = match size {
-        0.0 => return "0".to_owned(),
-        ..0.0001 => return format!("{value:.1e}"),
-        ..0.001 => 6,
-        ..0.01 => 5,
-        ..0.1 => 4,
-        ..0.9995 => 3,
-        ..9.995 => 2,
-        ..99.95 => 1,
-        _ => 0,
-    };
-    let text = format!("{value:.places$}");
-    // Whole numbers are counts for the most part, and look like it.
-    if value.fract() == 0.0 { format!("{value:.0}") } else { text }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,15 +187,5 @@ mod tests {
         let (alone, paired) = (alone.expect("a ratio"), paired.expect("a ratio"));
         assert!(paired.low > 1.1 && paired.high < 1.3, "{paired:?}");
         assert!(alone.low < 0.8 && alone.high > 1.8, "{alone:?}");
-    }
-
-    #[test]
-    fn numbers_have_three_digits() {
-        let texts =
-            [0.0, 0.000_02, 0.0912, 0.999_9, 1.0, 9.124, 91.24, 912.4, 999.7, 12_345.6, -1_234_567.0].map(number);
-        assert_eq!(
-            texts,
-            ["0", "2.0e-5", "0.0912", "1.00", "1", "9.12", "91.2", "912", "1,000", "12,346", "-1,234,567"]
-        );
     }
 }

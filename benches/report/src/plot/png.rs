@@ -25,7 +25,7 @@ static DATABASE: LazyLock<Arc<Database>> = LazyLock::new(|| {
 pub(super) fn write(svg: &str, path: &Path) -> Result<()> {
     if DATABASE.len() < 2 {
         bail!(
-            "PNG files need the font DejaVu Sans in {FONTS} (Debian package fonts-dejavu-core); the SVG files are there"
+            "PNG files need the font DejaVu Sans in {FONTS} (Debian package fonts-dejavu-core); the SVG files need nothing"
         );
     }
     let options = Options { fontdb: Arc::clone(&DATABASE), ..Options::default() };

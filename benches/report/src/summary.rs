@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 
-use super::figures::{median, number, paired_ratio, spread};
 use super::group::{DIRECT, Key, ROUTE, Row, proxies, rows};
+use super::number;
+use super::statistics::{median, paired_ratio, spread};
 use super::{Cell, Results, Unit};
 
 /// Columns of text that the names of measurements need, with their border.
@@ -17,7 +18,7 @@ const PROXY: usize = 34;
 
 /// The summary as text, `width` columns wide at most where there is one proxy or more to a table. Where proxies do not fit
 /// side by side, more tables follow.
-pub(crate) fn summary(results: &Results, width: usize) -> String {
+pub fn summary(results: &Results, width: usize) -> String {
     let proxies = proxies(&results.cells);
     let rows = rows(&results.cells);
     let Some(&first) = proxies.first() else { return "nothing was measured\n".to_owned() };
@@ -126,6 +127,19 @@ fn over_direct(repeats: &[&Cell], direct: &[&Cell]) -> Option<String> {
     Some(format!("direct {}\nvip/direct ×{times} [{low}–{high}]", number(median)))
 }
 
+/// The first three failures of each measurement in words, a line for each measurement that has any.
+pub fn failures(results: &Results) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let mut lines = Vec::new();
+    for cell in results.cells.iter().filter(|cell| !cell.failures.is_empty()) {
+        let shown = cell.failures.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
+        let more =
+            if cell.failures.len() > SHOWN { format!(" … {} in all", cell.failures.len()) } else { String::new() };
+        lines.push(format!("failed: {}, repeat {}, {}: {shown}{more}", Key::of(cell), cell.repeat, cell.proxy));
+    }
+    lines
+}
+
 /// The samples of each repeat that has any.
 pub(crate) fn samples<'a>(repeats: &[&'a Cell]) -> Vec<&'a [f64]> {
     repeats.iter().map(|cell| cell.samples.as_slice()).filter(|samples| !samples.is_empty()).collect()
@@ -136,5 +150,53 @@ fn unit(unit: Unit) -> String {
         Unit::Count => String::new(),
         Unit::PerSecond => unit.symbol().to_owned(),
         _ => format!(" {}", unit.symbol()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Run, Setting, Unit};
+    use super::*;
+
+    fn results(cells: Vec<Cell>) -> Results {
+        Results { path: "some.jsonl".into(), run: Run::default(), cells, bars: Vec::new() }
+    }
+
+    fn cell(measurement: &str, proxy: &str, setting: Setting, samples: &[f64]) -> Cell {
+        Cell {
+            measurement: measurement.to_owned(),
+            proxy: proxy.to_owned(),
+            setting,
+            services: 10_000,
+            endpoints: 4,
+            samples: samples.to_vec(),
+            ..Cell::default()
+        }
+    }
+
+    #[test]
+    fn the_table_names_proxies_sizes_and_ratios() {
+        let mut all = Vec::new();
+        for repeat in 0..3_u8 {
+            for (proxy, base) in [("portway-nftables", 1.0), ("kube-proxy", 10.0)] {
+                let samples: Vec<f64> =
+                    (0..100).map(|i| base * (1.0 + f64::from(repeat) / 10.0) + f64::from(i) / 1e3).collect();
+                all.push(Cell { repeat: repeat.into(), ..cell("replace-idle", proxy, Setting::Default, &samples) });
+                let memory = cell("memory", proxy, Setting::Default, &[base * 60.0]);
+                all.push(Cell { repeat: repeat.into(), unit: Unit::Mebibytes, ..memory });
+            }
+        }
+        all[0].failures.push("event 3 never reached traffic".to_owned());
+        let results = results(all);
+        for width in [80, 100, 140] {
+            let text = summary(&results, width);
+            for wanted in
+                ["10,000 × 4, default", "1.15 (1.05–1.25) ms", "×9.", "n 300, 1 failed", "60 (60–60) MiB", "×10"]
+            {
+                assert!(text.contains(wanted), "{wanted} at {width}:\n{text}");
+            }
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+        }
+        assert_eq!(failures(&results).len(), 1);
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::figures::number;
+use super::number;
 use super::{Cell, Setting, Unit};
 
 /// The label that says whether a connection went through a Service's address or straight to the endpoint.
@@ -16,13 +16,13 @@ pub(crate) const DIRECT: &str = "direct";
 /// What tells measurements apart, but for the proxy and the repeat.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
-    /// What was measured.
+    /// The name of the measurement.
     pub(crate) measurement: String,
     /// Services in the cluster.
     pub(crate) services: usize,
-    /// Endpoints of each.
+    /// Endpoints of each Service.
     pub(crate) endpoints: usize,
-    /// The pacing.
+    /// The pacing that the proxy ran with.
     pub(crate) setting: Setting,
     /// What tells apart besides.
     pub(crate) labels: BTreeMap<String, String>,
