@@ -1,3 +1,3 @@
 //! What the measuring program, the micro benchmarks and the count of allocations share.
 
-pub mod world;
+pub mod model_cluster;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,6 @@ pub(crate) struct Loopback {
 }
 
 struct Server {
-    accepted: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -43,27 +42,21 @@ impl Loopback {
     pub(crate) fn with_server() -> Result<Self> {
         let mut loopback = Self::new()?;
         let listener = loopback.run(listen).context("the server cannot listen")?;
-        let (accepted, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (count, stopped) = (Arc::clone(&accepted), Arc::clone(&stop));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("server".to_owned()).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 // A client that is gone already was served all the same.
                 drop(listener.accept());
-                count.fetch_add(1, Ordering::Relaxed);
             }
         })?;
-        loopback.server = Some(Server { accepted, stop, thread });
+        loopback.server = Some(Server { stop, thread });
         Ok(loopback)
     }
 
-    /// Runs work inside.
+    /// Runs work on a thread inside the namespace.
     pub(crate) fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.namespace.run(work)
-    }
-
-    /// Connections that the server has accepted.
-    pub(crate) fn accepted(&self) -> u64 {
-        self.server.as_ref().map_or(0, |server| server.accepted.load(Ordering::Relaxed))
     }
 }
 

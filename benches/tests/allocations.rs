@@ -7,7 +7,7 @@
 
 use allocation_counter::{AllocationInfo, measure};
 use portway::sources::kubernetes::read;
-use portway_bench::world::World;
+use portway_bench::model_cluster::ModelCluster;
 use portway_dataplane::Dataplane as _;
 use portway_dataplane::iptables::bench::Renderer;
 use portway_dataplane::nftables::Nftables;
@@ -58,24 +58,24 @@ fn median(mut values: Vec<u64>) -> u64 {
 
 /// One endpoint of one Service replaced, again and again, in a cluster of so many Services: the steps of [`MOST`].
 fn steps(services: usize) -> [Step; 5] {
-    let mut world = World::new(services, ENDPOINTS).unwrap();
+    let mut cluster = ModelCluster::new(services, ENDPOINTS).unwrap();
     let mut nftables = Nftables::on_paper(|transaction: &Transaction| {
         encode(transaction).expect("it can be encoded");
     });
-    assert!(!nftables.sync(world.plan()).failed());
+    assert!(!nftables.sync(cluster.plan()).failed());
     let mut iptables = Renderer::new(Family::V4);
-    iptables.load(world.plan());
+    iptables.load(cluster.plan());
     let mut steps: [Step; 5] = Default::default();
     let [decode, ingest, resolve, by_nftables, by_iptables] = &mut steps;
     let service = services / 2;
     for turn in 0..EVENTS {
         let endpoints = [0, 1, 2, 4 - turn % 2];
-        let json = to_raw_value(&world.shape().slices_with(service, &endpoints)[0]).unwrap();
+        let json = to_raw_value(&cluster.shape().slices_with(service, &endpoints)[0]).unwrap();
         decode.count(|| drop(read(Kind::EndpointSlice, &json).expect("a sound slice")));
-        let event = Event::EndpointSlice(world.slice(service, &endpoints));
-        ingest.count(|| assert!(world.cluster().ingest(event).is_empty()));
+        let event = Event::EndpointSlice(cluster.slice(service, &endpoints));
+        ingest.count(|| assert!(cluster.model().ingest(event).is_empty()));
         let mut change = None;
-        resolve.count(|| change = Some(world.cluster().drain().0));
+        resolve.count(|| change = Some(cluster.model().drain().0));
         let change = change.unwrap();
         assert_eq!(change.services.len(), 1);
         by_nftables.count(|| {

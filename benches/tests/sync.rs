@@ -258,7 +258,7 @@ fn what_a_person_ends_keeps_what_was_measured_and_leaves_nothing_behind() {
     for mount in mounts.lines().filter(|line| line.contains(" - cgroup2 ")) {
         let folder = mount.split(' ').nth(4).expect("a mount point");
         let left = std::fs::read_dir(folder).expect("control groups").flatten();
-        let prefix = format!("portway-bench-{number}-");
+        let prefix = format!("portway-testbed-{number}-");
         let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).collect();
         assert!(left.is_empty(), "{left:?}");
     }

@@ -1,11 +1,11 @@
-//! `cargo xtask bench`: builds the measuring program and runs it, here and for `nftables` in a virtual machine too.
+//! `cargo xtask bench`: builds the measuring program and runs it, here and for `dataplane` in a virtual machine too.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{packages, tool, vm};
 
@@ -14,11 +14,12 @@ use crate::{packages, tool, vm};
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
     /// What to do. `sync`: how long until a change reaches packets, for any proxy. `path`: what packets pay for a Service's
-    /// address. `compare` and `plot` read what these left. `nftables`, `iptables`: portway's dataplanes; `nftables` alone
-    /// makes all of its measurements, the last of them in a virtual machine with kernel 6.1. `micro`: each step of
-    /// portway's own, and what one event allocates. Each but `micro` has its own `--help`.
+    /// address. `dataplane`: what portway's dataplanes cost by themselves; without further arguments it makes all of its
+    /// measurements, the last of them in a virtual machine with kernel 6.1. `compare` and `plot` read what these left.
+    /// `micro`: each step of portway's own, and what one event allocates. Each but `micro` has its own `--help`.
     bench: String,
-    /// Measures in a virtual machine with this kernel, such as 6.1: `sync` with 1,000 Services, if nothing is named.
+    /// Measures in a virtual machine with this kernel, such as 6.1. `dataplane` without arguments measures full syncs and
+    /// changes of up to 1,000 Services there.
     #[arg(long)]
     kernel: Option<String>,
     /// Passed on to the measuring program.
@@ -33,12 +34,16 @@ const VM_SECONDS: u64 = 1800;
 const OLD_KERNEL: &str = "6.1";
 
 /// What is measured in a virtual machine, where everything is slow.
-const IN_VM: &[&str] = &["sync", "--sizes", "100x2,1000x2", "--baseline", "1000"];
+const IN_VM: &[&str] =
+    &["full-sync", "one-change", "--mode", "nftables", "--sizes", "100x2,1000x2", "--baseline", "1000"];
 
 /// Builds for release, then measures.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.bench == "micro" {
         return micro(&options.arguments);
+    }
+    if let "nftables" | "iptables" = options.bench.as_str() {
+        bail!("`bench {0}` is now `bench dataplane --mode {0}` (iptables-legacy or iptables-nft)", options.bench);
     }
     packages::ensure(packages::BENCH)?;
     eprintln!("==> building for release");
@@ -52,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     match &options.kernel {
         Some(kernel) => in_vm(kernel, command, &options.arguments),
-        None if options.bench == "nftables" && options.arguments.is_empty() => {
+        None if options.bench == "dataplane" && options.arguments.is_empty() => {
             let here = status(&command)?;
             let there = in_vm(OLD_KERNEL, command, &[])?;
             Ok(if here == ExitCode::SUCCESS { there } else { here })
@@ -79,13 +84,14 @@ fn micro(arguments: &[OsString]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Measures in a virtual machine. The figures are left in target/bench of this machine.
+/// Measures in a virtual machine. The results are left in target/bench of this machine.
 fn in_vm(kernel: &str, mut command: Vec<OsString>, arguments: &[OsString]) -> Result<ExitCode> {
     let results = tool::target().join("bench");
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    command.extend(["--out".into(), results.join(format!("nftables-{kernel}-{seconds}.jsonl")).into()]);
+    let bench = command.get(1).map(|bench| bench.to_string_lossy().into_owned()).unwrap_or_default();
+    command.extend(["--out".into(), results.join(format!("{bench}-{kernel}-{seconds}.jsonl")).into()]);
     match arguments {
-        [] => command.extend(IN_VM.iter().map(OsString::from)),
+        [] if bench == "dataplane" => command.extend(IN_VM.iter().map(OsString::from)),
         arguments => command.extend(arguments.iter().cloned()),
     }
     eprintln!("==> in a virtual machine with kernel {kernel}");

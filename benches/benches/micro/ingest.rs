@@ -8,7 +8,7 @@ use portway_model::{Cluster, Config, Kind};
 use portway_testbed::apiserver::Synthetic;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{ENDPOINTS, world};
+use super::{ENDPOINTS, cluster};
 
 /// Measures both.
 pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
@@ -24,7 +24,7 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
         });
     });
 
-    let events = world(services).events();
+    let events = cluster(services).events();
     group.bench_with_input(BenchmarkId::new("cluster", services), &events, |bencher, events| {
         let empty = || (Cluster::new(Config::default()), events.clone());
         let ingest = |(mut cluster, events): (Cluster, Vec<_>)| {

@@ -14,7 +14,7 @@ mod resolve;
 use std::time::Duration;
 
 use criterion::Criterion;
-use portway_bench::world::World;
+use portway_bench::model_cluster::ModelCluster;
 use tikv_jemallocator::Jemalloc;
 
 /// The allocator of the program.
@@ -46,8 +46,8 @@ fn sizes() -> &'static [usize] {
 }
 
 /// A cluster of so many Services.
-fn world(services: usize) -> World {
-    World::new(services, ENDPOINTS).expect("a made-up cluster")
+fn cluster(services: usize) -> ModelCluster {
+    ModelCluster::new(services, ENDPOINTS).expect("a made-up cluster")
 }
 
 /// The endpoints of a Service, of which one is another at each turn; before the first it has 0 to 3.

@@ -8,16 +8,16 @@ use portway_dataplane::nftables::{Nftables, render};
 use portway_kernel::nftables::Transaction;
 use portway_kernel::nftables::encode;
 
-use super::{replaced, world};
+use super::{cluster, replaced};
 
 /// Measures one endpoint replaced and the whole cluster: the difference, its encoding, and the text for people.
 pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
-    let (mut world, mut turn) = (world(services), 0);
+    let (mut cluster, mut turn) = (cluster(services), 0);
     let mut dataplane = Nftables::on_paper(|_| {});
-    assert!(!dataplane.sync(world.plan()).failed());
+    assert!(!dataplane.sync(cluster.plan()).failed());
     let mut diff = criterion.benchmark_group("diff");
     diff.bench_function(BenchmarkId::new("nftables-one-endpoint", services), |bencher| {
-        let change = || world.set_endpoints(services / 2, &replaced(&mut turn)).expect("one Change");
+        let change = || cluster.set_endpoints(services / 2, &replaced(&mut turn)).expect("one Change");
         // Changes are made and applied in one order, whatever the size of a batch.
         bencher.iter_batched(
             change,
@@ -33,7 +33,7 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     diff.bench_function(BenchmarkId::new("nftables-all", services), |bencher| {
         let empty = || Nftables::on_paper(|_| {});
         let sync = |mut dataplane: Nftables| {
-            assert!(!dataplane.sync(world.plan()).failed());
+            assert!(!dataplane.sync(cluster.plan()).failed());
             dataplane
         };
         bencher.iter_batched(empty, sync, BatchSize::PerIteration);
@@ -45,9 +45,9 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     let note = move |told: &Transaction| pen.lock().unwrap_or_else(PoisonError::into_inner).push(told.clone());
     let noted = || std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
     let mut dataplane = Nftables::on_paper(note);
-    dataplane.sync(world.plan());
+    dataplane.sync(cluster.plan());
     let all = noted();
-    dataplane.apply(&world.set_endpoints(services / 2, &[0, 1, 2, 5]).expect("one Change"));
+    dataplane.apply(&cluster.set_endpoints(services / 2, &[0, 1, 2, 5]).expect("one Change"));
     let one = noted();
 
     let mut group = criterion.benchmark_group("render");
@@ -58,7 +58,7 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     group.throughput(Throughput::Elements(services as u64));
     group.bench_function(BenchmarkId::new("nftables-all", services), |bencher| bencher.iter(|| bytes(&all)));
     group.bench_function(BenchmarkId::new("nftables-text", services), |bencher| {
-        bencher.iter(|| render(world.plan()).expect("it can be laid out"));
+        bencher.iter(|| render(cluster.plan()).expect("it can be laid out"));
     });
     group.finish();
 }

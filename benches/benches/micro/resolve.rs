@@ -3,24 +3,24 @@
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use portway_bench::world::World;
+use portway_bench::model_cluster::ModelCluster;
 use portway_model::Event;
 
-use super::{ENDPOINTS, replaced, world};
+use super::{ENDPOINTS, cluster, replaced};
 
 /// Measures both.
 pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     let mut group = criterion.benchmark_group("resolve");
     // Criterion calls the closure anew for each sample; what is measured goes on.
-    let (mut world, mut turn) = (world(services), 0);
+    let (mut cluster, mut turn) = (cluster(services), 0);
     group.bench_function(BenchmarkId::new("one-endpoint", services), |bencher| {
         bencher.iter_custom(|times| {
             let mut spent = Duration::ZERO;
             for _ in 0..times {
-                let slice = world.slice(services / 2, &replaced(&mut turn));
-                world.cluster().ingest(Event::EndpointSlice(slice));
+                let slice = cluster.slice(services / 2, &replaced(&mut turn));
+                cluster.model().ingest(Event::EndpointSlice(slice));
                 let start = Instant::now();
-                let (change, _) = world.cluster().drain();
+                let (change, _) = cluster.model().drain();
                 spent += start.elapsed();
                 assert_eq!(change.services.len(), 1);
             }
@@ -30,10 +30,10 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
 
     group.throughput(Throughput::Elements(services as u64));
     group.bench_function(BenchmarkId::new("all", services), |bencher| {
-        let unresolved = || World::unresolved(services, ENDPOINTS).expect("a made-up cluster");
-        let drain = |mut world: World| {
-            let (change, _) = world.cluster().drain();
-            (world, change)
+        let unresolved = || ModelCluster::unresolved(services, ENDPOINTS).expect("a made-up cluster");
+        let drain = |mut cluster: ModelCluster| {
+            let (change, _) = cluster.model().drain();
+            (cluster, change)
         };
         bencher.iter_batched(unresolved, drain, BatchSize::PerIteration);
     });

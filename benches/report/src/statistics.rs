@@ -1,5 +1,7 @@
 //! Statistics of samples: percentiles, the spread between repeats, and ratios of medians with their interval.
 
+use std::time::Duration;
+
 use super::Cell;
 
 /// How many times a bootstrap draws its samples anew.
@@ -25,6 +27,11 @@ pub struct Spread {
     pub least: f64,
     /// The greatest of the repeats.
     pub most: f64,
+}
+
+/// A duration in milliseconds.
+pub fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }
 
 /// The value below which this share of the samples lies, by the nearest rank. `None` without samples.

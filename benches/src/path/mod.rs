@@ -5,8 +5,8 @@
 //! address and the endpoints' own are asked in turn, in an order that changes. Both ways lead through the same node with the
 //! same rules in its kernel; the direct way is one that no rule translates.
 
-mod ask;
-mod place;
+mod clients;
+mod proxy_node;
 mod servers;
 
 use std::collections::BTreeMap;
@@ -19,14 +19,15 @@ use std::time::Duration;
 use anyhow::Result;
 use portway_testbed::apiserver::Synthetic;
 
-use self::place::{From, Place, direct, service};
+use self::proxy_node::{From, ProxyNode, direct, service};
 use self::servers::Port;
 use crate::conclude::conclude;
 use crate::machine;
+use crate::node::proxy_command::ProxyCommand;
 use crate::progress::Progress;
 use crate::stop::Stop;
+use crate::sync;
 use crate::sync::options::Proxies;
-use crate::sync::{self, proxy::Candidate};
 use portway_bench_report::{Cell, Unit, Writer};
 
 const EXAMPLES: &str = "\
@@ -86,9 +87,9 @@ enum Measurement {
     Throughput,
 }
 
-/// One Service asked from one place.
+/// One Service asked from one node.
 #[derive(Clone, Copy)]
-struct Spot {
+struct Probe {
     measurement: Measurement,
     from: From,
     backends: usize,
@@ -98,37 +99,37 @@ struct Spot {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let mut run = machine::here("path", &options.commit);
-    let (candidates, problems) = sync::able(options.proxies.candidates()?, &stop)?;
-    for candidate in &candidates {
-        let version = machine::version(candidate.program(), "--version").unwrap_or_else(|| "unknown".to_owned());
-        run.tools.insert(candidate.name.clone(), version);
+    let (commands, problems) = sync::able(options.proxies.commands()?, &stop)?;
+    for command in &commands {
+        let version = machine::version(command.program(), "--version").unwrap_or_else(|| "unknown".to_owned());
+        run.tools.insert(command.name.clone(), version);
     }
     let mut writer = Writer::create(options.out.as_deref(), run)?;
     for (proxy, problem) in problems {
         writer.cell(Cell { measurement: "start".to_owned(), proxy, failures: vec![problem], ..Cell::default() })?;
     }
-    let measured = measure(options, &candidates, &stop, &mut writer);
+    let measured = measure(options, &commands, &stop, &mut writer);
     let has_failed = writer.results().cells.iter().any(|cell| !cell.failures.is_empty());
     let code = conclude(&mut writer, measured, Vec::new(), true);
     Ok(if has_failed && code == ExitCode::SUCCESS { ExitCode::FAILURE } else { code })
 }
 
-fn measure(options: &Options, candidates: &[Candidate], stop: &Stop, writer: &mut Writer) -> Result<()> {
-    let spots = options.spots();
-    let round: f64 = spots.iter().map(|spot| spot.seconds(options)).sum();
-    let proxies = candidates.len() as f64;
+fn measure(options: &Options, commands: &[ProxyCommand], stop: &Stop, writer: &mut Writer) -> Result<()> {
+    let probes = options.probes();
+    let round: f64 = probes.iter().map(|probe| probe.seconds(options)).sum();
+    let proxies = commands.len() as f64;
     let starts: f64 = options.services.iter().map(|&services| proxies * start_seconds(services)).sum();
     let progress = Progress::of(starts + options.services.len() as f64 * options.rounds as f64 * proxies * round);
     let backends: Vec<usize> = options.backends.iter().copied().map(usize::from).collect();
     for &services in &options.services {
         let shape = Synthetic::new(services, options.endpoints);
-        let mut places = Vec::new();
-        for candidate in candidates {
+        let mut nodes = Vec::new();
+        for command in commands {
             stop.check()?;
-            progress.begin(format!("{services} Services: {} starts", candidate.name), start_seconds(services));
+            progress.begin(format!("{services} Services: {} starts", command.name), start_seconds(services));
             let limit = Duration::try_from_secs_f64(options.start_limit)?;
-            match Place::new(candidate, shape, &backends, limit, stop) {
-                Ok(place) => places.push(place),
+            match ProxyNode::new(command, shape, &backends, limit, stop) {
+                Ok(node) => nodes.push(node),
                 Err(error) if stop.is_set() => return Err(error),
                 Err(error) => {
                     let cell = Cell {
@@ -137,25 +138,21 @@ fn measure(options: &Options, candidates: &[Candidate], stop: &Stop, writer: &mu
                         endpoints: options.endpoints,
                         ..Cell::default()
                     };
-                    writer.cell(Cell {
-                        proxy: candidate.name.clone(),
-                        failures: vec![format!("{error:#}")],
-                        ..cell
-                    })?;
+                    writer.cell(Cell { proxy: command.name.clone(), failures: vec![format!("{error:#}")], ..cell })?;
                 }
             }
         }
         for repeat in 0..options.rounds {
-            for place in &mut places {
+            for node in &mut nodes {
                 progress.begin(
-                    format!("{services} Services: {}, round {} of {}", place.name, repeat + 1, options.rounds),
+                    format!("{services} Services: {}, round {} of {}", node.name, repeat + 1, options.rounds),
                     round,
                 );
-                place.check()?;
-                for &spot in &spots {
+                node.check()?;
+                for &probe in &probes {
                     stop.check()?;
                     let common = Cell { services, endpoints: options.endpoints, repeat, ..Cell::default() };
-                    for cell in spot.measure(place, options, &common) {
+                    for cell in probe.measure(node, options, &common) {
                         writer.cell(cell)?;
                     }
                 }
@@ -171,11 +168,11 @@ fn start_seconds(services: usize) -> f64 {
 }
 
 impl Options {
-    fn spots(&self) -> Vec<Spot> {
+    fn probes(&self) -> Vec<Probe> {
         let middle = self.backends[self.backends.len() / 2].into();
-        let mut spots = Vec::new();
+        let mut probes = Vec::new();
         for &from in &self.from {
-            let mut push = |measurement, backends| spots.push(Spot { measurement, from, backends });
+            let mut push = |measurement, backends| probes.push(Probe { measurement, from, backends });
             for &backends in &self.backends {
                 push(Measurement::ConnectLatency, backends.into());
                 push(Measurement::ConnectionRate, backends.into());
@@ -183,7 +180,7 @@ impl Options {
             push(Measurement::RequestRate, middle);
             push(Measurement::Throughput, middle);
         }
-        spots
+        probes
     }
 
     fn slice(&self) -> Duration {
@@ -218,7 +215,7 @@ impl Measurement {
     }
 }
 
-impl Spot {
+impl Probe {
     /// Turns of each way, of latencies and of rates.
     const TURNS: usize = 10;
     const SLICES: usize = 6;
@@ -233,16 +230,16 @@ impl Spot {
     }
 
     /// Asks by both ways in turn. Returns a cell for each.
-    fn measure(self, place: &Place, options: &Options, common: &Cell) -> [Cell; 2] {
+    fn measure(self, node: &ProxyNode, options: &Options, common: &Cell) -> [Cell; 2] {
         let port = self.measurement.port();
         let ways = [vec![service(self.backends, port)], direct(self.backends, port)];
         let turns = if self.measurement == Measurement::ConnectLatency { Self::TURNS } else { Self::SLICES };
         let ask = |to: &[SocketAddr]| -> io::Result<Vec<f64>> {
             match self.measurement {
-                Measurement::ConnectLatency => ask::connects(to, options.connects.div_ceil(Self::TURNS)),
-                Measurement::ConnectionRate => Ok(vec![ask::connection_rate(to, options.slice())?]),
-                Measurement::RequestRate => Ok(vec![ask::request_rate(to, options.slice())?]),
-                Measurement::Throughput => Ok(vec![ask::throughput(to, options.slice())?]),
+                Measurement::ConnectLatency => clients::connects(to, options.connects.div_ceil(Self::TURNS)),
+                Measurement::ConnectionRate => Ok(vec![clients::connection_rate(to, options.slice())?]),
+                Measurement::RequestRate => Ok(vec![clients::request_rate(to, options.slice())?]),
+                Measurement::Throughput => Ok(vec![clients::throughput(to, options.slice())?]),
             }
         };
         let mut cells = ["vip", "direct"].map(|route| {
@@ -251,13 +248,13 @@ impl Spot {
             let backends = ("backends".to_owned(), self.backends.to_string());
             Cell {
                 measurement: self.measurement.name().to_owned(),
-                proxy: place.name.clone(),
+                proxy: node.name.clone(),
                 labels: labels.into_iter().chain([backends]).collect::<BTreeMap<_, _>>(),
                 unit: self.measurement.unit(),
                 ..common.clone()
             }
         });
-        place.host(self.from).run(|| {
+        node.host(self.from).run(|| {
             for turn in 0..turns {
                 // Neither way is always the first.
                 let first = (turn + common.repeat) % 2;

@@ -33,7 +33,7 @@ pub(super) enum Port {
 }
 
 impl Port {
-    /// All of them.
+    /// All ports, in the order in which Services list them.
     pub(super) const ALL: [Self; 3] = [Self::Connect, Self::Echo, Self::Sink];
 
     /// As Services name it.
@@ -142,7 +142,7 @@ fn serve(port: Port, listener: &TcpListener, stop: &AtomicBool) {
 }
 
 fn echo(mut stream: TcpStream) -> io::Result<()> {
-    super::ask::stay_on_one_processor();
+    super::clients::stay_on_one_processor();
     stream.set_nodelay(true)?;
     let mut byte = [0];
     while stream.read(&mut byte)? > 0 {
@@ -166,7 +166,7 @@ fn sink(mut stream: TcpStream) -> io::Result<()> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::ask;
+    use super::super::clients;
     use super::*;
 
     #[test]
@@ -181,15 +181,15 @@ mod tests {
         let slice = Duration::from_millis(10);
         for host in ["pod-1-a", "node-1", "client"] {
             cluster.host(host).run(|| {
-                let latencies = ask::connects(&at(Port::Connect), 20).expect("connections");
+                let latencies = clients::connects(&at(Port::Connect), 20).expect("connections");
                 assert!(latencies.len() == 20 && latencies.iter().all(|latency| *latency > 0.0), "{latencies:?}");
-                assert!(ask::connection_rate(&at(Port::Connect), slice).expect("connections") > 100.0);
-                assert!(ask::request_rate(&at(Port::Echo), slice).expect("requests") > 100.0);
-                assert!(ask::throughput(&at(Port::Sink), slice).expect("bytes") > 10.0);
+                assert!(clients::connection_rate(&at(Port::Connect), slice).expect("connections") > 100.0);
+                assert!(clients::request_rate(&at(Port::Echo), slice).expect("requests") > 100.0);
+                assert!(clients::throughput(&at(Port::Sink), slice).expect("bytes") > 10.0);
             });
         }
         // Nobody is there who would have to be told that it is over.
         drop(servers);
-        cluster.node().run(|| ask::connects(&at(Port::Connect), 1)).expect_err("the servers have ended");
+        cluster.node().run(|| clients::connects(&at(Port::Connect), 1)).expect_err("the servers have ended");
     }
 }

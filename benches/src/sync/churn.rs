@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use portway_testbed::apiserver::{Store, Synthetic};
 
+use super::proxy_run::spread;
 use super::replace::changing;
-use super::site::Site;
-use super::trial::spread;
-use super::truth::Id;
-use super::watch::Expecting;
+use crate::node::TestNode;
+use crate::node::expected::Id;
+use crate::node::watch::Expecting;
 
 /// A stream of changes.
 pub(crate) struct Churn {
@@ -37,24 +37,24 @@ struct Work {
     shape: Synthetic,
     numbers: Vec<usize>,
     judged: HashMap<usize, Id>,
-    truth: Expecting,
+    expected: Expecting,
 }
 
 impl Churn {
     /// Chooses who changes: none of `steady`; of the others, the connections to `judged` can be judged.
-    pub(crate) fn prepare(site: &mut Site, steady: &[usize], judged: usize) -> Self {
-        let numbers = changing(site.shape.services, steady);
+    pub(crate) fn prepare(node: &mut TestNode, steady: &[usize], judged: usize) -> Self {
+        let numbers = changing(node.shape.services, steady);
         let chosen = spread(numbers.len(), judged);
         let judged: HashMap<_, _> =
-            chosen.into_iter().map(|place| (numbers[place], site.made_up(numbers[place]))).collect();
+            chosen.into_iter().map(|place| (numbers[place], node.made_up(numbers[place]))).collect();
         let mut ids: Vec<Id> = judged.values().copied().collect();
         ids.sort_unstable();
-        let (store, truth) = (site.store.clone(), site.watch.expecting());
-        let work = Work { store, shape: site.shape, numbers, judged, truth };
+        let (store, expected) = (node.store.clone(), node.watch.expecting());
+        let work = Work { store, shape: node.shape, numbers, judged, expected };
         Self { work: Some(work), judged: ids, stop: Arc::default(), thread: None }
     }
 
-    /// Services among those that change whose truth is known.
+    /// Services among those that change whose expected is known.
     pub(crate) fn judged(&self) -> Vec<Id> {
         self.judged.clone()
     }
@@ -96,7 +96,8 @@ impl Work {
             let first = if *is_replaced { self.shape.endpoints } else { 0 };
             let endpoints: Vec<usize> = std::iter::once(first).chain(1..self.shape.endpoints).collect();
             if let Some(id) = self.judged.get(&number) {
-                self.truth.expect(*id, endpoints.iter().map(|endpoint| self.shape.endpoint_address(number, *endpoint)));
+                self.expected
+                    .expect(*id, endpoints.iter().map(|endpoint| self.shape.endpoint_address(number, *endpoint)));
             }
             for slice in self.shape.slices_with(number, &endpoints).into_iter().take(1) {
                 if let Err(error) = self.store.put(slice) {

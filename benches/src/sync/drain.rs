@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::proxy_run::ProxyRun;
 use super::series::Series;
-use super::trial::Trial;
-use super::truth::Id;
+use crate::node::expected::Id;
 
 const PODS: usize = 100;
 const DRAINS: usize = 3;
@@ -19,51 +19,51 @@ const QUIET: Duration = Duration::from_secs(2);
 const QUIET_CONNECTIONS: u64 = 2000;
 
 /// Drains, lets the pods come back elsewhere, and drains again.
-pub(crate) fn measure(trial: &mut Trial<'_>) -> Result<()> {
-    let limit = trial.limits.event;
-    let mut series = Series::new(trial.limits.budget);
-    let ids: Vec<Id> = (0..PODS).map(|_| trial.site.add_watched(2)).collect::<Result<_>>()?;
-    trial.site.watch.focus(&ids);
+pub(crate) fn measure(run: &mut ProxyRun<'_>) -> Result<()> {
+    let limit = run.limits.event;
+    let mut series = Series::new(run.limits.budget);
+    let ids: Vec<Id> = (0..PODS).map(|_| run.node.add_watched(2)).collect::<Result<_>>()?;
+    run.node.watch.focus(&ids);
     let mut version = 1;
     let mut done = 0;
-    while trial.goes_on(&mut series, done, DRAINS) {
+    while run.goes_on(&mut series, done, DRAINS) {
         done += 1;
-        if let Some(id) = unserved(trial, &ids, version)? {
-            let name = trial.site.watch.truth().name(id).to_owned();
+        if let Some(id) = unserved(run, &ids, version)? {
+            let name = run.node.watch.expected().name(id).to_owned();
             series.fail(format!("drain {done}: {name} did not come within {limit:?}"));
             break;
         }
         let mut gone = Vec::new();
         let mut last = Instant::now();
         for id in &ids {
-            let backends = trial.site.backends(*id);
+            let backends = run.node.backends(*id);
             gone.push(backends[0]);
-            last = trial.site.replace(*id, &backends[1..])?.1.at;
+            last = run.node.replace(*id, &backends[1..])?.1.at;
         }
-        let end = quiet(trial, &gone, last);
+        let end = quiet(run, &gone, last);
         series.take(last, end, || format!("drain {done}: pods that were gone were still reached after {limit:?}"));
         for id in &ids {
-            trial.site.watch.truth().settle(*id);
+            run.node.watch.expected().settle(*id);
         }
         // As many pods come back; what follows is that the new ones answer.
         for id in &ids {
-            let backends = [trial.site.new_backends(1), trial.site.backends(*id)].concat();
-            version = trial.site.replace(*id, &backends)?.0;
+            let backends = [run.node.new_backends(1), run.node.backends(*id)].concat();
+            version = run.node.replace(*id, &backends)?.0;
         }
     }
-    trial.site.watch.focus(&[]);
+    run.node.watch.focus(&[]);
     for id in ids {
-        trial.site.delete(id)?;
+        run.node.delete(id)?;
     }
-    trial.record_series("drain", &[], series)
+    run.record_series("drain", &[], series)
 }
 
 /// A Service whose version has not been seen in time.
-fn unserved(trial: &mut Trial<'_>, ids: &[Id], version: u64) -> Result<Option<Id>> {
-    let end = Instant::now() + trial.limits.event;
+fn unserved(run: &mut ProxyRun<'_>, ids: &[Id], version: u64) -> Result<Option<Id>> {
+    let end = Instant::now() + run.limits.event;
     for id in ids {
         let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        if trial.wait(*id, version, left)?.is_none() {
+        if run.wait(*id, version, left)?.is_none() {
             return Ok(Some(*id));
         }
     }
@@ -71,21 +71,21 @@ fn unserved(trial: &mut Trial<'_>, ids: &[Id], version: u64) -> Result<Option<Id
 }
 
 /// The end of the last connection to one of these pods, or `sent` if all were before it; `None` if they do not cease.
-fn quiet(trial: &Trial<'_>, gone: &[IpAddr], sent: Instant) -> Option<Instant> {
+fn quiet(run: &ProxyRun<'_>, gone: &[IpAddr], sent: Instant) -> Option<Instant> {
     let mut last = sent;
-    let mut connections = trial.site.watch.focused();
+    let mut connections = run.node.watch.focused();
     loop {
         std::thread::sleep(Duration::from_millis(20));
-        let newest = trial.site.watch.answers(gone).iter().map(|answers| answers.last).max();
+        let newest = run.node.watch.answers(gone).iter().map(|answers| answers.last).max();
         if let Some(newest) = newest.filter(|newest| *newest > last) {
             last = newest;
-            connections = trial.site.watch.focused();
+            connections = run.node.watch.focused();
         }
-        let since = trial.site.watch.focused() - connections;
+        let since = run.node.watch.focused() - connections;
         if last.elapsed() > QUIET && since > QUIET_CONNECTIONS {
             return Some(last);
         }
-        if sent.elapsed() > trial.limits.event + QUIET || trial.stop.is_set() {
+        if sent.elapsed() > run.limits.event + QUIET || run.stop.is_set() {
             return None;
         }
     }

@@ -1,30 +1,24 @@
 //! `sync`: how long until a change of the cluster reaches packets, what it costs, and how that grows, for any proxy.
 //!
 //! Each *job* is one proxy at one cluster size and pacing setting: a test API server with the objects, a node made of
-//! network namespaces, the proxy as a process on it, and clients in pods that watch ([`watch`]) and have every connection
-//! judged ([`truth`]). All is measured from outside, from the moment the API server hands the event to the watchers'
+//! network namespaces, the proxy as a process on it, and clients in pods that watch ([`crate::node::watch`]) and have every connection
+//! judged ([`crate::node::expected`]). All is measured from outside, from the moment the API server hands the event to the watchers'
 //! connections ([`portway_testbed::apiserver::Sent`]) until traffic shows it. Repeats stand outermost and proxies
 //! innermost, so that what drifts on the machine meets all alike.
 
-mod account;
 mod bars;
 mod churn;
 mod drain;
-mod hail;
 pub(crate) mod options;
-mod plan;
-pub(crate) mod proxy;
+pub(crate) mod plan;
+mod proxy_run;
 mod replace;
 mod replay;
 mod restart;
 mod rolling;
 mod series;
 mod services;
-pub(crate) mod site;
 mod start;
-mod trial;
-mod truth;
-mod watch;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,11 +27,12 @@ use anyhow::{Context, Result, ensure};
 use portway_testbed::apiserver::Synthetic;
 
 use self::plan::{Job, Limits, Part};
-use self::proxy::Candidate;
-use self::site::Site;
-use self::trial::Trial;
+
+use self::proxy_run::ProxyRun;
 use crate::conclude::conclude;
 use crate::machine;
+use crate::node::TestNode;
+use crate::node::proxy_command::ProxyCommand;
 use crate::progress::Progress;
 use crate::stop::Stop;
 use portway_bench_report::{Cell, Setting, Writer};
@@ -48,10 +43,10 @@ pub(crate) use self::options::Options;
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let mut run = machine::here("sync", &options.commit);
-    let (candidates, problems) = able(options.candidates()?, &stop)?;
-    for candidate in &candidates {
-        let version = machine::version(candidate.program(), "--version").unwrap_or_else(|| "unknown".to_owned());
-        run.tools.insert(candidate.name.clone(), version);
+    let (commands, problems) = able(options.commands()?, &stop)?;
+    for command in &commands {
+        let version = machine::version(command.program(), "--version").unwrap_or_else(|| "unknown".to_owned());
+        run.tools.insert(command.name.clone(), version);
     }
     let mut writer = Writer::create(options.out.as_deref(), run)?;
     for (name, problem) in problems {
@@ -64,14 +59,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let limits = options.limits();
     let settings = options.settings();
-    let has_setting = |candidate: usize, setting| candidates[candidate].has_setting(setting);
-    for candidate in candidates.iter().filter(|candidate| !candidate.has_setting(Setting::Minimum)) {
+    let has_setting = |command: usize, setting| commands[command].has_setting(setting);
+    for command in commands.iter().filter(|command| !command.has_setting(Setting::Minimum)) {
         if settings.contains(&Setting::Minimum) {
-            eprintln!("{}: no {{min-sync-period}} in its command, so not at the minimum", candidate.name);
+            eprintln!("{}: no {{min-sync-period}} in its command, so not at the minimum", command.name);
         }
     }
     let sizes = if options.trace.is_some() { vec![replay::SIZE] } else { options.sizes() };
-    let jobs = plan::jobs(candidates.len(), &sizes, &settings, options.repeats, has_setting);
+    let jobs = plan::jobs(commands.len(), &sizes, &settings, options.repeats, has_setting);
     let parts = options.parts();
     let guess = |job: &Job| match &options.trace {
         Some(trace) => replay::guess(trace, options.pace),
@@ -83,19 +78,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         if stop.is_set() {
             break;
         }
-        let candidate = &candidates[job.candidate];
-        let title = format!("{}/{} {}", index + 1, jobs.len(), title(job, candidate));
+        let command = &commands[job.command];
+        let title = format!("{}/{} {}", index + 1, jobs.len(), title(job, command));
         let outcome = match &options.trace {
             Some(trace) => {
                 progress.begin(&title, guess(job)?);
-                replay::job(trace, options.pace, job, candidate, &limits, &stop, &mut writer)
+                replay::job(trace, options.pace, job, command, &limits, &stop, &mut writer)
             }
-            None => one(job, candidate, &limits, &parts, &title, &progress, &stop, &mut writer),
+            None => one(job, command, &limits, &parts, &title, &progress, &stop, &mut writer),
         };
         if let Err(error) = outcome
             && !stop.is_set()
         {
-            writer.cell(failed(job, candidate, format!("{error:#}")))?;
+            writer.cell(failed(job, command, format!("{error:#}")))?;
         }
     }
     drop(progress);
@@ -105,11 +100,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(conclude(&mut writer, verdict, bars, !options.no_plots))
 }
 
-/// One job: a new site, the proxy, and each part in turn.
+/// One job: a new node, the proxy, and each part in turn.
 #[expect(clippy::too_many_arguments, reason = "one caller; a struct of them would be unpacked at once")]
 fn one(
     job: &Job,
-    candidate: &Candidate,
+    command: &ProxyCommand,
     limits: &Limits,
     parts: &[Part],
     title: &str,
@@ -119,16 +114,16 @@ fn one(
 ) -> Result<()> {
     progress.begin(format!("{title}: start"), Part::Start.guess(job, limits));
     let shape = Synthetic::new(job.services, job.endpoints);
-    let site = Site::new(shape, |store| Ok(shape.fill(store)?), candidate)?;
-    let mut trial = Trial::new(job, candidate, limits, site, stop, writer)?;
-    let outcome = all(&mut trial, parts, title, progress);
-    trial.finish().and(outcome)
+    let node = TestNode::new(shape, |store| Ok(shape.fill(store)?), command)?;
+    let mut run = ProxyRun::new(job, command, limits, node, stop, writer)?;
+    let outcome = all(&mut run, parts, title, progress);
+    run.finish().and(outcome)
 }
 
-fn all(trial: &mut Trial<'_>, parts: &[Part], title: &str, progress: &Progress) -> Result<()> {
-    trial.phase("start", start::measure)?;
+fn all(run: &mut ProxyRun<'_>, parts: &[Part], title: &str, progress: &Progress) -> Result<()> {
+    run.phase("start", start::measure)?;
     for part in parts.iter().filter(|part| **part != Part::Start) {
-        let (name, work): (_, fn(&mut Trial<'_>) -> Result<()>) = match part {
+        let (name, work): (_, fn(&mut ProxyRun<'_>) -> Result<()>) = match part {
             Part::Start => continue,
             Part::ReplaceIdle => ("replace-idle", replace::idle),
             Part::ReplaceChurn => ("replace-churn", replace::under_churn),
@@ -137,28 +132,28 @@ fn all(trial: &mut Trial<'_>, parts: &[Part], title: &str, progress: &Progress) 
             Part::Drain => ("drain", drain::measure),
             Part::Restart => ("restart", restart::measure),
         };
-        if trial.stop.is_set() {
+        if run.stop.is_set() {
             break;
         }
-        progress.begin(format!("{title}: {name}"), part.guess(trial.job, trial.limits));
-        trial.phase(name, work).with_context(|| name.to_owned())?;
+        progress.begin(format!("{title}: {name}"), part.guess(run.job, run.limits));
+        run.phase(name, work).with_context(|| name.to_owned())?;
     }
     Ok(())
 }
 
-fn title(job: &Job, candidate: &Candidate) -> String {
+fn title(job: &Job, command: &ProxyCommand) -> String {
     let setting = match job.setting {
         Setting::Default => "default pacing",
         Setting::Minimum => "minimum pacing",
     };
-    format!("{}, {} × {}, {setting}, repeat {}", candidate.name, job.services, job.endpoints, job.repeat)
+    format!("{}, {} × {}, {setting}, repeat {}", command.name, job.services, job.endpoints, job.repeat)
 }
 
 /// A cell that says why there are no others.
-fn failed(job: &Job, candidate: &Candidate, why: String) -> Cell {
+fn failed(job: &Job, command: &ProxyCommand, why: String) -> Cell {
     Cell {
         measurement: "job".to_owned(),
-        proxy: candidate.name.clone(),
+        proxy: command.name.clone(),
         setting: job.setting,
         services: job.services,
         endpoints: job.endpoints,
@@ -171,20 +166,20 @@ fn failed(job: &Job, candidate: &Candidate, why: String) -> Cell {
 /// Who cannot be measured, and why.
 pub(crate) type Problem = (String, String);
 
-/// The candidates that can serve a small cluster, and for those that cannot but were asked for, why not. What was not
+/// The commands that can serve a small cluster, and for those that cannot but were asked for, why not. What was not
 /// asked for by name is left out with its reason.
-pub(crate) fn able(candidates: Vec<(Candidate, bool)>, stop: &Stop) -> Result<(Vec<Candidate>, Vec<Problem>)> {
+pub(crate) fn able(commands: Vec<(ProxyCommand, bool)>, stop: &Stop) -> Result<(Vec<ProxyCommand>, Vec<Problem>)> {
     let (mut able, mut problems) = (Vec::new(), Vec::new());
-    for (candidate, is_named) in candidates {
+    for (command, is_named) in commands {
         if stop.is_set() {
             break;
         }
-        match serves(&candidate) {
-            Ok(()) => able.push(candidate),
+        match serves(&command) {
+            Ok(()) => able.push(command),
             Err(error) => {
-                eprintln!("{} cannot be measured here: {error:#}", candidate.name);
+                eprintln!("{} cannot be measured here: {error:#}", command.name);
                 if is_named {
-                    problems.push((candidate.name, format!("{error:#}")));
+                    problems.push((command.name, format!("{error:#}")));
                 }
             }
         }
@@ -194,15 +189,15 @@ pub(crate) fn able(candidates: Vec<(Candidate, bool)>, stop: &Stop) -> Result<(V
 }
 
 /// Whether a proxy serves a cluster of a few Services.
-fn serves(candidate: &Candidate) -> Result<()> {
+fn serves(command: &ProxyCommand) -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(20);
     let shape = Synthetic::new(2, 1);
-    let mut site = Site::new(shape, |store| Ok(shape.fill(store)?), candidate)?;
-    let id = site.made_up(0);
-    site.watch.focus(&[id]);
-    let mut running = site.start(candidate, Setting::Default)?;
-    while running.started.elapsed() < LIMIT {
-        if site.watch.wait(id, 1, Duration::from_millis(20)).is_some() {
+    let mut node = TestNode::new(shape, |store| Ok(shape.fill(store)?), command)?;
+    let id = node.made_up(0);
+    node.watch.focus(&[id]);
+    let mut running = node.start(command, Setting::Default)?;
+    while running.started().elapsed() < LIMIT {
+        if node.watch.wait(id, 1, Duration::from_millis(20)).is_some() {
             return Ok(());
         }
         running.check()?;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use portway_testbed::apiserver::Faults;
 
 use super::plan::{Limits, Part, Size};
-use super::proxy::{Candidate, Mode, Template};
+use crate::node::proxy_command::{Mode, ProxyCommand, Template};
 use portway_bench_report::Setting;
 
 /// All modes that portway has names for. Those that this build or this kernel lacks are said. Of the two flavours of
@@ -108,7 +108,7 @@ pub(crate) struct Proxies {
 
 impl Proxies {
     /// The proxies in each mode, in the order in which ratios are formed, and whether each was asked for by name.
-    pub(crate) fn candidates(&self) -> Result<Vec<(Candidate, bool)>> {
+    pub(crate) fn commands(&self) -> Result<Vec<(ProxyCommand, bool)>> {
         let chosen: Vec<&str> =
             if self.mode.is_empty() { MODES.to_vec() } else { self.mode.iter().map(String::as_str).collect() };
         let modes: Vec<Mode> = chosen.into_iter().map(|label| Mode { label: label.to_owned() }).collect();
@@ -120,31 +120,22 @@ impl Proxies {
             },
             Ok,
         )?;
-        let words = [
-            &own.to_string_lossy(),
-            "run",
-            "--kubeconfig={kubeconfig}",
-            "--hostname-override={node}",
-            "--mode={mode}",
-            "--cluster-cidr={cluster-cidr}",
-            "--min-sync-period={min-sync-period}",
-        ];
-        let own = Template::new("portway", words.map(str::to_owned).to_vec())?;
-        let mut candidates = Vec::new();
+        let own = Template::portway(&own)?;
+        let mut commands = Vec::new();
         for (template, is_peer) in std::iter::once((&own, false)).chain(self.proxy.iter().map(|peer| (peer, true))) {
             let is_named = is_peer || !self.mode.is_empty();
-            candidates.extend(template.candidates(&modes).into_iter().map(|candidate| (candidate, is_named)));
+            commands.extend(template.commands(&modes).into_iter().map(|command| (command, is_named)));
         }
-        let mut names: Vec<&str> = candidates.iter().map(|(candidate, _)| candidate.name.as_str()).collect();
+        let mut names: Vec<&str> = commands.iter().map(|(command, _)| command.name.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             bail!("two proxies have the name {}", twice[0]);
         }
-        Ok(candidates)
+        Ok(commands)
     }
 }
 
-/// See [`Setting`].
+/// How the proxies pace their syncs, as `--setting` takes it; see [`Setting`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Pacing {
     /// As the proxy comes.
@@ -154,13 +145,13 @@ enum Pacing {
 }
 
 impl Options {
-    /// The proxies in each mode, see [`Proxies::candidates`], with what is wrong with the API server for them.
-    pub(crate) fn candidates(&self) -> Result<Vec<(Candidate, bool)>> {
-        let mut candidates = self.proxies.candidates()?;
-        for (candidate, _) in &mut candidates {
-            candidate.faults = self.faults(&candidate.name)?;
+    /// The proxies in each mode, see [`Proxies::commands`], with what is wrong with the API server for them.
+    pub(crate) fn commands(&self) -> Result<Vec<(ProxyCommand, bool)>> {
+        let mut commands = self.proxies.commands()?;
+        for (command, _) in &mut commands {
+            command.faults = self.faults(&command.name)?;
         }
-        Ok(candidates)
+        Ok(commands)
     }
 
     fn faults(&self, name: &str) -> Result<Faults> {
@@ -192,7 +183,7 @@ impl Options {
         }
     }
 
-    /// The pacing settings.
+    /// The pacing settings in the order of the command line.
     pub(crate) fn settings(&self) -> Vec<Setting> {
         let of = |pacing: &Pacing| match pacing {
             Pacing::Default => Setting::Default,
@@ -206,7 +197,7 @@ impl Options {
         !self.quick && self.trace.is_none() && self.churn == 100 && self.events >= 100 && self.fault.is_empty()
     }
 
-    /// The cluster sizes.
+    /// The cluster sizes in the order of the command line.
     pub(crate) fn sizes(&self) -> Vec<Size> {
         if self.quick { vec![Size { services: 100, endpoints: 4 }] } else { self.sizes.clone() }
     }

@@ -31,8 +31,8 @@ impl FromStr for Size {
 /// One proxy at one size and setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
-    /// Its place in the list of candidates.
-    pub(crate) candidate: usize,
+    /// Its place in the list of commands.
+    pub(crate) command: usize,
     pub(crate) setting: Setting,
     pub(crate) services: usize,
     pub(crate) endpoints: usize,
@@ -57,9 +57,9 @@ pub(crate) struct Limits {
 }
 
 /// All jobs in their order: whatever drifts on the machine meets all proxies alike, so repeats stand outermost and
-/// proxies innermost. `has_setting` says whether a candidate can run at a setting.
+/// proxies innermost. `has_setting` says whether a command can run at a setting.
 pub(crate) fn jobs(
-    candidates: usize,
+    commands: usize,
     sizes: &[Size],
     settings: &[Setting],
     repeats: usize,
@@ -69,9 +69,9 @@ pub(crate) fn jobs(
     for repeat in 0..repeats {
         for size in sizes {
             for &setting in settings {
-                let able = (0..candidates).filter(|candidate| has_setting(*candidate, setting));
-                jobs.extend(able.map(|candidate| Job {
-                    candidate,
+                let able = (0..commands).filter(|command| has_setting(*command, setting));
+                jobs.extend(able.map(|command| Job {
+                    command,
                     setting,
                     services: size.services,
                     endpoints: size.endpoints,
@@ -128,9 +128,9 @@ mod tests {
     #[test]
     fn repeats_stand_outermost_and_proxies_innermost() {
         let sizes = [Size { services: 1000, endpoints: 4 }, Size { services: 5000, endpoints: 4 }];
-        let only_default = |candidate, setting| candidate == 0 || setting == Setting::Default;
+        let only_default = |command, setting| command == 0 || setting == Setting::Default;
         let jobs = jobs(2, &sizes, &[Setting::Default, Setting::Minimum], 2, only_default);
-        let brief: Vec<_> = jobs.iter().map(|job| (job.repeat, job.services, job.setting, job.candidate)).collect();
+        let brief: Vec<_> = jobs.iter().map(|job| (job.repeat, job.services, job.setting, job.command)).collect();
         let (default, minimum) = (Setting::Default, Setting::Minimum);
         let once = |repeat| {
             [1000, 5000]

@@ -10,13 +10,13 @@ use portway_testbed::apiserver::{Resource, Synthetic};
 use portway_testbed::trace::{Pace, Trace};
 
 use super::plan::{Job, Limits, Size};
-use super::proxy::Candidate;
+use super::proxy_run::ProxyRun;
 use super::series::Series;
-use super::site::Site;
-use super::trial::Trial;
 use super::{replace, start};
-use crate::statistics::ms;
+use crate::node::TestNode;
+use crate::node::proxy_command::ProxyCommand;
 use crate::stop::Stop;
+use portway_bench_report::statistics::ms;
 use portway_bench_report::{Unit, Writer};
 
 /// Jobs of a trace have the trace's size, which is known once it is read.
@@ -40,32 +40,32 @@ pub(crate) fn job(
     path: &Path,
     pace: f64,
     job: &Job,
-    candidate: &Candidate,
+    command: &ProxyCommand,
     limits: &Limits,
     stop: &Stop,
     writer: &mut Writer,
 ) -> Result<()> {
     let mut trace = Trace::open(path)?;
     // The trace's pods are not here: none of its Services is asked.
-    let mut site = Site::new(Synthetic::new(0, 0), |store| trace.fill(store).map(drop), candidate)?;
-    trace.header().node.clone_into(&mut site.node);
-    let services = site.store.count(Resource::Service);
+    let mut node = TestNode::new(Synthetic::new(0, 0), |store| trace.fill(store).map(drop), command)?;
+    trace.header().node.clone_into(&mut node.node_name);
+    let services = node.store.count(Resource::Service);
     let job = Job { services, ..job.clone() };
-    let mut trial = Trial::new(&job, candidate, limits, site, stop, writer)?;
-    let mut outcome = trial.phase("start", start::measure);
+    let mut run = ProxyRun::new(&job, command, limits, node, stop, writer)?;
+    let mut outcome = run.phase("start", start::measure);
     if outcome.is_ok() {
-        outcome = trial.phase("replay", |trial| replay(trial, trace, pace));
+        outcome = run.phase("replay", |run| replay(run, trace, pace));
     }
-    trial.finish().and(outcome)
+    run.finish().and(outcome)
 }
 
 /// Plays the events, and replaces the watched Service's endpoint meanwhile.
-fn replay(trial: &mut Trial<'_>, mut trace: Trace, pace: f64) -> Result<()> {
-    trial.site.watch.focus(&[trial.watched]);
-    let (store, done) = (trial.site.store.clone(), AtomicBool::new(false));
+fn replay(run: &mut ProxyRun<'_>, mut trace: Trace, pace: f64) -> Result<()> {
+    run.node.watch.focus(&[run.watched]);
+    let (store, done) = (run.node.store.clone(), AtomicBool::new(false));
     let halt = AtomicBool::new(false);
-    let before = trial.running()?.cpu()?;
-    let carried = trial.site.server.carried();
+    let before = run.running()?.cpu_time()?;
+    let carried = run.node.server.carried();
     let began = Instant::now();
     let mut series = Series::new(Duration::from_secs(u64::from(u32::MAX)));
     let (replayed, sent) = std::thread::scope(|scope| {
@@ -77,10 +77,10 @@ fn replay(trial: &mut Trial<'_>, mut trace: Trace, pace: f64) -> Result<()> {
         let mut random = fastrand::Rng::with_seed(7);
         let mut sent = 0;
         let mut replace = || -> Result<()> {
-            while !done.load(Ordering::Relaxed) && !trial.stop.is_set() {
+            while !done.load(Ordering::Relaxed) && !run.stop.is_set() {
                 std::thread::sleep(Duration::from_micros(random.u64(20_000..60_000)));
                 sent += 1;
-                replace::once(trial, &mut series, sent)?;
+                replace::once(run, &mut series, sent)?;
             }
             Ok(())
         };
@@ -91,17 +91,17 @@ fn replay(trial: &mut Trial<'_>, mut trace: Trace, pace: f64) -> Result<()> {
     })
     .context("the replay")?;
     let seconds = began.elapsed().as_secs_f64();
-    let used = trial.running()?.cpu()? - before;
-    let now = trial.site.server.carried();
+    let used = run.running()?.cpu_time()? - before;
+    let now = run.node.server.carried();
     if let Some(cut_off) = replayed.cut_off {
         series.fail(cut_off);
     }
     let labels = [("phase", "replay")];
-    trial.record_series("replay-replace", &[], series)?;
+    run.record_series("replay-replace", &[], series)?;
     let events = (replayed.events + sent).max(1) as f64;
-    trial.record("cpu-per-event", &labels, Unit::Milliseconds, vec![ms(used) / events])?;
-    trial.record("churn-rate", &labels, Unit::PerSecond, vec![replayed.events as f64 / seconds])?;
-    trial.record("replay-late", &[], Unit::Milliseconds, vec![ms(replayed.late)])?;
-    trial.record("bytes-received", &labels, Unit::Bytes, vec![(now.bytes - carried.bytes) as f64])?;
-    start::memory(trial, "end")
+    run.record("cpu-per-event", &labels, Unit::Milliseconds, vec![ms(used) / events])?;
+    run.record("churn-rate", &labels, Unit::PerSecond, vec![replayed.events as f64 / seconds])?;
+    run.record("replay-late", &[], Unit::Milliseconds, vec![ms(replayed.late)])?;
+    run.record("bytes-received", &labels, Unit::Bytes, vec![(now.bytes - carried.bytes) as f64])?;
+    start::memory(run, "end")
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::proxy_run::ProxyRun;
 use super::series::Series;
 use super::start;
-use super::trial::Trial;
 
 const RESTARTS: usize = 3;
 
@@ -19,27 +19,27 @@ const AWAY: Duration = Duration::from_millis(300);
 const AFTER: Duration = Duration::from_secs(1);
 
 /// Kills and starts.
-pub(crate) fn measure(trial: &mut Trial<'_>) -> Result<()> {
+pub(crate) fn measure(run: &mut ProxyRun<'_>) -> Result<()> {
     // The last figures of the process that all other parts had.
-    start::memory(trial, "end")?;
-    let limit = trial.limits.start;
-    let id = trial.watched;
-    trial.site.watch.focus(&[id]);
-    let mut series = Series::new(trial.limits.budget);
+    start::memory(run, "end")?;
+    let limit = run.limits.start;
+    let id = run.watched;
+    run.node.watch.focus(&[id]);
+    let mut series = Series::new(run.limits.budget);
     let mut done = 0;
-    while trial.goes_on(&mut series, done, RESTARTS) {
+    while run.goes_on(&mut series, done, RESTARTS) {
         done += 1;
-        trial.kill()?;
+        run.kill()?;
         std::thread::sleep(AWAY);
-        let started = trial.start()?;
-        let new = trial.site.new_backends(1);
-        let (version, _) = trial.site.replace(id, &new)?;
-        let shown = trial.wait(id, version, limit)?;
-        if shown.is_none() && trial.stop.is_set() {
+        let started = run.start()?;
+        let new = run.node.new_backends(1);
+        let (version, _) = run.node.replace(id, &new)?;
+        let shown = run.wait(id, version, limit)?;
+        if shown.is_none() && run.stop.is_set() {
             break;
         }
         series.take(started, shown, || format!("restart {done}: a change was not followed within {limit:?}"));
         std::thread::sleep(AFTER);
     }
-    trial.record_series("restart", &[], series)
+    run.record_series("restart", &[], series)
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::proxy_run::ProxyRun;
 use super::series::Series;
-use super::trial::Trial;
 
 const ENDPOINTS: usize = 250;
 const WAVE: usize = 25;
@@ -17,21 +17,21 @@ const PERIOD: Duration = Duration::from_millis(100);
 const UPDATES: usize = 3;
 
 /// Updates the Service a few times.
-pub(crate) fn measure(trial: &mut Trial<'_>) -> Result<()> {
-    let limit = trial.limits.event;
-    let id = trial.site.add_watched(ENDPOINTS)?;
-    trial.site.watch.focus(&[id]);
-    let served = trial.wait(id, 1, limit)?;
-    let (mut followed, mut complete) = (Series::new(trial.limits.budget), Series::new(trial.limits.budget));
+pub(crate) fn measure(run: &mut ProxyRun<'_>) -> Result<()> {
+    let limit = run.limits.event;
+    let id = run.node.add_watched(ENDPOINTS)?;
+    run.node.watch.focus(&[id]);
+    let served = run.wait(id, 1, limit)?;
+    let (mut followed, mut complete) = (Series::new(run.limits.budget), Series::new(run.limits.budget));
     if served.is_none() {
         followed.fail(format!("the Service of {ENDPOINTS} endpoints was not served within {limit:?}"));
     }
     let mut done = 0;
-    while served.is_some() && trial.goes_on(&mut followed, done, UPDATES) {
+    while served.is_some() && run.goes_on(&mut followed, done, UPDATES) {
         done += 1;
-        trial.site.watch.forget_answers();
-        let new = trial.site.new_backends(ENDPOINTS);
-        let mut backends = trial.site.backends(id);
+        run.node.watch.forget_answers();
+        let new = run.node.new_backends(ENDPOINTS);
+        let mut backends = run.node.backends(id);
         let mut last = None;
         for wave in 0..ENDPOINTS / WAVE {
             let places = wave * WAVE..(wave + 1) * WAVE;
@@ -39,33 +39,33 @@ pub(crate) fn measure(trial: &mut Trial<'_>) -> Result<()> {
             if wave > 0 {
                 std::thread::sleep(PERIOD);
             }
-            last = Some(trial.site.replace(id, &backends)?);
+            last = Some(run.node.replace(id, &backends)?);
         }
         let Some((version, sent)) = last else { continue };
-        let shown = trial.wait(id, version, limit)?;
+        let shown = run.wait(id, version, limit)?;
         followed.take(sent.at, shown, || format!("update {done}: the last wave was not followed within {limit:?}"));
-        let all = trial_answers(trial, &new, sent.at + limit);
+        let all = trial_answers(run, &new, sent.at + limit);
         complete.take(sent.at, all, || {
-            let answered = trial.site.watch.answers(&new).len();
+            let answered = run.node.watch.answers(&new).len();
             format!("update {done}: {answered} of {ENDPOINTS} new backends answered within {limit:?}")
         });
     }
-    trial.site.watch.focus(&[]);
+    run.node.watch.focus(&[]);
     if served.is_some() {
-        trial.site.delete(id)?;
+        run.node.delete(id)?;
     }
-    trial.record_series("rolling-update", &[("step", "followed")], followed)?;
-    trial.record_series("rolling-update", &[("step", "complete")], complete)
+    run.record_series("rolling-update", &[("step", "followed")], followed)?;
+    run.record_series("rolling-update", &[("step", "complete")], complete)
 }
 
 /// When the last of these backends answered for the first time, if all did by `end`.
-fn trial_answers(trial: &Trial<'_>, backends: &[std::net::IpAddr], end: Instant) -> Option<Instant> {
+fn trial_answers(run: &ProxyRun<'_>, backends: &[std::net::IpAddr], end: Instant) -> Option<Instant> {
     loop {
-        let answers = trial.site.watch.answers(backends);
+        let answers = run.node.watch.answers(backends);
         if answers.len() == backends.len() {
             return answers.iter().map(|answer| answer.first).max();
         }
-        if Instant::now() > end || trial.stop.is_set() {
+        if Instant::now() > end || run.stop.is_set() {
             return None;
         }
         std::thread::sleep(Duration::from_millis(5));

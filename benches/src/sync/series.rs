@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::statistics::ms;
+use portway_bench_report::statistics::ms;
 
 /// How many failures are kept in words.
 const KEPT: usize = 20;

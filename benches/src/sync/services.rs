@@ -7,35 +7,35 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::proxy_run::ProxyRun;
 use super::series::Series;
-use super::trial::Trial;
 
 /// Adds and removes Services, one after the other.
-pub(crate) fn measure(trial: &mut Trial<'_>) -> Result<()> {
-    let (wanted, limit) = (trial.limits.events, trial.limits.event);
-    let (mut added, mut removed) = (Series::new(trial.limits.budget), Series::new(trial.limits.budget));
+pub(crate) fn measure(run: &mut ProxyRun<'_>) -> Result<()> {
+    let (wanted, limit) = (run.limits.events, run.limits.event);
+    let (mut added, mut removed) = (Series::new(run.limits.budget), Series::new(run.limits.budget));
     let mut random = fastrand::Rng::with_seed(5);
-    let mut pause = |trial: &Trial<'_>| {
-        std::thread::sleep(trial.limits.pause + Duration::from_millis(random.u64(0..50)));
+    let mut pause = |run: &ProxyRun<'_>| {
+        std::thread::sleep(run.limits.pause + Duration::from_millis(random.u64(0..50)));
     };
     let mut done = 0;
-    while trial.goes_on(&mut added, done, wanted) {
-        let id = trial.site.plan_watched();
-        trial.site.watch.focus(&[id]);
-        pause(trial);
-        let backends = trial.site.new_backends(1);
-        let (version, sent) = trial.site.create(id, &backends)?;
-        let shown = trial.wait(id, version, limit)?;
+    while run.goes_on(&mut added, done, wanted) {
+        let id = run.node.plan_watched();
+        run.node.watch.focus(&[id]);
+        pause(run);
+        let backends = run.node.new_backends(1);
+        let (version, sent) = run.node.create(id, &backends)?;
+        let shown = run.wait(id, version, limit)?;
         done += 1;
         let failure = |what: &str| format!("Service {done} was {what} and traffic did not show it within {limit:?}");
-        if shown.is_none() && trial.stop.is_set() {
+        if shown.is_none() && run.stop.is_set() {
             break;
         }
         added.take(sent.at, shown, || failure("added"));
-        pause(trial);
-        let (version, sent) = trial.site.delete(id)?;
-        let gone = trial.wait(id, version, limit)?;
-        if gone.is_none() && trial.stop.is_set() {
+        pause(run);
+        let (version, sent) = run.node.delete(id)?;
+        let gone = run.wait(id, version, limit)?;
+        if gone.is_none() && run.stop.is_set() {
             break;
         }
         // One that was never served cannot be seen to go.
@@ -43,7 +43,7 @@ pub(crate) fn measure(trial: &mut Trial<'_>) -> Result<()> {
             removed.take(sent.at, gone, || failure("removed"));
         }
     }
-    trial.site.watch.focus(&[]);
-    trial.record_series("service-add", &[], added)?;
-    trial.record_series("service-remove", &[], removed)
+    run.node.watch.focus(&[]);
+    run.record_series("service-add", &[], added)?;
+    run.record_series("service-remove", &[], removed)
 }

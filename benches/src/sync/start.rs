@@ -12,11 +12,11 @@ use anyhow::Result;
 use portway_model::Protocol;
 use portway_testbed::probe::Probe;
 
+use super::proxy_run::{ProxyRun, spread};
 use super::series::Series;
-use super::site::Site;
-use super::trial::{Trial, spread};
-use crate::statistics::ms;
+use crate::node::{TestNode, watch};
 use portway_bench_report::Unit;
+use portway_bench_report::statistics::ms;
 
 /// Until the proxy has nothing more to do after a start: memory is looked at then.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -25,62 +25,62 @@ const SETTLE: Duration = Duration::from_secs(2);
 const KEPT: usize = 10;
 
 /// Starts the proxy and measures.
-pub(crate) fn measure(trial: &mut Trial<'_>) -> Result<()> {
-    let limit = trial.limits.start;
-    let mut sample: Vec<_> = by_name(&trial.site, 8).into_iter().chain(trial.steady.clone()).collect();
+pub(crate) fn measure(run: &mut ProxyRun<'_>) -> Result<()> {
+    let limit = run.limits.start;
+    let mut sample: Vec<_> = by_name(&run.node, 8).into_iter().chain(run.steady.clone()).collect();
     sample.sort_unstable();
     sample.dedup();
-    let mut ids: Vec<_> = sample.iter().map(|number| trial.site.made_up(*number)).collect();
-    ids.push(trial.watched);
+    let mut ids: Vec<_> = sample.iter().map(|number| run.node.made_up(*number)).collect();
+    ids.push(run.watched);
     // One at a time: the processors are the proxy's now.
-    trial.site.watch.pause(Duration::from_millis(1));
-    trial.site.watch.focus(&ids);
+    run.node.watch.pause(Duration::from_millis(1));
+    run.node.watch.focus(&ids);
     let (mut first, mut complete) = (Series::new(limit), Series::new(limit));
-    let started = trial.start()?;
+    let started = run.start()?;
     let mut ends = Vec::new();
     for id in &ids {
-        let at = trial.wait(*id, 1, limit.saturating_sub(started.elapsed()).max(Duration::from_millis(1)))?;
+        let at = run.wait(*id, 1, limit.saturating_sub(started.elapsed()).max(Duration::from_millis(1)))?;
         ends.extend(at);
         if at.is_none() {
-            let name = trial.site.watch.truth().name(*id).to_owned();
-            let said = trial.running()?.tail();
+            let name = run.node.watch.expected().name(*id).to_owned();
+            let said = run.running()?.tail();
             anyhow::bail!("{name} was not answered within {} s of the start; the proxy said:\n{said}", limit.as_secs());
         }
-        trial.site.watch.pause(super::watch::FOCUS_PAUSE);
+        run.node.watch.pause(watch::FOCUS_PAUSE);
     }
-    let cpu = trial.running()?.cpu()?;
-    trial.site.watch.focus(&[]);
-    let sweep = trial.site.cluster.host("pod-1-b").run(|| sweep(&trial.site, trial.limits.event));
+    let cpu = run.running()?.cpu_time()?;
+    run.node.watch.focus(&[]);
+    let sweep = run.node.cluster.host("pod-1-b").run(|| sweep(&run.node, run.limits.event));
     ends.extend(sweep.late);
     first.take(started, ends.iter().min().copied(), String::new);
     complete.take(started, ends.iter().max().copied(), String::new);
     for failure in sweep.failures {
         complete.fail(failure);
     }
-    trial.record_series("start-first", &[], first)?;
-    trial.record_series("start-complete", &[], complete)?;
-    trial.record("cpu-start", &[], Unit::Milliseconds, vec![ms(cpu)])?;
-    let carried = trial.site.server.carried();
-    trial.record("bytes-received", &[("phase", "start")], Unit::Bytes, vec![carried.bytes as f64])?;
-    trial.record("events-received", &[("phase", "start")], Unit::Count, vec![carried.events as f64])?;
-    let steady: Vec<_> = trial.steady.clone().into_iter().map(|number| trial.site.made_up(number)).collect();
-    trial.site.watch.steady(&steady);
-    trial.stop.sleep(SETTLE)?;
-    memory(trial, "start")
+    run.record_series("start-first", &[], first)?;
+    run.record_series("start-complete", &[], complete)?;
+    run.record("cpu-start", &[], Unit::Milliseconds, vec![ms(cpu)])?;
+    let carried = run.node.server.carried();
+    run.record("bytes-received", &[("phase", "start")], Unit::Bytes, vec![carried.bytes as f64])?;
+    run.record("events-received", &[("phase", "start")], Unit::Count, vec![carried.events as f64])?;
+    let steady: Vec<_> = run.steady.clone().into_iter().map(|number| run.node.made_up(number)).collect();
+    run.node.watch.steady(&steady);
+    run.stop.sleep(SETTLE)?;
+    memory(run, "start")
 }
 
 /// `memory-resident` and `memory-peak`.
-pub(crate) fn memory(trial: &mut Trial<'_>, when: &str) -> Result<()> {
-    let running = trial.running()?;
-    let (resident, peak) = (running.resident()?, running.peak()?);
-    trial.record("memory-resident", &[("phase", when)], Unit::Mebibytes, vec![resident])?;
-    trial.record("memory-peak", &[("phase", when)], Unit::Mebibytes, vec![peak])
+pub(crate) fn memory(run: &mut ProxyRun<'_>, when: &str) -> Result<()> {
+    let running = run.running()?;
+    let (resident, peak) = (running.resident_mib()?, running.peak_mib()?);
+    run.record("memory-resident", &[("phase", when)], Unit::Mebibytes, vec![resident])?;
+    run.record("memory-peak", &[("phase", when)], Unit::Mebibytes, vec![peak])
 }
 
 /// Made-up Services spread over the order of their names, which is not that of their numbers.
-fn by_name(site: &Site, count: usize) -> Vec<usize> {
-    let mut all: Vec<usize> = (0..site.shape.services).collect();
-    all.sort_by_key(|number| site.shape.service_name(*number));
+fn by_name(node: &TestNode, count: usize) -> Vec<usize> {
+    let mut all: Vec<usize> = (0..node.shape.services).collect();
+    all.sort_by_key(|number| node.shape.service_name(*number));
     spread(all.len(), count).into_iter().map(|place| all[place]).collect()
 }
 
@@ -92,8 +92,8 @@ struct Sweep {
 }
 
 /// Asks every made-up Service from the calling thread's namespace.
-fn sweep(site: &Site, limit: Duration) -> Sweep {
-    let shape = site.shape;
+fn sweep(node: &TestNode, limit: Duration) -> Sweep {
+    let shape = node.shape;
     let mut found = Sweep { late: None, failures: Vec::new() };
     let mut fail = |failure: String| {
         if found.failures.len() < KEPT {

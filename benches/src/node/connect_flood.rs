@@ -10,7 +10,7 @@ use portway_testbed::probe::{self, Outcome};
 use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Socket, Type};
 
-use super::truth::Id;
+use super::expected::Id;
 
 /// After which a connection counts as dropped. What is dropped is dated to its beginning, so this delays no figure.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -20,7 +20,7 @@ const ANSWER: Duration = Duration::from_millis(500);
 
 /// Connections that wait for their outcome.
 #[derive(Debug, Default)]
-pub(crate) struct Hail {
+pub(crate) struct ConnectFlood {
     open: VecDeque<Open>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Done {
     pub(crate) outcome: Outcome,
 }
 
-impl Hail {
+impl ConnectFlood {
     /// Opens one more from a source port. Returns it if its outcome is known at once.
     pub(crate) fn open(&mut self, id: Id, to: SocketAddr, port: u16) -> Option<Done> {
         let begun = Instant::now();

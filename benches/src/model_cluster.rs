@@ -5,25 +5,25 @@ use portway_model::{Change, Cluster, Config, DetectLocal, Event, Kind, Plan, Ser
 use portway_testbed::apiserver::Synthetic;
 
 /// A cluster of which every Service and endpoint is known by number.
-pub struct World {
-    cluster: Cluster,
+pub struct ModelCluster {
+    model: Cluster,
     shape: Synthetic,
 }
 
 const NAMESPACE: &str = "default";
 
-impl World {
+impl ModelCluster {
     /// `services` Services with `endpoints` endpoints each.
     ///
     /// # Errors
     /// If the model finds fault with them, as with all that follows.
     pub fn new(services: usize, endpoints: usize) -> Result<Self> {
-        let mut world = Self::unresolved(services, endpoints)?;
-        let (change, problems) = world.cluster.drain();
+        let mut cluster = Self::unresolved(services, endpoints)?;
+        let (change, problems) = cluster.model.drain();
         if change.services.len() != services || !problems.is_empty() {
             bail!("{services} Services became {} shares: {problems:?}", change.services.len());
         }
-        Ok(world)
+        Ok(cluster)
     }
 
     /// The same, of which nothing is resolved yet: the next drain does it all.
@@ -34,11 +34,11 @@ impl World {
             detect_local: DetectLocal::ClusterCidr(vec!["10.128.0.0/9".parse()?]),
             ..Config::default()
         };
-        let mut world = Self { cluster: Cluster::new(config), shape };
-        for event in world.events() {
-            world.ingest(event)?;
+        let mut cluster = Self { model: Cluster::new(config), shape };
+        for event in cluster.events() {
+            cluster.ingest(event)?;
         }
-        Ok(world)
+        Ok(cluster)
     }
 
     /// Everything that such a cluster's sources tell at the start.
@@ -59,9 +59,9 @@ impl World {
         events
     }
 
-    /// The cluster itself.
-    pub fn cluster(&mut self) -> &mut Cluster {
-        &mut self.cluster
+    /// The model's own cluster, for events and drains by hand.
+    pub fn model(&mut self) -> &mut Cluster {
+        &mut self.model
     }
 
     /// Where Services and endpoints are.
@@ -71,7 +71,7 @@ impl World {
 
     /// What the kernel must do.
     pub fn plan(&self) -> &Plan {
-        self.cluster.plan()
+        self.model.plan()
     }
 
     /// Gives a Service these endpoints.
@@ -97,7 +97,7 @@ impl World {
         for event in events {
             self.ingest(event)?;
         }
-        let (change, problems) = self.cluster.drain();
+        let (change, problems) = self.model.drain();
         if change.services.len() != 1 || !problems.is_empty() {
             bail!("one Service changed, but the Change names {}: {problems:?}", change.services.len());
         }
@@ -105,11 +105,11 @@ impl World {
     }
 
     fn ingest(&mut self, event: Event) -> Result<()> {
-        let problems = self.cluster.ingest(event);
+        let problems = self.model.ingest(event);
         if problems.is_empty() { Ok(()) } else { bail!("a made-up object is bad: {problems:?}") }
     }
 
-    /// A Service.
+    /// The Service of this number as the model takes it from the API.
     pub fn service(&self, number: usize) -> api::Service {
         let address = self.shape.cluster_ip(number).to_string();
         api::Service {

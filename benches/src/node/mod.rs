@@ -1,6 +1,13 @@
 //! Where a proxy is measured: an API server full of objects, a node of network namespaces, pods by the thousand, and
 //! clients that watch.
 
+pub(crate) mod connect_flood;
+pub(crate) mod expected;
+mod flavour;
+pub(crate) mod prober;
+pub(crate) mod proxy_command;
+pub(crate) mod watch;
+
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -9,11 +16,13 @@ use anyhow::{Context, Result};
 use portway_testbed::apiserver::{ApiServer, Resource, Sent, Store, Synthetic};
 use portway_testbed::cluster::{Cluster, NODE, POD_RANGE_PORT};
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
-use super::proxy::{Candidate, Filling, Running};
-use super::truth::Id;
-use super::watch::Watch;
+use portway_testbed::proxy::ProxyProcess;
+
+use self::expected::Id;
+use self::proxy_command::{PlaceholderValues, ProxyCommand};
+use self::watch::Watch;
 use portway_bench_report::Setting;
 
 /// The namespace of the Services that are made to be watched.
@@ -33,18 +42,20 @@ const SLICE: usize = 100;
 const TIMEOUTS: [&str; 2] = ["nf_conntrack_tcp_timeout_close", "nf_conntrack_tcp_timeout_syn_sent"];
 
 /// All that a proxy sees, and those who see it.
-pub(crate) struct Site {
-    /// The API's objects.
+pub(crate) struct TestNode {
+    /// The objects that the API server serves.
     pub(crate) store: Store,
-    /// The made-up Services.
+    /// Shape and addresses of the made-up Services.
     pub(crate) shape: Synthetic,
-    /// The clients.
+    /// The clients that open connections all the time.
     pub(crate) watch: Watch,
     /// The server, for what it has sent.
     pub(crate) server: ApiServer,
     /// The name by which a proxy goes as a node.
-    pub(crate) node: String,
+    pub(crate) node_name: String,
     kubeconfig: NamedTempFile,
+    /// The folder in which the plain names are the tools of the mode's flavour, if it has one.
+    tools: Option<TempDir>,
     made_up: HashMap<usize, Id>,
     watched: Vec<Watched>,
     next_backend: u32,
@@ -61,12 +72,12 @@ struct Watched {
     backends: Vec<IpAddr>,
 }
 
-impl Site {
-    /// A site whose store holds the objects of `fill`. `shape` says which of them are made up.
+impl TestNode {
+    /// A node whose store holds the objects of `fill`. `shape` says which of them are made up.
     pub(crate) fn new(
         shape: Synthetic,
         fill: impl FnOnce(&Store) -> Result<()>,
-        candidate: &Candidate,
+        command: &ProxyCommand,
     ) -> Result<Self> {
         let mut cluster = Cluster::new().context("the namespaces cannot be made (root is needed)")?;
         cluster.add_pod_range(&FIELD).context("the pods cannot be made")?;
@@ -74,30 +85,51 @@ impl Site {
             let path = format!("/proc/sys/net/netfilter/{name}");
             cluster.node().run(|| std::fs::write(&path, "1")).with_context(|| format!("cannot write {path}"))?;
         }
-        if let Some(tools) = candidate.mode.as_ref().and_then(|mode| mode.flavour()) {
-            for program in [tools.to_owned(), tools.replacen("ip", "ip6", 1)] {
+        let mut tools = None;
+        if let Some(flavour) = command.mode.as_ref().and_then(|mode| mode.flavour()) {
+            for program in [flavour.to_owned(), flavour.replacen("ip", "ip6", 1)] {
                 // What kubelet leaves on a node, so that others choose the same tools.
                 let hint = ["-w", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT"];
                 cluster.node().output(&program, &hint, "").context("the iptables tools")?;
             }
+            tools = Some(flavour::folder(flavour)?);
         }
         let store = Store::new();
         fill(&store)?;
         store.compact();
         let listener = cluster.node().run(|| TcpListener::bind(("127.0.0.1", 0))).context("the API server")?;
         let server = ApiServer::spawn(store.clone(), listener).context("the API server")?;
-        server.set_faults(candidate.faults.clone());
+        server.set_faults(command.faults.clone());
         let kubeconfig = kubeconfig(&server.url()).context("a kubeconfig file")?;
         let watch = Watch::start(cluster.host("pod-1-a"), cluster.host("pod-1-b")).context("the watching clients")?;
         let made_up = HashMap::new();
-        let (node, watched) = (NODE.to_owned(), Vec::new());
-        Ok(Self { store, shape, watch, server, node, kubeconfig, made_up, watched, next_backend: 1, cluster })
+        let (node_name, watched) = (NODE.to_owned(), Vec::new());
+        Ok(Self {
+            store,
+            shape,
+            watch,
+            server,
+            node_name,
+            tools,
+            kubeconfig,
+            made_up,
+            watched,
+            next_backend: 1,
+            cluster,
+        })
     }
 
-    /// Starts a proxy on the node.
-    pub(crate) fn start(&self, candidate: &Candidate, setting: Setting) -> Result<Running> {
-        let filling = Filling { kubeconfig: self.kubeconfig.path(), node: &self.node, cluster_cidr: CLUSTER_CIDR };
-        candidate.start(self.cluster.node(), filling, setting)
+    /// Starts a proxy on the node, with a PATH in which the plain names of the iptables tools are those of its mode's flavour.
+    pub(crate) fn start(&self, command: &ProxyCommand, setting: Setting) -> Result<ProxyProcess> {
+        let values =
+            PlaceholderValues { kubeconfig: self.kubeconfig.path(), node: &self.node_name, cluster_cidr: CLUSTER_CIDR };
+        let mut command = command.filled(values, setting);
+        if let Some(tools) = &self.tools {
+            command = command.env("PATH", flavour::path_with(tools.path())?);
+        }
+        let mut process = command.start(self.cluster.node())?;
+        process.sample_peak()?;
+        Ok(process)
     }
 
     /// A made-up Service, to be watched. Its endpoints must not have been changed before.
@@ -105,10 +137,10 @@ impl Site {
         *self.made_up.entry(number).or_insert_with(|| {
             let endpoints = (0..self.shape.endpoints).map(|endpoint| self.shape.endpoint_address(number, endpoint));
             let name = format!("default/{}", self.shape.service_name(number));
-            let mut truth = self.watch.truth();
+            let mut expected = self.watch.expected();
             // Nobody answers before the proxy has started.
-            let id = truth.add(name, SocketAddr::new(self.shape.cluster_ip(number), 80), []);
-            truth.expect(id, endpoints);
+            let id = expected.add(name, SocketAddr::new(self.shape.cluster_ip(number), 80), []);
+            expected.expect(id, endpoints);
             id
         })
     }
@@ -128,7 +160,7 @@ impl Site {
         let [high, low] = number.to_be_bytes();
         let address = IpAddr::from(Ipv4Addr::new(10, 111, 128 + high, low));
         let name = format!("watched-{number}");
-        let id = self.watch.truth().add(format!("{NAMESPACE}/{name}"), SocketAddr::new(address, 80), []);
+        let id = self.watch.expected().add(format!("{NAMESPACE}/{name}"), SocketAddr::new(address, 80), []);
         self.watched.push(Watched { name, id, address, backends: Vec::new() });
         id
     }
@@ -136,7 +168,7 @@ impl Site {
     /// Puts a watched Service and its endpoints into the API. Returns the version that is to be followed, and when the
     /// last event was sent: before it, nothing could be.
     pub(crate) fn create(&mut self, id: Id, backends: &[IpAddr]) -> Result<(u64, Sent)> {
-        let version = self.watch.truth().expect(id, backends.iter().copied());
+        let version = self.watch.expected().expect(id, backends.iter().copied());
         let watched = self.watched_mut(id);
         watched.backends = backends.to_vec();
         let (service, slices) = (watched.service(), watched.slices());
@@ -151,7 +183,7 @@ impl Site {
     /// Takes a watched Service and its endpoints out of the API. Returns when the Service's own event, the first, was
     /// sent.
     pub(crate) fn delete(&mut self, id: Id) -> Result<(u64, Sent)> {
-        let version = self.watch.truth().expect(id, []);
+        let version = self.watch.expected().expect(id, []);
         let watched = self.watched_mut(id);
         let (name, slices) = (watched.name.clone(), watched.slices().len());
         watched.backends.clear();
@@ -165,7 +197,7 @@ impl Site {
     /// Gives a watched Service other backends, as many as it had or fewer. One event for each slice that differs; returns
     /// when the last of them was sent.
     pub(crate) fn replace(&mut self, id: Id, backends: &[IpAddr]) -> Result<(u64, Sent)> {
-        let version = self.watch.truth().expect(id, backends.iter().copied());
+        let version = self.watch.expected().expect(id, backends.iter().copied());
         let watched = self.watched_mut(id);
         let before = watched.slices();
         watched.backends = backends.to_vec();
@@ -191,7 +223,7 @@ impl Site {
     }
 
     fn watched_mut(&mut self, id: Id) -> &mut Watched {
-        self.watched.iter_mut().find(|watched| watched.id == id).expect("an id that this site gave")
+        self.watched.iter_mut().find(|watched| watched.id == id).expect("an id that this node gave")
     }
 }
 

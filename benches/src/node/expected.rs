@@ -21,13 +21,13 @@ use std::time::Instant;
 
 use portway_testbed::probe::Outcome;
 
-/// A Service in [`Truth`].
+/// A Service in [`ExpectedState`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Id(usize);
 
 /// All watched Services.
 #[derive(Debug, Default)]
-pub(crate) struct Truth {
+pub(crate) struct ExpectedState {
     services: Vec<Watched>,
 }
 
@@ -74,7 +74,7 @@ impl Version {
     }
 }
 
-impl Truth {
+impl ExpectedState {
     /// Begins to watch a Service that these backends answer.
     pub(crate) fn add(&mut self, name: String, address: SocketAddr, backends: impl IntoIterator<Item = IpAddr>) -> Id {
         let version = Version { backends: backends.into_iter().collect(), since: Instant::now(), at: None };
@@ -233,28 +233,28 @@ mod tests {
     }
 
     struct Table {
-        truth: Truth,
+        expected: ExpectedState,
         id: Id,
         start: Instant,
     }
 
     impl Table {
         fn new(backends: &[&str]) -> Self {
-            let mut truth = Truth::default();
+            let mut expected = ExpectedState::default();
             let address = SocketAddr::new(ip("10.96.0.10"), 80);
-            let id = truth.add("bench/x".to_owned(), address, backends.iter().map(|text| ip(text)));
-            Self { truth, id, start: Instant::now() }
+            let id = expected.add("bench/x".to_owned(), address, backends.iter().map(|text| ip(text)));
+            Self { expected, id, start: Instant::now() }
         }
 
         fn expect(&mut self, backends: &[&str]) -> u64 {
-            self.truth.expect(self.id, backends.iter().map(|text| ip(text)))
+            self.expected.expect(self.id, backends.iter().map(|text| ip(text)))
         }
 
         /// A connection from one millisecond to another.
         fn see(&mut self, begun: u64, ended: u64, outcome: Outcome) -> Result<bool, Why> {
             let at = |ms| self.start + Duration::from_millis(ms);
             let seen = Seen { begun: at(begun), shown: at(ended), outcome: &outcome };
-            self.truth.judge(self.id, &seen).map_err(|error| error.why)
+            self.expected.judge(self.id, &seen).map_err(|error| error.why)
         }
     }
 
@@ -275,11 +275,11 @@ mod tests {
         assert_eq!(table.see(0, 1, answered(A)), Ok(true));
         let version = table.expect(&[B]);
         assert_eq!(table.see(2, 3, answered(A)), Ok(false));
-        assert_eq!(table.truth.state(table.id, version), State::Awaited);
+        assert_eq!(table.expected.state(table.id, version), State::Awaited);
         assert_eq!(table.see(3, 4, Outcome::Refused), Err(Why::Unanswered));
         assert_eq!(table.see(5, 8, answered(B)), Ok(true));
         let at = table.start + Duration::from_millis(8);
-        assert_eq!(table.truth.state(table.id, version), State::Followed(Some(at)));
+        assert_eq!(table.expected.state(table.id, version), State::Followed(Some(at)));
         assert_eq!(table.see(7, 9, answered(A)), Ok(false), "it began before the change was seen");
         assert_eq!(table.see(9, 10, answered(A)), Err(Why::Stale));
     }
@@ -291,7 +291,7 @@ mod tests {
         let added = table.expect(&[A]);
         assert_eq!(table.see(1, 2, Outcome::Refused), Ok(false));
         assert_eq!(table.see(2, 3, answered(A)), Ok(true));
-        assert!(matches!(table.truth.state(table.id, added), State::Followed(Some(_))));
+        assert!(matches!(table.expected.state(table.id, added), State::Followed(Some(_))));
         assert_eq!(table.see(4, 5, Outcome::Refused), Err(Why::Unanswered));
         table.expect(&[]);
         assert_eq!(table.see(5, 6, answered(A)), Ok(false));
@@ -305,12 +305,12 @@ mod tests {
         let at = |table: &Table, ms| table.start + Duration::from_millis(ms);
         assert_eq!(table.see(0, 1, Outcome::Unreachable), Ok(true));
         let (coming, going) = (at(&table, 10), at(&table, 100));
-        table.truth.expect_since(table.id, [ip(A)], coming);
+        table.expected.expect_since(table.id, [ip(A)], coming);
         assert_eq!(table.see(11, 12, answered(A)), Ok(true));
-        let gone = table.truth.expect_since(table.id, [], going);
+        let gone = table.expected.expect_since(table.id, [], going);
         // A packet of the fifth millisecond was dropped, which is known only now.
         assert_eq!(table.see(5, 5, Outcome::TimedOut), Ok(false));
-        assert_eq!(table.truth.state(table.id, gone), State::Awaited);
+        assert_eq!(table.expected.state(table.id, gone), State::Awaited);
         assert_eq!(table.see(101, 102, answered(A)), Ok(false));
         assert_eq!(table.see(50, 50, Outcome::TimedOut), Err(Why::Unanswered), "it was served then");
         assert_eq!(table.see(103, 103, Outcome::TimedOut), Ok(true));
@@ -324,11 +324,11 @@ mod tests {
         let second = table.expect(&[C]);
         assert_eq!(table.see(2, 3, answered(B)), Ok(false), "B is right before and after");
         assert_eq!(table.see(3, 4, answered(C)), Ok(true));
-        assert!(matches!(table.truth.state(table.id, first), State::Followed(Some(_))));
-        assert_eq!(table.truth.state(table.id, second), State::Awaited, "C came with the first change");
+        assert!(matches!(table.expected.state(table.id, first), State::Followed(Some(_))));
+        assert_eq!(table.expected.state(table.id, second), State::Awaited, "C came with the first change");
         assert_eq!(table.see(5, 6, answered(B)), Ok(false));
         assert_eq!(table.see(5, 6, answered(A)), Err(Why::Stale));
-        table.truth.settle(table.id);
+        table.expected.settle(table.id);
         let now = u64::try_from(table.start.elapsed().as_millis()).expect("short") + 10;
         assert_eq!(table.see(now, now + 1, answered(B)), Err(Why::Stale));
     }
@@ -340,8 +340,8 @@ mod tests {
         let dropped = table.expect(&[B]);
         let later = table.expect(&[C]);
         assert_eq!(table.see(2, 3, answered(C)), Ok(true));
-        assert_eq!(table.truth.state(table.id, dropped), State::Followed(None));
-        assert!(matches!(table.truth.state(table.id, later), State::Followed(Some(_))));
+        assert_eq!(table.expected.state(table.id, dropped), State::Followed(None));
+        assert!(matches!(table.expected.state(table.id, later), State::Followed(Some(_))));
         assert_eq!(table.see(4, 5, answered(B)), Err(Why::Stale));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One asks the Services of the *focus*, in turn, with a pause of 0.2 ms between connections: what is measured shows
 //! there. Where nobody may answer, before a Service is served or once it is to go, it does not wait for one connection
-//! before it opens the next ([`super::hail`]). The other asks the *steady* Services with a pause of 1 ms: whatever happens meanwhile must not touch them. A
+//! before it opens the next ([`super::flood`]). The other asks the *steady* Services with a pause of 1 ms: whatever happens meanwhile must not touch them. A
 //! connection takes 0.1 to 0.2 ms on an idle machine, so a change is seen about 0.2 ms late on the average when one
 //! Service is in focus; the true mean interval of each run is in its results.
 
@@ -18,8 +18,8 @@ use portway_model::Protocol;
 use portway_testbed::cluster::Host;
 use portway_testbed::probe::{Outcome, Probe};
 
-use super::hail::{Done, Hail};
-use super::truth::{Id, Seen, State, Truth};
+use super::connect_flood::{ConnectFlood, Done};
+use super::expected::{ExpectedState, Id, Seen, State};
 
 /// Between two connections to Services in focus, unless another is set.
 pub(crate) const FOCUS_PAUSE: Duration = Duration::from_micros(200);
@@ -32,7 +32,7 @@ const STEADY_PAUSE: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_millis(900);
 
 /// Source ports of a client, used in turn: conntrack sends what comes from a port that was used a moment ago where the
-/// port's last connection went. All entries that could do so live a second at most (see [`super::site`]).
+/// port's last connection went. All entries that could do so live a second at most (see [`super::node`]).
 const PORTS: std::ops::Range<u16> = 10_000..60_000;
 
 /// How many misdirected connections are kept in words; all are counted.
@@ -69,7 +69,7 @@ impl Tally {
 
 #[derive(Debug)]
 struct Shared {
-    truth: Mutex<Truth>,
+    expected: Mutex<ExpectedState>,
     moved: Condvar,
     stop: AtomicBool,
     /// Between two connections to Services in focus, in microseconds.
@@ -93,7 +93,7 @@ impl Watch {
     /// Starts both clients, with nothing to ask yet.
     pub(crate) fn start(focus: &Host, steady: &Host) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            truth: Mutex::default(),
+            expected: Mutex::default(),
             moved: Condvar::new(),
             stop: AtomicBool::new(false),
             pause: AtomicU64::new(0),
@@ -112,9 +112,9 @@ impl Watch {
         Ok(watch)
     }
 
-    /// The truth, for those who change it.
-    pub(crate) fn truth(&self) -> MutexGuard<'_, Truth> {
-        lock(&self.shared.truth)
+    /// The expected, for those who change it.
+    pub(crate) fn expected(&self) -> MutexGuard<'_, ExpectedState> {
+        lock(&self.shared.expected)
     }
 
     /// Asks these Services, in turn, from now on.
@@ -154,7 +154,7 @@ impl Watch {
         lock(&self.shared.tally).focused
     }
 
-    /// Changes the truth of a Service from another thread than the one that has the site.
+    /// Changes the expected of a Service from another thread than the one that has the node.
     pub(crate) fn expecting(&self) -> Expecting {
         Expecting(Arc::clone(&self.shared))
     }
@@ -163,16 +163,16 @@ impl Watch {
     /// version has been followed instead.
     pub(crate) fn wait(&self, id: Id, version: u64, limit: Duration) -> Option<Instant> {
         let end = Instant::now() + limit;
-        let mut truth = self.truth();
+        let mut expected = self.expected();
         loop {
-            if let State::Followed(at) = truth.state(id, version) {
+            if let State::Followed(at) = expected.state(id, version) {
                 return at;
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return None;
             }
-            truth = self.shared.moved.wait_timeout(truth, left).unwrap_or_else(PoisonError::into_inner).0;
+            expected = self.shared.moved.wait_timeout(expected, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -182,9 +182,9 @@ impl Watch {
 pub(crate) struct Expecting(Arc<Shared>);
 
 impl Expecting {
-    /// As [`Truth::expect`].
+    /// As [`ExpectedState::expect`].
     pub(crate) fn expect(&self, id: Id, backends: impl IntoIterator<Item = IpAddr>) {
-        lock(&self.0.truth).expect(id, backends);
+        lock(&self.0.expected).expect(id, backends);
     }
 }
 
@@ -202,7 +202,7 @@ impl Shared {
     /// Asks until told to stop, from the calling thread's namespace.
     fn ask(&self, list: &Mutex<Arc<[Id]>>, is_focus: bool) {
         let mut ports = PORTS.cycle();
-        let mut hail = Hail::default();
+        let mut flood = ConnectFlood::default();
         let mut turn = 0_usize;
         while !self.stop.load(Ordering::Relaxed) {
             let services = Arc::clone(&lock(list));
@@ -214,19 +214,19 @@ impl Shared {
             turn = turn.wrapping_add(1);
             let id = services[turn % services.len()];
             let (to, may_be_silent) = {
-                let truth = lock(&self.truth);
-                (truth.address(id), truth.may_be_silent(id))
+                let expected = lock(&self.expected);
+                (expected.address(id), expected.may_be_silent(id))
             };
             let port = ports.next().unwrap_or(PORTS.start);
             let known = if may_be_silent {
-                hail.open(id, to, port)
+                flood.open(id, to, port)
             } else {
                 let probe = Probe { timeout: PATIENCE, source_port: Some(port), ..Probe::new(Protocol::Tcp, to) };
                 let begun = Instant::now();
                 let outcome = probe.send();
                 Some(Done { id, begun, ended: Instant::now(), outcome })
             };
-            for done in known.into_iter().chain(hail.collect()) {
+            for done in known.into_iter().chain(flood.collect()) {
                 self.take(is_focus, &done);
             }
             let pause = Duration::from_micros(self.pause.load(Ordering::Relaxed));
@@ -240,7 +240,7 @@ impl Shared {
     fn take(&self, is_focus: bool, done: &Done) {
         let Done { id, begun, ended, ref outcome } = *done;
         let shown = if *outcome == Outcome::TimedOut { begun } else { ended };
-        let verdict = lock(&self.truth).judge(id, &Seen { begun, shown, outcome });
+        let verdict = lock(&self.expected).judge(id, &Seen { begun, shown, outcome });
         if is_focus && let Some(backend) = outcome.backend() {
             let mut answers = lock(&self.answers);
             match answers.get_mut(backend) {

@@ -1,4 +1,4 @@
-//! One proxy at one size and setting: the site it runs in, and what is written of it.
+//! One proxy at one size and setting: the node it runs in, and what is written of it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,22 +6,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::plan::{Job, Limits};
-use super::proxy::{Candidate, Running};
+use portway_testbed::proxy::ProxyProcess;
+
 use super::series::Series;
-use super::site::Site;
-use super::truth::Id;
-use crate::statistics::ms;
+use crate::node::TestNode;
+use crate::node::expected::Id;
+use crate::node::proxy_command::ProxyCommand;
 use crate::stop::Stop;
+use portway_bench_report::statistics::ms;
 use portway_bench_report::{Cell, Unit, Writer};
 
 /// See the module.
-pub(crate) struct Trial<'a> {
+pub(crate) struct ProxyRun<'a> {
     pub(crate) job: &'a Job,
-    pub(crate) candidate: &'a Candidate,
+    pub(crate) command: &'a ProxyCommand,
     pub(crate) limits: &'a Limits,
-    // Dropped before the site.
-    running: Option<Running>,
-    pub(crate) site: Site,
+    // Dropped before the node.
+    running: Option<ProxyProcess>,
+    pub(crate) node: TestNode,
     /// The Service whose endpoint is replaced.
     pub(crate) watched: Id,
     /// Made-up Services that never change.
@@ -44,48 +46,37 @@ struct Totals {
 /// Labels of a cell, written short.
 pub(crate) type Labels<'a> = &'a [(&'a str, &'a str)];
 
-impl<'a> Trial<'a> {
-    /// A trial on a site that is ready; the proxy has not started.
+impl<'a> ProxyRun<'a> {
+    /// A run on a node that is ready; the proxy has not started.
     pub(crate) fn new(
         job: &'a Job,
-        candidate: &'a Candidate,
+        command: &'a ProxyCommand,
         limits: &'a Limits,
-        mut site: Site,
+        mut node: TestNode,
         stop: &'a Stop,
         writer: &'a mut Writer,
     ) -> Result<Self> {
-        let watched = site.add_watched(1)?;
-        let steady = spread(site.shape.services, 8);
-        Ok(Self {
-            job,
-            candidate,
-            limits,
-            running: None,
-            site,
-            watched,
-            steady,
-            stop,
-            writer,
-            totals: Totals::default(),
-        })
+        let watched = node.add_watched(1)?;
+        let steady = spread(node.shape.services, 8);
+        Ok(Self { job, command, limits, running: None, node, watched, steady, stop, writer, totals: Totals::default() })
     }
 
     /// Starts the proxy, or starts it again.
     pub(crate) fn start(&mut self) -> Result<Instant> {
-        let running = self.site.start(self.candidate, self.job.setting)?;
-        let started = running.started;
+        let running = self.node.start(self.command, self.job.setting)?;
+        let started = running.started();
         self.running = Some(running);
         Ok(started)
     }
 
     /// The proxy.
-    pub(crate) fn running(&mut self) -> Result<&mut Running> {
+    pub(crate) fn running(&mut self) -> Result<&mut ProxyProcess> {
         self.running.as_mut().context("the proxy has not been started")
     }
 
     /// Kills the proxy with SIGKILL.
     pub(crate) fn kill(&mut self) -> Result<()> {
-        self.running.take().context("the proxy has not been started")?.kill()
+        Ok(self.running.take().context("the proxy has not been started")?.kill()?)
     }
 
     /// Waits until a version is followed.
@@ -94,7 +85,7 @@ impl<'a> Trial<'a> {
         loop {
             // In pieces, so that the end of the proxy or of the person's patience is noticed.
             let piece = Duration::from_millis(500).min(end.saturating_duration_since(Instant::now()));
-            if let Some(at) = self.site.watch.wait(id, version, piece) {
+            if let Some(at) = self.node.watch.wait(id, version, piece) {
                 return Ok(Some(at));
             }
             if Instant::now() >= end || self.stop.is_set() {
@@ -137,7 +128,7 @@ impl<'a> Trial<'a> {
         let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         self.writer.cell(Cell {
             measurement: measurement.to_owned(),
-            proxy: self.candidate.name.clone(),
+            proxy: self.command.name.clone(),
             setting: self.job.setting,
             services: self.job.services,
             endpoints: self.job.endpoints,
@@ -150,16 +141,16 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// Does one part of the trial. Adds up how many connections were opened meanwhile, how often one in focus, and which
+    /// Does one part of the run. Adds up how many connections were opened meanwhile, how often one in focus, and which
     /// were misdirected.
     pub(crate) fn phase(&mut self, name: &str, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         if self.stop.is_set() {
             return Ok(());
         }
-        drop(self.site.watch.take_tally());
+        drop(self.node.watch.take_tally());
         let began = Instant::now();
         let outcome = work(self);
-        let tally = self.site.watch.take_tally();
+        let tally = self.node.watch.take_tally();
         self.totals.connections += tally.connections;
         self.totals.misdirected += tally.misdirected;
         self.totals.sentences.extend(tally.sentences.iter().map(|(at, sentence)| {

@@ -6,26 +6,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use portway_testbed::apiserver::{Store, Synthetic};
 use portway_testbed::cluster::Host;
+use portway_testbed::proxy::ProxyProcess;
 use serde_json::json;
 
 use super::servers::{Port, Servers};
 use crate::loopback::connect;
+use crate::node::TestNode;
+use crate::node::proxy_command::ProxyCommand;
 use crate::stop::Stop;
-use crate::sync::proxy::{Candidate, Running};
-use crate::sync::site::Site;
 use portway_bench_report::Setting;
 
 /// The namespace of the Services that are asked.
 const NAMESPACE: &str = "path";
 
-/// See the module.
-pub(super) struct Place {
+/// A node with its servers and the proxy at work on it.
+pub(super) struct ProxyNode {
     /// The proxy's name in the results.
     pub(super) name: String,
     // Dropped in this order: the proxy, the servers, then the namespaces.
-    running: Running,
+    running: ProxyProcess,
     _servers: Servers,
-    site: Site,
+    node: TestNode,
 }
 
 /// From where a Service is asked.
@@ -50,11 +51,11 @@ impl From {
     }
 }
 
-impl Place {
+impl ProxyNode {
     /// Makes the node beside this many Services that nobody asks, with one Service for each number of backends, starts the
     /// proxy and waits until it serves them from everywhere and has come to rest.
     pub(super) fn new(
-        candidate: &Candidate,
+        command: &ProxyCommand,
         shape: Synthetic,
         backends: &[usize],
         limit: Duration,
@@ -64,27 +65,27 @@ impl Place {
             shape.fill(store)?;
             backends.iter().try_for_each(|&count| asked(store, count))
         };
-        let site = Site::new(shape, fill, candidate)?;
-        let servers = Servers::start(&site.cluster)?;
-        let running = site.start(candidate, Setting::Default)?;
-        let mut place = Self { name: candidate.name.clone(), running, _servers: servers, site };
-        place.wait(backends, limit, stop)?;
-        Ok(place)
+        let node = TestNode::new(shape, fill, command)?;
+        let servers = Servers::start(&node.cluster)?;
+        let running = node.start(command, Setting::Default)?;
+        let mut made = Self { name: command.name.clone(), running, _servers: servers, node };
+        made.wait(backends, limit, stop)?;
+        Ok(made)
     }
 
     /// The host from which to ask.
     pub(super) fn host(&self, from: From) -> &Host {
         let name = match from {
             From::Pod => "pod-1-a",
-            From::Node => return self.site.cluster.node(),
+            From::Node => return self.node.cluster.node(),
             From::Outside => "client",
         };
-        self.site.cluster.host(name)
+        self.node.cluster.host(name)
     }
 
     /// An error if the proxy has ended.
     pub(super) fn check(&mut self) -> Result<()> {
-        self.running.check()
+        Ok(self.running.check()?)
     }
 
     fn wait(&mut self, backends: &[usize], limit: Duration, stop: &Stop) -> Result<()> {
@@ -107,10 +108,10 @@ impl Place {
             }
         }
         // What comes after the first sync, an audit for one, must not fall into a measurement.
-        let mut before = self.running.cpu()?;
+        let mut before = self.running.cpu_time()?;
         loop {
             stop.sleep(Duration::from_millis(500))?;
-            let now = self.running.cpu()?;
+            let now = self.running.cpu_time()?;
             if now.saturating_sub(before) < Duration::from_millis(25) || Instant::now() > end {
                 return Ok(());
             }
@@ -124,7 +125,7 @@ pub(super) fn service(backends: usize, port: Port) -> SocketAddr {
     SocketAddr::new(cluster_ip(backends), port.at_service())
 }
 
-/// The backends themselves.
+/// The backends' own addresses at one port.
 pub(super) fn direct(backends: usize, port: Port) -> Vec<SocketAddr> {
     (0..backends).map(|number| SocketAddr::new(Servers::backend(number), port.at_backend())).collect()
 }
