@@ -78,7 +78,10 @@ fn status(command: &[OsString]) -> Result<ExitCode> {
 /// Measures each step of portway's own, and counts what one event allocates. Arguments are criterion's: a name, say.
 fn micro(arguments: &[OsString]) -> Result<ExitCode> {
     let package = ["--package", "portway-bench"];
-    tool::run(tool::cargo(&["bench", "--bench", "micro"]).args(package).arg("--").args(arguments))?;
+    // Criterion takes a relative CARGO_TARGET_DIR as relative to the package, cargo as relative to the workspace.
+    let home = tool::target().join("criterion");
+    let mut bench = tool::cargo(&["bench", "--bench", "micro"]);
+    tool::run(bench.env("CRITERION_HOME", home).args(package).arg("--").args(arguments))?;
     let counts = ["--test", "allocations", "--", "--nocapture"];
     tool::run(tool::cargo(&["test", "--release"]).args(package).args(counts))?;
     Ok(ExitCode::SUCCESS)

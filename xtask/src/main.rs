@@ -33,7 +33,7 @@ enum Task {
     Lint,
     /// Shows a small cluster of network namespaces that portway serves while its manifests change.
     Demo(demo::Options),
-    /// Measurements; see `cargo xtask bench nftables --help`.
+    /// Measurements; see `cargo xtask bench sync --help`.
     Bench(bench::Options),
     /// Runs one command in a temporary virtual machine with another kernel.
     Vm(vm::Options),

@@ -10,7 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::{ENDPOINTS, cluster};
 
-/// Measures both.
+/// Measures one EndpointSlice, and all objects of the cluster.
 pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     let mut group = criterion.benchmark_group("ingest");
     group.throughput(Throughput::Elements(services as u64));

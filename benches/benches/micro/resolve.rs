@@ -8,7 +8,7 @@ use portway_model::Event;
 
 use super::{ENDPOINTS, cluster, replaced};
 
-/// Measures both.
+/// Measures a drain after one replaced endpoint, and one of the whole cluster.
 pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     let mut group = criterion.benchmark_group("resolve");
     // Criterion calls the closure anew for each sample; what is measured goes on.

@@ -34,7 +34,7 @@ pub struct Bar {
     pub limit: Limit,
     /// The unit of both numbers, such as `ms`, `times` or `connections`.
     pub unit: String,
-    /// Whether it does.
+    /// Whether it keeps to it.
     pub verdict: Outcome,
 }
 

@@ -86,12 +86,12 @@ pub enum Setting {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// Times in milliseconds.
+    /// Times are in milliseconds.
     #[default]
     Milliseconds,
-    /// Times in microseconds.
+    /// Times are in microseconds.
     Microseconds,
-    /// Memory in mebibytes.
+    /// Memory is in mebibytes.
     Mebibytes,
     /// Amounts of data in bytes.
     Bytes,

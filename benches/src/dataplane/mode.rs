@@ -13,7 +13,7 @@ pub(super) const MAX_IPTABLES_SERVICES: usize = 10_000;
 /// A dataplane, with the flavour of its tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Mode {
-    /// nftables, through netlink.
+    /// nftables, written through netlink.
     Nftables,
     /// iptables with the legacy tools.
     IptablesLegacy,

@@ -25,7 +25,7 @@ use portway_testbed::probe::Outcome;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Id(usize);
 
-/// All watched Services.
+/// All watched Services, with who may answer each of them now.
 #[derive(Debug, Default)]
 pub(crate) struct ExpectedState {
     services: Vec<Watched>,
@@ -109,7 +109,7 @@ impl ExpectedState {
     }
 
     /// Takes everything but the newest version as past: for changes that no single connection can show.
-    pub(crate) fn settle(&mut self, id: Id) {
+    pub(crate) fn retire_older(&mut self, id: Id) {
         let service = &mut self.services[id.0];
         service.advance(service.versions.len() - 1, Instant::now());
     }
@@ -174,7 +174,7 @@ impl Watched {
     }
 }
 
-/// One connection.
+/// One connection to a watched Service and how it ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen<'a> {
     /// Before its first packet was sent.
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(table.expected.state(table.id, second), State::Awaited, "C came with the first change");
         assert_eq!(table.see(5, 6, answered(B)), Ok(false));
         assert_eq!(table.see(5, 6, answered(A)), Err(Why::Stale));
-        table.expected.settle(table.id);
+        table.expected.retire_older(table.id);
         let now = u64::try_from(table.start.elapsed().as_millis()).expect("short") + 10;
         assert_eq!(table.see(now, now + 1, answered(B)), Err(Why::Stale));
     }

@@ -26,7 +26,7 @@ const START: Duration = Duration::from_secs(120);
 pub(crate) struct ProbedNode {
     // Dropped before the node.
     _process: ProxyProcess,
-    /// The node.
+    /// The node, with its API server and pods.
     pub(crate) node: TestNode,
 }
 

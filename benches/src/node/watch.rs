@@ -2,8 +2,8 @@
 //!
 //! One asks the Services of the *focus*, in turn, with a pause of 0.2 ms between connections: what is measured shows
 //! there. Where nobody may answer, before a Service is served or once it is to go, it does not wait for one connection
-//! before it opens the next ([`super::flood`]). The other asks the *steady* Services with a pause of 1 ms: whatever happens meanwhile must not touch them. A
-//! connection takes 0.1 to 0.2 ms on an idle machine, so a change is seen about 0.2 ms late on the average when one
+//! before it opens the next ([`super::connect_flood`]). The other asks the *steady* Services with a pause of 1 ms: whatever happens meanwhile must
+//! not touch them. A connection takes 0.1 to 0.2 ms on an idle machine, so a change is seen about 0.2 ms late on the average when one
 //! Service is in focus; the true mean interval of each run is in its results.
 
 use std::collections::HashMap;
@@ -48,7 +48,7 @@ pub(crate) struct Watch {
 /// What has been seen since it was last asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// Connections opened.
+    /// Connections that were opened.
     pub(crate) connections: u64,
     /// Of those, to Services in focus.
     pub(crate) focused: u64,
@@ -177,12 +177,12 @@ impl Watch {
     }
 }
 
-/// See [`Watch::expecting`].
+/// Changes the expected state from another thread; see [`Watch::expecting`].
 #[derive(Clone, Debug)]
 pub(crate) struct Expecting(Arc<Shared>);
 
 impl Expecting {
-    /// As [`ExpectedState::expect`].
+    /// Expects these backends from now on, as [`ExpectedState::expect`] does.
     pub(crate) fn expect(&self, id: Id, backends: impl IntoIterator<Item = IpAddr>) {
         lock(&self.0.expected).expect(id, backends);
     }

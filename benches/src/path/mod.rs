@@ -1,8 +1,8 @@
 //! `path`: what packets pay for a Service's address beside the endpoint's own.
 //!
-//! For each number of Services, every proxy has a node of its own, all at the same time; only one is asked at a time.
+//! For each number of Services, every proxy has a node of its own, all at the same time; only one is probed at a time.
 //! Rounds stand outermost, then proxies, so that what drifts on the machine meets all alike; within a round the Service's
-//! address and the endpoints' own are asked in turn, in an order that changes. Both ways lead through the same node with the
+//! address and the endpoints' own are probed in turn, in an order that changes. Both ways lead through the same node with the
 //! same rules in its kernel; the direct way is one that no rule translates.
 
 mod clients;
@@ -51,11 +51,11 @@ pub(crate) struct Options {
     /// Endpoints of each of them.
     #[arg(long, default_value_t = 4)]
     endpoints: usize,
-    /// Numbers of backends of the Services that are asked. Connections are measured with each, what goes through an open
+    /// Numbers of backends of the Services that are probed. Connections are measured with each, what goes through an open
     /// connection with the middle one alone.
     #[arg(long, value_delimiter = ',', default_value = "1,10,100", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     backends: Vec<u16>,
-    /// From where Services are asked.
+    /// From where Services are probed.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "pod,node,outside")]
     from: Vec<From>,
     /// How often everything is measured.
@@ -78,7 +78,7 @@ pub(crate) struct Options {
     out: Option<PathBuf>,
 }
 
-/// What is measured.
+/// What is measured of one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measurement {
     ConnectLatency,
@@ -87,7 +87,7 @@ enum Measurement {
     Throughput,
 }
 
-/// One Service asked from one node.
+/// One Service probed from one place.
 #[derive(Clone, Copy)]
 struct Probe {
     measurement: Measurement,

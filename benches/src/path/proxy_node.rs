@@ -1,4 +1,4 @@
-//! A node with one proxy on it, and the Services that are asked through it.
+//! A node with one proxy on it, and the Services that are probed through it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::node::proxy_command::ProxyCommand;
 use crate::stop::Stop;
 use portway_bench_report::Setting;
 
-/// The namespace of the Services that are asked.
+/// The namespace of the Services that are probed.
 const NAMESPACE: &str = "path";
 
 /// A node with its servers and the proxy at work on it.
@@ -29,7 +29,7 @@ pub(super) struct ProxyNode {
     node: TestNode,
 }
 
-/// From where a Service is asked.
+/// From where a Service is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum From {
     /// A pod of the proxy's node.
@@ -63,7 +63,7 @@ impl ProxyNode {
     ) -> Result<Self> {
         let fill = |store: &Store| -> Result<()> {
             shape.fill(store)?;
-            backends.iter().try_for_each(|&count| asked(store, count))
+            backends.iter().try_for_each(|&count| add_service(store, count))
         };
         let node = TestNode::new(shape, fill, command)?;
         let servers = Servers::start(&node.cluster)?;
@@ -137,9 +137,9 @@ fn cluster_ip(backends: usize) -> IpAddr {
 }
 
 /// Puts a Service with so many backends into the API, beside the node's other objects.
-fn asked(store: &Store, backends: usize) -> Result<()> {
+fn add_service(store: &Store, backends: usize) -> Result<()> {
     const SLICE: usize = 100;
-    let name = format!("asked-{backends}");
+    let name = format!("probed-{backends}");
     let address = cluster_ip(backends);
     let at_service = Port::ALL.map(|port| {
         json!({ "name": port.name(), "protocol": "TCP", "port": port.at_service(), "targetPort": port.at_backend() })

@@ -1,4 +1,4 @@
-//! Who is asked: servers at every address of a range, behind one link of the node.
+//! Who is probed: servers at every address of a range, behind one link of the node.
 //!
 //! Threads rather than an event loop: each connection's server sleeps in its own system call, so that what is measured is
 //! the way there and back.

@@ -23,10 +23,10 @@ pub(crate) struct Churn {
     thread: Option<JoinHandle<Churned>>,
 }
 
-/// What was sent.
+/// The events that the churn sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Churned {
-    /// How many events.
+    /// The number of events.
     pub(crate) events: usize,
     /// How many in a second.
     pub(crate) rate: f64,
@@ -68,7 +68,7 @@ impl Churn {
         Ok(())
     }
 
-    /// Sends no more.
+    /// Stops the stream, and returns what was sent.
     pub(crate) fn stop(&mut self) -> Churned {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()

@@ -43,7 +43,7 @@ pub(crate) fn measure(run: &mut ProxyRun<'_>) -> Result<()> {
         let end = quiet(run, &gone, last);
         series.take(last, end, || format!("drain {done}: pods that were gone were still reached after {limit:?}"));
         for id in &ids {
-            run.node.watch.expected().settle(*id);
+            run.node.watch.expected().retire_older(*id);
         }
         // As many pods come back; what follows is that the new ones answer.
         for id in &ids {

@@ -16,7 +16,7 @@ use crate::stop::Stop;
 use portway_bench_report::statistics::ms;
 use portway_bench_report::{Cell, Unit, Writer};
 
-/// See the module.
+/// One proxy at one size and setting, at work on its test node.
 pub(crate) struct ProxyRun<'a> {
     pub(crate) job: &'a Job,
     pub(crate) command: &'a ProxyCommand,
@@ -69,7 +69,7 @@ impl<'a> ProxyRun<'a> {
         Ok(started)
     }
 
-    /// The proxy.
+    /// The proxy that was started last.
     pub(crate) fn running(&mut self) -> Result<&mut ProxyProcess> {
         self.running.as_mut().context("the proxy has not been started")
     }
@@ -100,7 +100,7 @@ impl<'a> ProxyRun<'a> {
         done < wanted && !self.stop.is_set() && !series.is_over(wanted)
     }
 
-    /// Writes a cell.
+    /// Writes a cell of this proxy.
     pub(crate) fn record(
         &mut self,
         measurement: &str,

@@ -18,7 +18,7 @@ const AWAY: Duration = Duration::from_millis(300);
 /// After a restart, before the next.
 const AFTER: Duration = Duration::from_secs(1);
 
-/// Kills and starts.
+/// Kills the proxy and starts it again, with a change pending.
 pub(crate) fn measure(run: &mut ProxyRun<'_>) -> Result<()> {
     // The last figures of the process that all other parts had.
     start::memory(run, "end")?;

@@ -12,11 +12,11 @@ const KEPT: usize = 20;
 pub(crate) struct Series {
     began: Instant,
     end: Instant,
-    /// Milliseconds.
+    /// Latencies in milliseconds, in the order of time.
     pub(crate) samples: Vec<f64>,
     /// Seconds since the measurement began, at which each sample's event was sent.
     pub(crate) at: Vec<f64>,
-    /// A sentence each.
+    /// What failed, a sentence for each event.
     pub(crate) failures: Vec<String>,
 }
 

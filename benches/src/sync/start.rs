@@ -19,7 +19,7 @@ use portway_bench_report::Unit;
 use portway_bench_report::statistics::ms;
 
 /// Until the proxy has nothing more to do after a start: memory is looked at then.
-const SETTLE: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_secs(2);
 
 /// How many failures of the last look are kept in words.
 const KEPT: usize = 10;
@@ -65,11 +65,11 @@ pub(crate) fn measure(run: &mut ProxyRun<'_>) -> Result<()> {
     run.record("events-received", &[("phase", "start")], Unit::Count, vec![carried.events as f64])?;
     let steady: Vec<_> = run.steady.clone().into_iter().map(|number| run.node.made_up(number)).collect();
     run.node.watch.steady(&steady);
-    run.stop.sleep(SETTLE)?;
+    run.stop.sleep(REST)?;
     memory(run, "start")
 }
 
-/// `memory-resident` and `memory-peak`.
+/// Records the memory that is resident now and its peak so far.
 pub(crate) fn memory(run: &mut ProxyRun<'_>, when: &str) -> Result<()> {
     let running = run.running()?;
     let (resident, peak) = (running.resident_mib()?, running.peak_mib()?);

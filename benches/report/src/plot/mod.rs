@@ -29,7 +29,7 @@ const DISTRIBUTION: usize = 20;
 /// Panels of a figure; what is beyond is left out, the smallest clusters first.
 const PANELS: usize = 9;
 
-/// The label of the number of backends of the Service that is asked.
+/// The label of the number of backends of the Service that is probed.
 const BACKENDS: &str = "backends";
 
 /// Options of `portway-bench plot`.
