@@ -64,7 +64,7 @@ impl Drop for Loopback {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
             server.stop.store(true, Ordering::Relaxed);
-            // One more connection wakes the server, which then sees that it is told to stop.
+            // One more connection wakes the server, which then sees that it is to stop.
             let _ = self.namespace.run(|| connect((Ipv4Addr::new(10, 128, 0, 1), PORT).into(), None));
             let _ = server.thread.join();
         }

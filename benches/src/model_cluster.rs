@@ -21,7 +21,7 @@ impl ModelCluster {
         let mut cluster = Self::unresolved(services, endpoints)?;
         let (change, problems) = cluster.model.drain();
         if change.services.len() != services || !problems.is_empty() {
-            bail!("{services} Services became {} shares: {problems:?}", change.services.len());
+            bail!("{services} Services became {} ServicePlans: {problems:?}", change.services.len());
         }
         Ok(cluster)
     }
@@ -41,7 +41,7 @@ impl ModelCluster {
         Ok(cluster)
     }
 
-    /// Everything that such a cluster's sources tell at the start.
+    /// All events that the sources of such a cluster send at the start.
     pub fn events(&self) -> Vec<Event> {
         let node = api::Node {
             name: "node-0".to_owned(),

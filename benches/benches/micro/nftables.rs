@@ -42,7 +42,7 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
 
     let notes: Arc<Mutex<Vec<Transaction>>> = Arc::default();
     let pen = Arc::clone(&notes);
-    let note = move |told: &Transaction| pen.lock().unwrap_or_else(PoisonError::into_inner).push(told.clone());
+    let note = move |sent: &Transaction| pen.lock().unwrap_or_else(PoisonError::into_inner).push(sent.clone());
     let noted = || std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
     let mut dataplane = Nftables::on_paper(note);
     dataplane.sync(cluster.plan());

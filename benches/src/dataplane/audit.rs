@@ -39,7 +39,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 /// Processor time that this thread has used, and the children of this process that have ended, the tools among them. That
-/// of children is told in ticks of the system's clock (10 ms).
+/// of children is counted in ticks of the system's clock (10 ms).
 fn processor_time() -> Result<Duration> {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let own = Duration::new(u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?);

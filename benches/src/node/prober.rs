@@ -156,7 +156,7 @@ impl Prober {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks until told to stop, from the calling thread's namespace.
+    /// Opens connections until the run stops, from the calling thread's namespace.
     fn ask(&self) -> Result<()> {
         let probe = Probe { timeout: self.timeout, ..Probe::new(self.protocol, service(self.protocol)) };
         let kept: Option<UdpSocket> = self.keeps_socket.then(|| probe.udp_socket()).transpose()?;

@@ -37,7 +37,7 @@ impl Mode {
 pub(crate) struct ProxyCommand {
     /// Its name in the results, with its mode.
     pub(crate) name: String,
-    /// Its mode, if its command has a place for one.
+    /// Its mode, if its command has a placeholder for one.
     pub(crate) mode: Option<Mode>,
     /// What is wrong with the API server while it runs: for tests of this program.
     pub(crate) faults: Faults,
@@ -77,9 +77,13 @@ impl Template {
         for word in &words {
             let mut rest = word.as_str();
             while let Some((_, after)) = rest.split_once('{') {
-                let (place, after) =
+                let (placeholder, after) =
                     after.split_once('}').with_context(|| format!("{word}: a brace does not close"))?;
-                ensure!(PLACEHOLDERS.contains(&place), "{word}: {{{place}}} is none of {}", PLACEHOLDERS.join(", "));
+                ensure!(
+                    PLACEHOLDERS.contains(&placeholder),
+                    "{word}: {{{placeholder}}} is none of {}",
+                    PLACEHOLDERS.join(", ")
+                );
                 rest = after;
             }
         }
@@ -100,11 +104,11 @@ impl Template {
         Self::new("portway", words.map(str::to_owned).to_vec())
     }
 
-    fn has(&self, place: &str) -> bool {
-        self.words.iter().any(|word| word.contains(&format!("{{{place}}}")))
+    fn has(&self, placeholder: &str) -> bool {
+        self.words.iter().any(|word| word.contains(&format!("{{{placeholder}}}")))
     }
 
-    /// The proxy in each mode, or once if its command has no place for a mode.
+    /// The proxy in each mode, or once if its command has no placeholder for a mode.
     pub(crate) fn commands(&self, modes: &[Mode]) -> Vec<ProxyCommand> {
         let command = |name, mode| ProxyCommand { name, mode, faults: Faults::default(), words: self.words.clone() };
         if self.has("mode") {
@@ -119,10 +123,10 @@ impl ProxyCommand {
     /// portway in one mode. `program` is where the binary is.
     pub(crate) fn portway(program: &Path, mode: &str) -> Result<Self> {
         let modes = [Mode { label: mode.to_owned() }];
-        Template::portway(program)?.commands(&modes).pop().context("portway's command has a place for a mode")
+        Template::portway(program)?.commands(&modes).pop().context("portway's command has a placeholder for a mode")
     }
 
-    /// Whether it can run at this setting: the minimum needs a place for it.
+    /// Whether it can run at this setting: the minimum needs a placeholder for it.
     pub(crate) fn has_setting(&self, setting: Setting) -> bool {
         setting == Setting::Default || self.words.iter().any(|word| word.contains("{min-sync-period}"))
     }
@@ -132,7 +136,7 @@ impl ProxyCommand {
         &self.words[0]
     }
 
-    /// The command with values for its placeholders. At the default setting, words with a place for the period are left out.
+    /// The command with values for its placeholders. At the default setting, words with a placeholder for the period are left out.
     pub(crate) fn filled(&self, values: PlaceholderValues<'_>, setting: Setting) -> proxy::ProxyCommand {
         let kubeconfig = values.kubeconfig.to_string_lossy();
         let fill = |word: &String| {

@@ -199,7 +199,7 @@ impl Drop for Watch {
 }
 
 impl Shared {
-    /// Asks until told to stop, from the calling thread's namespace.
+    /// Opens connections until the run stops, from the calling thread's namespace.
     fn ask(&self, list: &Mutex<Arc<[Id]>>, is_focus: bool) {
         let mut ports = PORTS.cycle();
         let mut flood = ConnectFlood::default();

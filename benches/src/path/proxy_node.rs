@@ -98,7 +98,7 @@ impl ProxyNode {
                     stop.sleep(Duration::from_millis(20))?;
                     if Instant::now() > end {
                         bail!(
-                            "from {}: {to} does not answer: {error}; {} said:\n{}",
+                            "from {}: {to} does not answer: {error}; the output of {}:\n{}",
                             from.name(),
                             self.name,
                             self.running.tail()

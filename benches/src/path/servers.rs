@@ -106,7 +106,7 @@ impl Drop for Servers {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for (port, thread) in Port::ALL.into_iter().zip(self.threads.drain(..)) {
-            // One more connection wakes the server, which then sees that it is told to stop.
+            // One more connection wakes the server, which then sees that it is to stop.
             let to = SocketAddr::new(Self::backend(0), port.at_backend());
             let _ = self.namespace.run(|| connect(to, None));
             let _ = thread.join();

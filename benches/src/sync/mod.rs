@@ -202,7 +202,7 @@ fn serves(command: &ProxyCommand) -> Result<()> {
         }
         running.check()?;
     }
-    anyhow::bail!("it does not serve a cluster of 2 Services within {LIMIT:?}; it said:\n{}", running.tail())
+    anyhow::bail!("it does not serve a cluster of 2 Services within {LIMIT:?}; its output:\n{}", running.tail())
 }
 
 /// Says that something was not as it should be, if it was not: the sentences are those of the cells.

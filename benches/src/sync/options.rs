@@ -11,7 +11,7 @@ use super::plan::{Limits, Part, Size};
 use crate::node::proxy_command::{Mode, ProxyCommand, Template};
 use portway_bench_report::Setting;
 
-/// All modes that portway has names for. Those that this build or this kernel lacks are said. Of the two flavours of
+/// All modes that portway has names for. Those that this build or this kernel lacks are named. Of the two flavours of
 /// iptables the one that takes less: the other's tools need minutes for each start at 10,000 Services.
 const MODES: [&str; 4] = ["nftables", "iptables-legacy", "ipvs", "ebpf"];
 

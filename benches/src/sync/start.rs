@@ -43,8 +43,8 @@ pub(crate) fn measure(run: &mut ProxyRun<'_>) -> Result<()> {
         ends.extend(at);
         if at.is_none() {
             let name = run.node.watch.expected().name(*id).to_owned();
-            let said = run.running()?.tail();
-            anyhow::bail!("{name} was not answered within {} s of the start; the proxy said:\n{said}", limit.as_secs());
+            let output = run.running()?.tail();
+            anyhow::bail!("{name} was not answered within {} s of the start; its output:\n{output}", limit.as_secs());
         }
         run.node.watch.pause(watch::FOCUS_PAUSE);
     }

@@ -28,7 +28,7 @@ pub(super) struct Figure {
 
 /// One chart of a figure.
 pub(super) struct Panel {
-    /// What tells it from the others.
+    /// The name in the legend.
     pub(super) title: String,
     /// The horizontal axis with its ticks.
     pub(super) x: Axis,
