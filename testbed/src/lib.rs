@@ -12,7 +12,6 @@
 //!
 //! All packets stay in namespaces that end with this process.
 
-pub mod agent;
 pub mod cluster;
 pub mod echo;
 pub mod flows;

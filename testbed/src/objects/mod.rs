@@ -1,7 +1,7 @@
 //! Services, EndpointSlices, Nodes and ServiceCIDRs for tests, as events of the model and as JSON of the API.
 //!
-//! The builders [`service`], [`slice`](fn@slice) and [`node`] are those of `portway_model::testing`; [`ToJson`] gives what they build as
-//! JSON. [`Service`] and [`Objects`] use them for a cluster of [`crate::cluster`], in which hosts have names.
+//! The builders [`service`], [`slice`](fn@slice) and [`node`] are those of `portway_model::testing`; [`ToJson`] writes what
+//! they build as JSON. [`Service`] and [`Objects`] use them for a cluster of [`crate::cluster`], in which hosts have names.
 //!
 //! ```
 //! use portway_testbed::objects::{ToJson, service};
