@@ -16,7 +16,7 @@ pub struct Renderer(Ruleset);
 pub struct Difference(Delta);
 
 impl Renderer {
-    /// Starts without Services.
+    /// Starts without any Service.
     pub fn new(family: Family) -> Self {
         Self(Ruleset::new(family, Options::default(), Some(TREE_ABOVE)))
     }

@@ -13,7 +13,7 @@ pub(super) struct Jump {
     pub(super) to: &'static str,
     /// Whether only the first packet of a connection takes it.
     pub(super) new_only: bool,
-    /// The rule's comment.
+    /// The comment that `iptables-save` shows.
     pub(super) comment: &'static str,
 }
 

@@ -107,7 +107,7 @@ impl Rule {
         if !self.comment.is_empty() {
             let _ = write!(line, " -m comment --comment \"{}\"", self.comment);
         }
-        // The order in which these are given is kept by the kernel: address type and marks stand where they were put.
+        // The kernel keeps the order of matches, so each must come where kube-proxy puts it: address types first.
         for text in self.matches.iter().filter(|text| text.starts_with("-m addrtype")) {
             let _ = write!(line, " {text}");
         }

@@ -38,7 +38,7 @@ pub(super) struct Ruleset {
 }
 
 impl Ruleset {
-    /// Starts without Services.
+    /// Starts without any Service.
     pub(super) fn new(family: Family, options: Options, tree_above: Option<usize>) -> Self {
         Self {
             family,

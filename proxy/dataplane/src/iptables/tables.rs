@@ -44,7 +44,7 @@ pub(super) type Delta = BTreeMap<Table, BTreeMap<String, ChainChange>>;
 pub(super) struct ChainChange {
     /// The rules that the kernel holds.
     pub(super) before: Option<Vec<String>>,
-    /// The desired rules.
+    /// The rules that the kernel shall hold.
     pub(super) after: Option<Vec<String>>,
 }
 

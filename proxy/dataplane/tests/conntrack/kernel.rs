@@ -127,7 +127,7 @@ fn ct_3_a_second_pass_deletes_what_came_after_the_first() {
 #[test]
 fn ct_3_node_ports_of_all_addresses_ask_the_kernel_which_those_are() {
     in_namespace(|| {
-        crate::packets::address("203.0.113.77/32");
+        crate::ip::add_address("203.0.113.77/32");
         let mut table = ConntrackSocket::open().expect("conntrack");
         let local = table.local_addresses(Family::V4).expect("addresses");
         assert_eq!(local, ["203.0.113.77".parse::<std::net::IpAddr>().expect("an address")]);

@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,18 +14,9 @@ use portway_model::testing::config;
 use portway_model::{Change, Cluster, Event};
 
 use crate::entries::{crowd, insert};
+use crate::ip::{add_address, ip};
 use crate::namespace::in_namespace;
 use crate::world::{dns, endpoints, started};
-
-/// Gives the namespace's loopback an address.
-pub(crate) fn address(address: &str) {
-    ip(&["address", "add", address, "dev", "lo"]);
-}
-
-fn ip(args: &[&str]) {
-    let output = Command::new("ip").args(args).output().expect("the ip program");
-    assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// A node on which the Service's endpoints are UDP servers that answer with their own address.
 struct Node {
@@ -40,7 +30,7 @@ struct Node {
 impl Node {
     fn new(servers: &[&str], events: impl IntoIterator<Item = Event>) -> Self {
         ip(&["link", "set", "lo", "up"]);
-        address("10.0.9.9/32");
+        add_address("10.0.9.9/32");
         // Loopback answers for the cluster IP: what is not translated finds no listener there.
         ip(&["route", "add", "10.96.0.0/12", "dev", "lo"]);
         let stop = Arc::new(AtomicBool::new(false));
@@ -82,7 +72,7 @@ impl Drop for Node {
 }
 
 fn serve(address_text: &str, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
-    address(&format!("{address_text}/32"));
+    add_address(&format!("{address_text}/32"));
     let socket = UdpSocket::bind((address_text, 5353)).expect("a server");
     socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out");
     let (stop, name) = (Arc::clone(stop), address_text.to_owned());

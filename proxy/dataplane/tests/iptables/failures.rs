@@ -1,7 +1,7 @@
-//! Restores that fail: before, in the middle, and for one Service only. Each loses nothing, leaves no packet worse off
-//! than before, and is made good without anybody's help.
+//! Restores that fail: before a table, in the middle, and for one Service only. Each loses nothing, leaves no packet worse
+//! off than before, and recovers without help.
 //!
-//! The tools are the real ones behind a script that can be told to spoil a table, to die, or to refuse.
+//! The tools are the real ones behind a script that can fail on purpose: spoil a table, die, or refuse input.
 
 use std::fs::{self, File};
 use std::io;
@@ -25,7 +25,7 @@ use crate::namespace::in_namespace;
 const ADDRESS: &str = "172.30.0.44:80";
 const SERVED: &str = "10.180.0.4";
 
-/// A folder of tools that do as they are told.
+/// A folder of tools that fail on purpose, as [`Tools::fail`] sets.
 struct Tools {
     folder: TempDir,
     flavour: Flavour,
@@ -43,25 +43,26 @@ impl Tools {
             for tool in [name.clone(), format!("{name}-save")] {
                 symlink(real(&tool), folder.path().join(&tool)).expect("a link");
             }
-            let script = include_str!("told-restore.sh")
+            let script = include_str!("faulty-restore.sh")
                 .replace("@REAL@", &real(&format!("{name}-restore")))
-                .replace("@TOLD@", &folder.path().join("told").display().to_string());
+                .replace("@FAULT@", &folder.path().join("fault").display().to_string());
             let path = folder.path().join(format!("{name}-restore"));
             fs::write(&path, script).expect("the script");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its rights");
         }
         let tools = Self { folder, flavour };
-        tools.tell("");
+        tools.fail("");
         tools
     }
 
-    fn tell(&self, told: &str) {
-        fs::write(self.folder.path().join("told"), told).expect("what the tools are told");
+    /// Makes restores fail from now on, as `faulty-restore.sh` describes; an empty text lets them succeed.
+    fn fail(&self, how: &str) {
+        fs::write(self.folder.path().join("fault"), how).expect("the fault");
     }
 
     /// Holds the lock of the legacy tools.
     fn lock(&self) -> File {
-        let path = self.folder.path().join("told.lock");
+        let path = self.folder.path().join("fault.lock");
         let lock = File::options().create(true).append(true).open(path).expect("the lock");
         lock.lock().expect("nobody holds it for ever");
         lock
@@ -74,7 +75,7 @@ impl Tools {
     }
 }
 
-/// A namespace in which every pod's address is its own, and one of them answers.
+/// Sets up a namespace in which all pods' addresses are local and [`SERVED`] answers.
 fn listen() -> TcpListener {
     // The way to Services needs another device than lo, from which the kernel sends no refusal.
     let script = "link set lo up\nroute add local 10.180.0.0/16 dev lo\nlink add v0 type veth peer name v1\n\
@@ -86,9 +87,9 @@ fn listen() -> TcpListener {
     listener
 }
 
-/// What a new client sees at the watched Service. A refusal that comes while the socket is still busy sending counts only
-/// when its second SYN is refused, a second later.
-fn seen() -> &'static str {
+/// What a new client of the watched Service gets. A refusal that arrives while the socket still sends counts only when the
+/// second SYN is refused, a second later.
+fn probe() -> &'static str {
     let address: SocketAddr = ADDRESS.parse().expect("an address");
     match TcpStream::connect_timeout(&address, Duration::from_millis(2500)) {
         Ok(_) => "served",
@@ -103,11 +104,11 @@ fn assert_recovered(dataplane: &mut Iptables, cluster: &Cluster) {
     assert_eq!(dataplane.audit().expect("the tables can be read"), []);
 }
 
-/// Endpoints come and go while one table's section cannot be written, or the tool dies after some tables: new
-/// connections see what they saw before, or what they shall see, and the next sync puts the rest right.
+/// Endpoints come and go while one table's section cannot be written, or the tool dies after some tables. New connections
+/// get what they got before or what they should get, and the next sync corrects the rest.
 #[test]
 fn ipt_10_whichever_table_fails_no_packet_is_worse_off_than_before() {
-    for told in ["spoil filter", "spoil nat", "die after 0", "die after 1", "die after 2", "die after 3"] {
+    for fault in ["spoil filter", "spoil nat", "die after 0", "die after 1", "die after 2", "die after 3"] {
         each_flavour(move |flavour| {
             let _server = listen();
             let tools = Tools::new(flavour);
@@ -116,22 +117,22 @@ fn ipt_10_whichever_table_fails_no_packet_is_worse_off_than_before() {
             cluster.drain();
             let mut dataplane = tools.open();
             assert_recovered(&mut dataplane, &cluster);
-            assert_eq!(seen(), "served");
+            assert_eq!(probe(), "served");
             for (endpoints, before, after) in [
                 (&[][..], "served", "refused"),
                 (&[SERVED], "refused", "served"),
                 (&[SERVED, SERVED], "served", "served"),
             ] {
                 cluster.ingest(web(endpoints));
-                tools.tell(told);
+                tools.fail(fault);
                 let report = dataplane.apply(&cluster.drain().0);
                 let failures: usize = report.families.iter().map(|family| family.failures).sum();
-                assert!(failures > 0 || endpoints.len() == 2, "{told}: {report:?}");
-                let now = seen();
-                assert!([before, after].contains(&now), "{flavour:?}, {told}, {before} to {after}: {now}");
-                tools.tell("");
+                assert!(failures > 0 || endpoints.len() == 2, "{fault}: {report:?}");
+                let now = probe();
+                assert!([before, after].contains(&now), "{flavour:?}, {fault}, {before} to {after}: {now}");
+                tools.fail("");
                 assert_recovered(&mut dataplane, &cluster);
-                assert_eq!(seen(), after, "{flavour:?}, {told}");
+                assert_eq!(probe(), after, "{flavour:?}, {fault}");
             }
         });
     }
@@ -139,7 +140,7 @@ fn ipt_10_whichever_table_fails_no_packet_is_worse_off_than_before() {
 
 /// Only the legacy tools have a lock.
 #[test]
-fn ipt_8_a_lock_that_others_hold_too_long_loses_nothing() {
+fn ipt_8_a_lock_held_too_long_loses_nothing() {
     in_namespace(|| {
         let mut cluster = cluster_with(config(), every_kind());
         let tools = Tools::new(Flavour::Legacy);
@@ -163,9 +164,9 @@ fn ipt_8_a_lock_that_others_hold_too_long_loses_nothing() {
     });
 }
 
-/// A lock that is let go in time is waited for.
+/// A lock that is released in time only delays the restore.
 #[test]
-fn ipt_8_a_lock_that_others_hold_for_a_moment_is_waited_for() {
+fn ipt_8_a_restore_waits_for_a_lock_held_briefly() {
     in_namespace(|| {
         let mut cluster = cluster_with(config(), every_kind());
         let tools = Tools::new(Flavour::Legacy);
@@ -183,14 +184,14 @@ fn ipt_8_a_lock_that_others_hold_for_a_moment_is_waited_for() {
     });
 }
 
-/// The legacy kernel refuses a table as a whole and names no rule; the one Service is found by halves.
+/// The legacy kernel refuses a whole table and names no rule; bisection finds the one Service.
 #[test]
-fn ipt_10_a_service_that_only_the_kernel_refuses_is_found() {
+fn ipt_10_bisection_finds_the_service_that_the_kernel_refuses() {
     each_flavour(|flavour| {
         let tools = Tools::new(flavour);
         let mut cluster = cluster_with(config(), every_kind());
         let mut dataplane = tools.open();
-        tools.tell("refuse 10.180.9.9:80");
+        tools.fail("refuse 10.180.9.9:80");
         cluster.ingest(service("ns1/bad").cluster_ip("172.30.0.99").port("", 80).event());
         cluster.ingest(slice("ns1/bad-a", "bad").port("", 80).endpoint("10.180.9.9").event());
         cluster.drain();
@@ -201,20 +202,20 @@ fn ipt_10_a_service_that_only_the_kernel_refuses_is_found() {
         let text = save(flavour);
         assert!(text.contains("10.180.0.7:80") && !text.contains("172.30.0.99"), "{text}");
         // A Service that was good keeps what it had, also when everything is tried again.
-        tools.tell("refuse 10.180.0.77:80");
+        tools.fail("refuse 10.180.0.77:80");
         cluster.ingest(web(&["10.180.0.77"]));
         assert!(!dataplane.apply(&cluster.drain().0).failed());
         let report = dataplane.sync(cluster.plan());
         let refused: Vec<String> = report.refused().map(|refused| refused.service.to_string()).collect();
         assert_eq!(refused, ["ns4/svc4"], "{report:?}");
         assert!(save(flavour).contains("10.180.0.4:80"), "the old endpoints stay");
-        tools.tell("");
+        tools.fail("");
         assert_recovered(&mut dataplane, &cluster);
         assert!(save(flavour).contains("10.180.0.77:80"));
     });
 }
 
-/// The kernel refuses to forget clients after no time at all.
+/// The kernel refuses an affinity time-out of zero.
 #[test]
 fn ipt_10_a_refused_service_holds_up_nothing_but_itself() {
     each_flavour(|flavour| {
@@ -225,9 +226,9 @@ fn ipt_10_a_refused_service_holds_up_nothing_but_itself() {
         cluster.ingest(web(&["10.180.0.77"]));
         let mut change = cluster.drain().0;
         for service in change.services.iter_mut().filter(|service| &*service.name.name == "bad") {
-            let mut share = (**service.after.as_ref().expect("it comes")).clone();
-            share.ports.iter_mut().for_each(|port| port.affinity = Some(Affinity { timeout_seconds: 0 }));
-            service.after = Some(share.into());
+            let mut plan = (**service.after.as_ref().expect("it comes")).clone();
+            plan.ports.iter_mut().for_each(|port| port.affinity = Some(Affinity { timeout_seconds: 0 }));
+            service.after = Some(plan.into());
         }
         let report = dataplane.apply(&change);
         assert!(!report.failed(), "{report:?}");
@@ -242,9 +243,9 @@ fn ipt_10_a_refused_service_holds_up_nothing_but_itself() {
     });
 }
 
-/// The kernel deletes no chain that somebody's rule leads to. That must hold up nothing.
+/// The kernel deletes no chain that another program's rule leads to. That must delay nothing else.
 #[test]
-fn ipt_11_a_stale_chain_that_others_use_is_emptied_and_goes_later() {
+fn ipt_11_a_stale_chain_that_others_use_is_emptied_and_deleted_later() {
     each_flavour(|flavour| {
         let mut cluster = cluster_with(config(), every_kind());
         let mut dataplane = synced(flavour, &cluster);
@@ -262,9 +263,9 @@ fn ipt_11_a_stale_chain_that_others_use_is_emptied_and_goes_later() {
     });
 }
 
-/// A table that somebody else broke between two writes: the change on top of it fails, and is made good in one call.
+/// Another program flushes the tables between two writes: the change fails, and the same call recovers.
 #[test]
-fn ipt_10_after_a_failed_restore_the_kernel_is_read_and_all_of_it_written() {
+fn ipt_10_a_failed_restore_is_followed_by_a_full_reconcile() {
     for flavour in FLAVOURS {
         in_namespace(move || {
             let mut cluster = cluster_with(config(), every_kind());
@@ -282,7 +283,7 @@ fn ipt_10_after_a_failed_restore_the_kernel_is_read_and_all_of_it_written() {
 }
 
 #[test]
-fn tools_that_are_not_there_are_named() {
+fn an_error_names_the_missing_tools() {
     let folder = TempDir::with_prefix("portway-iptables-").expect("a folder");
     let tools: Option<&Path> = Some(folder.path());
     let config = Config { flavour: Some(Flavour::Nft), tools: tools.map(Into::into), ..Config::default() };

@@ -59,7 +59,7 @@ pub(crate) fn web(addresses: &[&str]) -> portway_model::Event {
 }
 
 #[test]
-fn what_is_written_reads_back_as_wanted() {
+fn an_audit_finds_no_drift_after_a_write() {
     each_flavour(|flavour| {
         let mut cluster = cluster_with(config(), every_kind());
         let mut dataplane = synced(flavour, &cluster);
@@ -75,7 +75,7 @@ fn what_is_written_reads_back_as_wanted() {
 }
 
 #[test]
-fn ipt_13_what_others_flush_comes_back() {
+fn ipt_13_a_repair_restores_what_others_flushed() {
     each_flavour(|flavour| {
         let cluster = cluster_with(config(), every_kind());
         let mut dataplane = synced(flavour, &cluster);
@@ -95,7 +95,7 @@ fn ipt_13_what_others_flush_comes_back() {
 }
 
 #[test]
-fn ipt_2_jumps_stand_first_and_others_rules_stay_as_they_are() {
+fn ipt_2_jumps_come_first_and_foreign_rules_stay() {
     each_flavour(|flavour| {
         let foreign = "*nat\n:CNI-1 - [0:0]\n-A POSTROUTING -s 10.180.0.0/16 -j CNI-1\n\
                        -A CNI-1 ! -d 224.0.0.0/4 -j MASQUERADE\nCOMMIT\n\
@@ -127,7 +127,7 @@ fn ipt_2_jumps_stand_first_and_others_rules_stay_as_they_are() {
 }
 
 #[test]
-fn ipt_15_the_flavour_of_the_nodes_other_programs_is_found() {
+fn ipt_15_the_flavour_of_the_nodes_other_programs_is_used() {
     for flavour in FLAVOURS {
         in_namespace(move || {
             restore(flavour, "*mangle\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n");
@@ -138,7 +138,7 @@ fn ipt_15_the_flavour_of_the_nodes_other_programs_is_found() {
 }
 
 #[test]
-fn ipt_15_a_restart_keeps_to_the_flavour_of_the_start_before() {
+fn ipt_15_a_restart_keeps_the_flavour() {
     for (flavour, other) in [(FLAVOURS[0], FLAVOURS[1]), (FLAVOURS[1], FLAVOURS[0])] {
         in_namespace(move || {
             drop(synced(flavour, &cluster_with(config(), every_kind())));
@@ -150,9 +150,9 @@ fn ipt_15_a_restart_keeps_to_the_flavour_of_the_start_before() {
     }
 }
 
-/// A restart finds the chains as they are and writes nothing; what it no longer wants, it removes.
+/// A restart with the same cluster writes nothing; with fewer Services it removes their chains.
 #[test]
-fn ipt_11_a_restart_adopts_what_it_finds() {
+fn ipt_11_a_restart_adopts_the_chains_it_finds() {
     each_flavour(|flavour| {
         let cluster = cluster_with(config(), every_kind());
         drop(synced(flavour, &cluster));

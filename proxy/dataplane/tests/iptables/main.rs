@@ -1,4 +1,4 @@
-//! The iptables dataplane: whole rule sets without a kernel, and real restores in network namespaces of their own.
+//! The iptables dataplane against a real kernel, each test in a network namespace of its own.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test")]
 
 mod cluster;

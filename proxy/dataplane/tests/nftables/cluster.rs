@@ -4,12 +4,12 @@ use ipnet::IpNet;
 use portway_model::testing::{cluster_with, config, node, service, slice};
 use portway_model::{Cluster, Config, DetectLocal, Event, NodePortSelection, api};
 
-/// What the operator chose: pods by their source address, NodePorts at the node's primary addresses.
+/// Detects pods by their source address; NodePorts answer at the node's primary addresses.
 pub(crate) fn by_cidr() -> Config {
     Config { detect_local: DetectLocal::ClusterCidr(ranges(&["10.1.0.0/16", "fd00:1::/48"])), ..config("node-1") }
 }
 
-/// Pods by their interfaces, NodePorts at all of the node's addresses.
+/// Detects pods by their interfaces; NodePorts answer at all of the node's addresses.
 pub(crate) fn by_interface() -> Config {
     Config {
         detect_local: DetectLocal::InterfaceNamePrefix("veth".to_owned()),
@@ -51,7 +51,7 @@ pub(crate) fn objects() -> Vec<Event> {
             .source_range("2001:db8:a::/47")
             .external_local()
             .event(),
-        // Clients stick for ten minutes.
+        // Affinity of ten minutes.
         service("shop/session")
             .of_type("NodePort")
             .cluster_ip("10.96.0.40")
@@ -60,11 +60,11 @@ pub(crate) fn objects() -> Vec<Event> {
             .node_port(30080)
             .affinity(600)
             .event(),
-        // Nobody there.
+        // No endpoints: rejected.
         service("shop/empty").of_type("NodePort").cluster_ip("10.96.0.50").port("", 80).node_port(30050).event(),
-        // Only elsewhere, though it should be here: dropped.
+        // Policy Local, but endpoints on other nodes only: dropped.
         service("shop/agent").cluster_ip("10.96.0.60").port("", 80).internal_local().event(),
-        // Local for outside, and nobody here: pods and the node are served, outside is dropped.
+        // Policy Local for outside, but no endpoint here: pods and the node are served, outside is dropped.
         service("shop/far")
             .of_type("NodePort")
             .cluster_ip("10.96.0.70")
@@ -101,7 +101,7 @@ pub(crate) fn objects() -> Vec<Event> {
     all
 }
 
-/// The cluster.
+/// The cluster of [`objects`], all listed.
 pub(crate) fn cluster(config: Config) -> Cluster {
     cluster_with(config, objects())
 }

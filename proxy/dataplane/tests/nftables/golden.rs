@@ -1,4 +1,4 @@
-//! The complete rule set of the example cluster. Read it: it is what an administrator sees.
+//! The complete rule set of the example cluster, as an administrator sees it.
 
 use portway_dataplane::nftables::render;
 

@@ -1,4 +1,4 @@
-//! The whole dataplane against a real kernel, as nft sees it.
+//! The whole dataplane against a real kernel, checked through what nft lists.
 
 use portway_dataplane::nftables::{Nftables, render};
 use portway_dataplane::{Dataplane, Drift};
@@ -30,7 +30,7 @@ fn audit(dataplane: &mut Nftables) -> Vec<String> {
     dataplane.audit().expect("listed").iter().map(Drift::to_string).collect()
 }
 
-/// Waits until what lingers is due, and settles.
+/// Waits until retired objects are due, and collects them.
 fn collect_garbage(dataplane: &mut Nftables) {
     while let Some(at) = dataplane.garbage_due() {
         std::thread::sleep(at.saturating_duration_since(std::time::Instant::now()));
@@ -39,7 +39,7 @@ fn collect_garbage(dataplane: &mut Nftables) {
     }
 }
 
-/// Compares two prints, and shows only the lines that differ.
+/// Asserts that two listings are equal, and shows only the lines that differ.
 fn assert_same(one: &str, other: &str) {
     let without = |these: &str, those: &str| -> Vec<String> {
         let those: Vec<&str> = those.lines().collect();
@@ -77,7 +77,7 @@ fn nft_13_a_second_start_writes_nothing() {
 }
 
 #[test]
-fn nft_reads_its_own_print_back() {
+fn nft_loads_its_own_listing() {
     in_namespace(|| {
         for config in [by_cidr(), by_interface()] {
             let mut dataplane = open();
@@ -86,7 +86,7 @@ fn nft_reads_its_own_print_back() {
             nft(&["flush", "ruleset"], "");
             nft(&["-f", "-"], &print);
             assert_same(&nft_list(), &sorted(&print));
-            // To us too it is the same, but for what nft's own way of writing leaves out.
+            // portway finds the same too, but for what nft's own encoding leaves out.
             let drift = audit(&mut dataplane);
             assert!(drift.iter().all(|line| line.starts_with("chain ")), "{drift:#?}");
             dataplane.cleanup().expect("removed");
@@ -95,7 +95,7 @@ fn nft_reads_its_own_print_back() {
 }
 
 #[test]
-fn nft_takes_what_render_prints() {
+fn nft_loads_the_rendered_text() {
     in_namespace(|| {
         for config in [by_cidr(), by_interface()] {
             let cluster = readable(config);
@@ -125,7 +125,7 @@ fn nft_1_only_portways_tables_are_touched() {
 }
 
 #[test]
-fn nft_14_a_change_leaves_slots_for_packets_in_flight_and_settles_later() {
+fn nft_14_a_change_keeps_slots_for_packets_in_flight_and_deletes_them_later() {
     in_namespace(|| {
         let mut cluster = cluster(by_cidr());
         let mut dataplane = open();
@@ -146,15 +146,15 @@ fn nft_14_a_change_leaves_slots_for_packets_in_flight_and_settles_later() {
         assert!(!nft_list().contains("10.96.0.20 . tcp . 80 . 2"));
         assert_eq!(audit(&mut dataplane), Vec::<String>::new());
         // What is left is what a fresh start would write.
-        let settled = nft_list();
+        let collected = nft_list();
         dataplane.cleanup().expect("removed");
         sync(&mut open(), &cluster);
-        assert_same(&nft_list(), &settled);
+        assert_same(&nft_list(), &collected);
     });
 }
 
 #[test]
-fn one_endpoint_replaced_is_two_elements() {
+fn a_replaced_endpoint_changes_two_elements() {
     in_namespace(|| {
         let mut cluster = cluster(by_cidr());
         let mut dataplane = open();
@@ -167,7 +167,7 @@ fn one_endpoint_replaced_is_two_elements() {
 }
 
 #[test]
-fn a_flushed_rule_set_is_found_and_written_anew() {
+fn an_audit_finds_a_flushed_rule_set_and_a_repair_restores_it() {
     in_namespace(|| {
         // Not the one with affinity: a number is never given out twice, so it gets others.
         let cluster = readable(by_cidr());
@@ -184,7 +184,7 @@ fn a_flushed_rule_set_is_found_and_written_anew() {
 }
 
 #[test]
-fn drift_is_named_and_only_that_is_repaired() {
+fn an_audit_names_drift_and_a_repair_writes_only_that() {
     in_namespace(|| {
         let cluster = cluster(by_cidr());
         let mut dataplane = open();
@@ -220,7 +220,7 @@ fn drift_is_named_and_only_that_is_repaired() {
 }
 
 #[test]
-fn a_change_on_a_flushed_rule_set_brings_all_of_it_back() {
+fn a_change_on_a_flushed_rule_set_restores_all_of_it() {
     in_namespace(|| {
         let mut cluster = cluster(by_cidr());
         let mut dataplane = open();
@@ -236,7 +236,7 @@ fn a_change_on_a_flushed_rule_set_brings_all_of_it_back() {
 }
 
 #[test]
-fn nft_15_an_element_in_the_way_is_put_right_and_the_rest_applied() {
+fn nft_15_a_foreign_element_is_replaced_and_the_rest_is_applied() {
     in_namespace(|| {
         let mut cluster = cluster(by_cidr());
         let mut dataplane = open();
@@ -274,7 +274,7 @@ fn another_versions_table_is_replaced_in_one_transaction() {
 }
 
 #[test]
-fn settings_change_rules_in_place() {
+fn a_settings_change_replaces_rules_in_place() {
     in_namespace(|| {
         let mut dataplane = open();
         let (one, other) = (cluster(by_cidr()), cluster(by_interface()));
@@ -309,7 +309,7 @@ fn np_7_nft_18_loopback_is_no_node_port_address() {
 }
 
 #[test]
-fn one_familys_failure_does_not_hold_the_other() {
+fn drift_in_one_family_leaves_the_other_alone() {
     in_namespace(|| {
         let mut dataplane = open();
         let cluster = cluster(by_cidr());

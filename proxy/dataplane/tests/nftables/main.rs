@@ -2,6 +2,8 @@
 
 mod cluster;
 mod golden;
+#[path = "../common/ip.rs"]
+mod ip;
 mod kernel;
 mod namespace;
 mod nft;

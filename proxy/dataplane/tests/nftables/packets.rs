@@ -1,9 +1,8 @@
-//! Packets through the rules, on one node whose pods are addresses of its own. The flow table of the testbed covers the
-//! rest of the contract; here is what depends on this layout alone.
+//! Sends packets through the rules of one node whose pods are addresses of its own. The flow table of the testbed covers
+//! the rest of the contract; these tests cover what depends on this layout.
 
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -12,14 +11,15 @@ use portway_dataplane::nftables::Nftables;
 use portway_model::testing::{SliceBuilder, cluster_with, config, node, service, slice};
 use portway_model::{Cluster, Event, api};
 
+use crate::ip::{add_address, ip};
 use crate::namespace::in_namespace;
 use crate::nft::nft;
 
 const FAMILIES: [(&str, &str, &str); 2] =
     [("10.1.0.", "10.96.0.1", "192.0.2.1"), ("fd00:1::", "fd00:96::1", "2001:db8::1")];
 
-/// How long to wait for an answer before it counts as silence. A busy machine may take its time.
-const PATIENCE: Duration = Duration::from_millis(900);
+/// Time without an answer after which a connection counts as dropped; long enough for a busy machine.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// A node, its pods, and the dataplane.
 struct World {
@@ -57,7 +57,7 @@ impl World {
         world
     }
 
-    /// The Service's endpoints are now these pods, the ones in `here` on this node.
+    /// Replaces the Service's endpoints by these pods; those in `here` are on this node.
     fn endpoints(&mut self, pods: &[u8], here: &[u8]) {
         let mut endpoints: SliceBuilder = slice("ns/s-1", "s").port("", 8080);
         for number in pods {
@@ -77,7 +77,7 @@ impl World {
         ask(self.vip, 80)
     }
 
-    /// Which pods answer in a number of connections.
+    /// The pods that answer 60 connections, sorted and without repetitions.
     fn answers(&self) -> Vec<u8> {
         let mut all: Vec<u8> = (0..60).map(|_| self.ask().expect("an answer")).collect();
         all.sort_unstable();
@@ -86,24 +86,12 @@ impl World {
     }
 }
 
-/// Gives the node an address that can be used at once: no search for duplicates.
-fn add_address(address: &str) {
-    let arguments = ["addr", "add", address, "dev", "lo", "nodad"];
-    ip(&arguments[..if address.contains(':') { 6 } else { 5 }]);
-}
-
-fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().expect("the ip program (Debian package iproute2)");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() || error.contains("File exists") || error.contains("already assigned"), "{error}");
-}
-
 /// Answers every connection to port 8080 with one byte, until the namespace goes.
 fn serve(address: IpAddr, answer: u8) {
     let listener = TcpListener::bind((address, 8080)).expect("a free port");
     // The kernel makes the route to an IPv6 address of its own a moment after the address.
     let start = Instant::now();
-    while TcpStream::connect_timeout(&SocketAddr::new(address, 8080), PATIENCE).is_err() {
+    while TcpStream::connect_timeout(&SocketAddr::new(address, 8080), ANSWER_TIMEOUT).is_err() {
         assert!(start.elapsed() < Duration::from_secs(10), "{address} does not answer");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -116,8 +104,8 @@ fn serve(address: IpAddr, answer: u8) {
 
 fn ask(address: &str, port: u16) -> Result<u8, ErrorKind> {
     let address = SocketAddr::new(address.parse().expect("an address"), port);
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| error.kind())?;
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT).map_err(|error| error.kind())?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).expect("a time");
     let mut answer = [0];
     stream.read_exact(&mut answer).map_err(|error| error.kind())?;
     Ok(answer[0])
@@ -153,7 +141,7 @@ fn every_backend_answers_and_changes_take_effect_at_once() {
 }
 
 #[test]
-fn rej_1_rej_2_rej_4_refusal_and_silence() {
+fn rej_1_rej_2_rej_4_frontends_without_endpoints_reject_or_drop() {
     in_both(|family| {
         let mut world = World::new(family, |service| service);
         assert_eq!(world.ask(), Err(ErrorKind::ConnectionRefused));
@@ -187,7 +175,7 @@ fn nft_3_node_ports_answer_at_the_nodes_address_and_not_at_loopback() {
 }
 
 #[test]
-fn aff_2_aff_8_a_client_sticks_whichever_address_it_uses() {
+fn aff_2_aff_8_affinity_spans_all_addresses_of_a_service_port() {
     in_both(|family| {
         let mut world = World::new(family, sticky);
         world.endpoints(&[1, 2, 3, 4], &[1]);
@@ -203,7 +191,7 @@ fn aff_2_aff_8_a_client_sticks_whichever_address_it_uses() {
 }
 
 #[test]
-fn aff_4_aff_9_an_entry_ends_when_its_backend_goes_and_stays_ended_when_it_is_back() {
+fn aff_4_aff_9_affinity_ends_with_its_backend_and_does_not_come_back() {
     in_both(|family| {
         let mut world = World::new(family, sticky);
         world.endpoints(&[1, 2, 3, 4], &[]);
@@ -230,7 +218,7 @@ fn aff_4_aff_9_an_entry_ends_when_its_backend_goes_and_stays_ended_when_it_is_ba
 }
 
 #[test]
-fn aff_6_switching_affinity_off_and_on_forgets_everybody() {
+fn aff_6_switching_affinity_off_and_on_forgets_all_clients() {
     in_both(|family| {
         let mut world = World::new(family, sticky);
         world.endpoints(&[1, 2, 3, 4], &[]);
@@ -249,7 +237,7 @@ fn aff_6_switching_affinity_off_and_on_forgets_everybody() {
 }
 
 #[test]
-fn aff_6_an_entry_expires() {
+fn aff_6_affinity_expires() {
     in_both(|family| {
         let short = |mut service: api::Service| {
             service.session_affinity = Some("ClientIP".to_owned());
@@ -275,7 +263,7 @@ fn aff_6_an_entry_expires() {
 }
 
 #[test]
-fn two_first_connections_at_once_agree() {
+fn simultaneous_first_connections_get_the_same_backend() {
     in_both(|family| {
         let mut world = World::new(family, sticky);
         world.endpoints(&[1, 2, 3, 4], &[]);
@@ -302,7 +290,7 @@ fn two_first_connections_at_once_agree() {
 }
 
 #[test]
-fn a_restart_keeps_clients_where_they_are() {
+fn a_restart_keeps_affinity() {
     in_both(|family| {
         let mut world = World::new(family, sticky);
         world.endpoints(&[1, 2, 3, 4], &[]);

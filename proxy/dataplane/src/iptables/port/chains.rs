@@ -39,7 +39,7 @@ impl<'a> Renderer<'a> {
         all.into_iter().map(|backend| (backend, endpoint_chain(&self.plan.name, backend))).collect()
     }
 
-    /// KUBE-SVC or KUBE-SVL: masquerade of cluster IP traffic, then affinity, then chance (contract IPT-4).
+    /// Renders KUBE-SVC or KUBE-SVL: masquerade of cluster IP traffic, then affinity, then a random pick (contract IPT-4).
     fn class_chain(&self, name: &str, backends: &[Backend], class: Verdict, endpoints: &[Endpoint<'_>]) -> Chain {
         let mut rules = Vec::with_capacity(backends.len() + 1);
         let chain_of = |backend: &Backend| {
@@ -74,7 +74,7 @@ impl<'a> Renderer<'a> {
         (name.to_owned(), rules)
     }
 
-    /// Marks cluster IP traffic for masquerade: all of it, or what does not come from pods (contract MASQ-2).
+    /// Marks cluster IP traffic for masquerade: all of it, or all but that from pods (contract MASQ-2).
     fn cluster_ip_masquerade(&self, chain: &str, frontend: &Frontend, rules: &mut Vec<String>) {
         let (Some(address), protocol) = (frontend.address, self.plan.protocol()) else { return };
         let comment = self.comment(format!("{} cluster IP", self.plan.name));
@@ -83,7 +83,7 @@ impl<'a> Renderer<'a> {
         let marks = |origin: Origin| frontend.route(origin).masquerade;
         match (&self.settings.local_detector, marks(Origin::Pod), marks(Origin::Outside)) {
             (_, true, true) | (None, _, true) => rules.push(matching().jump("KUBE-MARK-MASQ").line(chain)),
-            // One rule cannot say "from none of these ranges": a shared chain does.
+            // One rule cannot match "from none of these ranges", so a shared chain does.
             (Some(LocalDetector::Cidrs(ranges)), false, true) if ranges.len() > 1 => {
                 rules.push(matching().jump(MARK_UNLESS_POD).line(chain));
             }
@@ -94,7 +94,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    /// KUBE-EXT: where traffic to an external address goes, by its origin.
+    /// Renders KUBE-EXT, which sends traffic to an external address to a class by its origin.
     fn external_chain(&self) -> Option<Chain> {
         let frontend = self.plan.frontends.iter().find(|f| f.kind != FrontendKind::ClusterIp)?;
         if frontend.route(Origin::Outside).verdict == Verdict::Reject {
@@ -143,12 +143,12 @@ impl<'a> Renderer<'a> {
         rules.push(matching().jump(target.clone()).line(chain));
     }
 
-    /// KUBE-FW: the source ranges of load balancer addresses (contract IPT-5).
+    /// Renders KUBE-FW, which admits the source ranges of load balancer addresses (contract IPT-5).
     fn firewall_chain(&self) -> Option<Chain> {
         let restricted =
             || self.plan.frontends.iter().filter(|f| Self::is_served(f)).filter_map(|f| f.sources.as_ref());
         restricted().next()?;
-        // No range at all, where ranges were asked for and none could be read, lets nobody in.
+        // Ranges that are set but cannot be parsed leave an empty list, which admits nobody.
         let mut sources: Vec<_> = restricted().flat_map(|ranges| ranges.iter().copied()).collect();
         sources.sort_unstable();
         sources.dedup();
@@ -165,7 +165,7 @@ impl<'a> Renderer<'a> {
         Some((name.clone(), rules))
     }
 
-    /// KUBE-SEP: one endpoint (contract MASQ-5, AFF-1).
+    /// Renders KUBE-SEP, the chain of one endpoint (contract MASQ-5, AFF-1).
     fn endpoint(&self, (backend, name): Endpoint<'_>) -> Chain {
         let port = &self.plan.name;
         let comment = self.comment(port.to_string());

@@ -80,7 +80,7 @@ impl Renderer<'_> {
                         ranges.iter().map(|range| rule.clone().source(range)).chain([others]).collect()
                     }
                 };
-                // KUBE-EXTERNAL-SERVICES sees nothing that the node itself sends; this refuses that too (REJ-1).
+                // Traffic from the node itself does not pass KUBE-EXTERNAL-SERVICES, so KUBE-SERVICES rejects it too (REJ-1).
                 rules.filter_services.extend(refusals.iter().cloned());
                 rules.filter_external.extend(refusals);
             }
@@ -88,7 +88,7 @@ impl Renderer<'_> {
         }
     }
 
-    /// A NodePort's rules: with counters, traffic to localhost is counted by a rule of its own before the other's.
+    /// Renders a NodePort's rules. With accounting, a rule of its own counts traffic to localhost before the other rule.
     fn node_port(&self, frontend: &Frontend, target: &str) -> Vec<Rule> {
         let comment = self.comment(self.plan.name.to_string());
         let rule = || {

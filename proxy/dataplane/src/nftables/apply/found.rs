@@ -127,7 +127,7 @@ impl Found {
         services: impl Iterator<Item = (&'a ServiceName, &'a Arc<ServicePlan>)>,
         numbers: &mut Option<AffinityNumbers>,
     ) -> BTreeMap<ServiceName, PlacedService> {
-        // AffinityNumbers that nobody uses now may have been given out; a record knows better than the kernel.
+        // Numbers that nobody uses now may have been given out; a record knows better than the kernel.
         let numbers = numbers.get_or_insert_with(|| AffinityNumbers::after(self.highest));
         // An id that two ports claim would mix their clients.
         let taken = std::cell::RefCell::new(HashSet::new());

@@ -13,7 +13,7 @@ use portway_kernel::nftables::Name;
 /// A Service's plan with the slots of its backends in one family's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlacedService {
-    /// The Service's plan.
+    /// The Service's plan, as resolved by the model.
     pub(crate) plan: Arc<ServicePlan>,
     /// The slots of each port of this family, in the order of the plan.
     pub(crate) ports: Box<[PortSlots]>,

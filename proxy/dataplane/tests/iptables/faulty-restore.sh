@@ -1,11 +1,11 @@
 #!/bin/sh
-# iptables-restore that does as the file @TOLD@ says: "spoil TABLE" puts a rule into the table's section that is refused,
-# "die after N" hands N sections on and dies, "refuse TEXT" refuses input with TEXT in it as the legacy kernel does.
+# iptables-restore that fails as the file @FAULT@ says: "spoil TABLE" adds an invalid rule to the table's section,
+# "die after N" restores N sections and dies, "refuse TEXT" refuses input with TEXT in it as the legacy kernel does.
 # Its lock is the test's own: other tests run beside it.
-export XTABLES_LOCKFILE="@TOLD@.lock"
-told=$(cat "@TOLD@")
-word=${told##* }
-case "$told" in
+export XTABLES_LOCKFILE="@FAULT@.lock"
+fault=$(cat "@FAULT@")
+word=${fault##* }
+case "$fault" in
 "spoil "*)
     awk -v table="*$word" '
         $0 == table { inside = 1 }
