@@ -4,5 +4,5 @@
 mod cluster;
 mod failures;
 mod kernel;
-#[path = "../nftables/namespace.rs"]
+#[path = "../../../kernel/tests/nftables/namespace.rs"]
 mod namespace;

@@ -5,10 +5,8 @@ mod golden;
 #[path = "../common/ip.rs"]
 mod ip;
 mod kernel;
+#[path = "../../../kernel/tests/nftables/namespace.rs"]
 mod namespace;
+#[path = "../../../kernel/tests/nftables/nft.rs"]
 mod nft;
 mod packets;
-mod sample;
-mod text;
-mod watch;
-mod wire;

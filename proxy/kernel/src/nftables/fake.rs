@@ -3,6 +3,7 @@
 //! It keeps tables, takes or refuses transactions as a whole, and answers with the error numbers of the kernel; a test of
 //! this crate commits the same random transactions to both and compares. It does not know packets, and does not check
 //! what only they would show: expressions' registers and offsets, loops of chains, hooks. Nothing in it times out.
+//! It is stricter in one thing: a range to delete must be one that was added, where the kernel looks at its first key.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -263,6 +264,7 @@ impl FakeTable {
     fn add_chain(&mut self, chain: &Chain) -> Result<(), i32> {
         match self.chains.get(&chain.name) {
             // A base chain may be named without its hook, and is then left as it is.
+            Some(existing) if chain.hook.is_some() && existing.hook.is_none() => Err(libc::EOPNOTSUPP),
             Some(existing) if chain.hook.is_some() && existing.hook != chain.hook => Err(libc::EEXIST),
             Some(_) => Ok(()),
             None => {
@@ -291,13 +293,13 @@ impl FakeTable {
 
     fn add_set(&mut self, set: &Arc<Set>) -> Result<(), i32> {
         if let Some(existing) = self.sets.get_mut(&set.name) {
-            let same = |set: &Set| (set.key.clone(), set.data.clone(), set.flags, set.size);
-            if same(existing) != same(set) {
+            if (&existing.key, &existing.data, existing.flags) != (&set.key, &set.data, set.flags) {
                 return Err(libc::EEXIST);
             }
-            // The kernel takes over the time-out, and keeps the comment.
-            if existing.timeout != set.timeout {
-                *existing = Arc::new(Set { timeout: set.timeout, ..Set::clone(existing) });
+            // The kernel takes over lifetime and size, and keeps the comment.
+            if (existing.timeout, existing.size) != (set.timeout, set.size) {
+                let (timeout, size) = (set.timeout, set.size);
+                *existing = Arc::new(Set { timeout, size, ..Set::clone(existing) });
             }
             return Ok(());
         }
@@ -374,16 +376,21 @@ fn check_key(set: &Set, element: &Element, family: Family) -> Result<(), i32> {
     }
 }
 
-/// Whether two ranges have a key in common: in a concatenation, whether they do in every field.
-fn overlap(set: &Set, one: &Element, other: &Element, family: Family) -> bool {
+/// Whether a new range is refused beside an existing one. In a concatenation the kernel looks only whether the first or
+/// the last key of the new range lies in the existing one.
+fn overlap(set: &Set, existing: &Element, new: &Element, family: Family) -> bool {
     let end = |element: &Element| element.end.as_deref().cloned().unwrap_or_else(|| element.key.clone());
-    let (one_end, other_end) = (end(one), end(other));
-    let mut start = 0;
-    set.key.iter().all(|field| {
-        let range = start..start + field.len(family);
-        start = range.end.next_multiple_of(4);
-        one.key[range.clone()] <= other_end[range.clone()] && other.key[range.clone()] <= one_end[range]
-    })
+    let (existing_end, new_end) = (end(existing), end(new));
+    let contains = |key: &Bytes| {
+        let mut start = 0;
+        set.key.iter().all(|field| {
+            let range = start..start + field.len(family);
+            start = range.end.next_multiple_of(4);
+            existing.key[range.clone()] <= key[range.clone()] && key[range.clone()] <= existing_end[range]
+        })
+    };
+    let covers = set.key.len() == 1 && new.key <= existing.key && existing_end <= new_end;
+    contains(&new.key) || contains(&new_end) || covers
 }
 
 fn verdict(data: &Data) -> Option<&Verdict> {

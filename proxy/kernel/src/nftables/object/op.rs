@@ -17,7 +17,7 @@ pub enum Op {
     DeleteTable,
     /// Deletes the table with everything in it, if it exists.
     DestroyTable,
-    /// Adds a chain, if it does not exist; one with another hook is refused (`EEXIST`).
+    /// Adds a chain, if it does not exist; one with another hook is refused (`EEXIST`, `EOPNOTSUPP`).
     AddChain(Chain),
     /// Deletes all rules of a chain.
     FlushChain(Name),
@@ -39,7 +39,7 @@ pub enum Op {
         /// The handle of the rule.
         handle: u64,
     },
-    /// Adds a set or map, if it does not exist; one with other fields, flags or size is refused (`EEXIST`).
+    /// Adds a set or map, if it does not exist; one with other fields or flags is refused (`EEXIST`).
     AddSet(Arc<Set>),
     /// Deletes all elements of a set or map.
     FlushSet(Name),

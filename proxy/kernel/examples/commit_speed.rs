@@ -1,6 +1,6 @@
 //! How long transactions of nf_tables elements take to encode, commit and list:
-//! `cargo run --release -p portway-dataplane --example commit_speed -- 10000 2`, Services and endpoints of each, in a
-//! network namespace of its own. A third argument `watched` keeps a watch open meanwhile.
+//! `cargo run --release -p portway-kernel --example commit_speed -- 10000 2`, Services and endpoints of each, in a
+//! network namespace of its own. A third argument `watched` keeps a monitor open meanwhile.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let endpoints: u32 = arguments.get(1).map_or(Ok(2), |text| text.parse())?;
     let own = OwnPorts::default();
     let mut connection = Connection::open(&own)?;
-    let watch = arguments.get(2).map(|_| Monitor::open([(Family::V4, "portway".into())], &own)).transpose()?;
+    let monitor = arguments.get(2).map(|_| Monitor::open([(Family::V4, "portway".into())], &own)).transpose()?;
 
     let start = Instant::now();
     let transaction = table(services, endpoints);
@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         times.get(times.len() / 2).unwrap_or(&Duration::ZERO),
         times.len()
     );
-    drop(watch);
+    drop(monitor);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What the wire layer writes, reads back and reports.
+//! Transactions that are committed, listed back and refused.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ fn table(ops: impl IntoIterator<Item = Op>) -> Transaction {
 }
 
 #[test]
-fn nft_19_what_is_written_is_listed_back_equal() {
+fn nft_19_committed_objects_are_listed_back_equal() {
     in_namespace(|| {
         let mut connection = connection();
         for family in Family::ALL {
@@ -155,7 +155,7 @@ fn a_transaction_made_for_an_earlier_generation_is_refused() {
 }
 
 #[test]
-fn a_table_that_is_not_there_has_an_empty_snapshot() {
+fn a_table_that_does_not_exist_has_an_empty_snapshot() {
     in_namespace(|| {
         let snapshot = connection().snapshot(Family::V6, "portway", DynamicSets::List).expect("listed");
         assert!(!snapshot.exists && snapshot.chains.is_empty() && snapshot.sets.is_empty());
@@ -214,7 +214,7 @@ fn chains_rules_and_elements_are_replaced_and_deleted() {
 }
 
 #[test]
-fn what_others_changed_never_compares_equal() {
+fn objects_that_other_programs_changed_never_compare_equal() {
     in_namespace(|| {
         let mut connection = connection();
         let sample = Sample { family: Family::V4 };

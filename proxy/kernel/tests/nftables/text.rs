@@ -1,4 +1,4 @@
-//! What the printer prints is what the wire layer writes.
+//! Printed nft text loads as the same objects that a commit writes.
 
 use std::sync::Arc;
 

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use portway_kernel::netlink::{Batch, NetlinkFamily, Socket, Writer, flags, nfgenmsg};
 
 const NEW: u16 = 1 << 8;
-const FLUSH: u16 = (1 << 8) | 2;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -16,7 +15,7 @@ pub(crate) struct Entry {
     client: SocketAddr,
     destination: SocketAddr,
     reply_source: SocketAddr,
-    zone: u16,
+    pub(crate) zone: u16,
 }
 
 fn socket(text: &str) -> SocketAddr {
@@ -34,11 +33,6 @@ impl Entry {
     /// The same of TCP.
     pub(crate) fn tcp(self) -> Self {
         Self { protocol: TCP, ..self }
-    }
-
-    /// The same in another zone.
-    pub(crate) fn in_zone(self, zone: u16) -> Self {
-        Self { zone, ..self }
     }
 
     fn write(&self, w: &mut Writer<'_>) {
@@ -94,10 +88,4 @@ pub(crate) fn crowd(count: u32) -> impl Iterator<Item = Entry> {
         let [_, a, b, c] = i.to_be_bytes();
         udp(&format!("172.16.{b}.{c}:{}", 1024 + u32::from(a)), &format!("198.18.{}.{}:53", b % 4, c % 8))
     })
-}
-
-/// Flushes the whole conntrack table.
-pub(crate) fn flush() {
-    let mut netlink = Socket::open(NetlinkFamily::Netfilter).expect("netfilter's netlink");
-    netlink.request(FLUSH, 0, nfgenmsg(0, 0), |_| {}, |_| None::<()>).expect("flushed");
 }

@@ -1,4 +1,4 @@
-//! What a watch tells of, and what not.
+//! Changes that a monitor reports, and those that it does not.
 
 use std::net::UdpSocket;
 use std::process::Command;
@@ -18,15 +18,15 @@ use crate::namespace::in_namespace;
 use crate::nft::nft;
 use crate::sample::{FRONTEND, Sample};
 
-/// Longer than any notification takes that comes.
-const SOON: Duration = Duration::from_secs(5);
+/// A timeout longer than any notification takes.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens a watch on `table ip portway` and reads it on a thread of its own, which ends with the process.
-fn watch(own: &OwnPorts) -> Receiver<String> {
-    let mut watch = Monitor::open([(Family::V4, "portway".into())], own).expect("a netlink socket");
+/// Monitors `table ip portway` on a thread of its own, which ends with the process.
+fn monitor(own: &OwnPorts) -> Receiver<String> {
+    let mut monitor = Monitor::open([(Family::V4, "portway".into())], own).expect("a netlink socket");
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
-        while let Ok(report) = watch.wait_for_others() {
+        while let Ok(report) = monitor.wait_for_others() {
             if sender.send(report).is_err() {
                 return;
             }
@@ -35,10 +35,10 @@ fn watch(own: &OwnPorts) -> Receiver<String> {
     receiver
 }
 
-/// Makes one foreign change that is told, and requires that it is the first that is told.
+/// Lets another program change the table, and requires that this change is the first that is reported.
 fn expect_nothing_before_a_sign(reports: &Receiver<String>) {
     nft(&["-f", "-"], "add chain ip portway sign");
-    let report = reports.recv_timeout(SOON).expect("the sign");
+    let report = reports.recv_timeout(REPORT_TIMEOUT).expect("the sign");
     assert!(report.starts_with("added or changed: chain sign of table ip portway, by nft (process "), "{report}");
 }
 
@@ -51,11 +51,11 @@ fn table(ops: impl IntoIterator<Item = Op>) -> Transaction {
 }
 
 #[test]
-fn own_commits_are_not_told_whichever_socket_made_them() {
+fn own_commits_are_not_reported_whichever_socket_made_them() {
     in_namespace(|| {
         let own = OwnPorts::default();
         let mut before = Connection::open(&own).expect("a netlink socket");
-        let reports = watch(&own);
+        let reports = monitor(&own);
         let mut after = Connection::open(&own).expect("a netlink socket");
         before.commit(&Sample { family: Family::V4 }.transaction()).expect("all is well");
         after.commit(&table([Op::AddChain(Chain { name: "more".into(), hook: None })])).expect("all is well");
@@ -64,15 +64,15 @@ fn own_commits_are_not_told_whichever_socket_made_them() {
 }
 
 #[test]
-fn changes_of_others_are_told_with_what_and_who() {
+fn changes_of_other_programs_are_reported_with_object_and_author() {
     in_namespace(|| {
         let own = OwnPorts::default();
         let mut connection = Connection::open(&own).expect("a netlink socket");
         connection.commit(&Sample { family: Family::V4 }.transaction()).expect("all is well");
-        let reports = watch(&own);
+        let reports = monitor(&own);
         let after = |command: &str| {
             nft(&["-f", "-"], command);
-            reports.recv_timeout(SOON).unwrap_or_else(|error| panic!("{command}: {error}"))
+            reports.recv_timeout(REPORT_TIMEOUT).unwrap_or_else(|error| panic!("{command}: {error}"))
         };
         let report = after("delete element ip portway services { 10.96.0.1 . tcp . 80 }");
         assert!(
@@ -90,12 +90,12 @@ fn changes_of_others_are_told_with_what_and_who() {
 }
 
 #[test]
-fn changes_of_others_to_other_tables_are_not_told() {
+fn changes_to_other_tables_are_not_reported() {
     in_namespace(|| {
         let own = OwnPorts::default();
         let mut connection = Connection::open(&own).expect("a netlink socket");
         connection.commit(&table([Op::AddTable])).expect("all is well");
-        let reports = watch(&own);
+        let reports = monitor(&own);
         nft(
             &["-f", "-"],
             "table ip other { chain c { drop; }; }; table ip6 portway { chain c { drop; }; }; table inet portway { chain c { drop; }; }",
@@ -105,7 +105,7 @@ fn changes_of_others_to_other_tables_are_not_told() {
 }
 
 #[test]
-fn elements_that_packets_learn_or_that_time_out_are_not_told() {
+fn elements_that_packets_add_or_that_time_out_are_not_reported() {
     in_namespace(|| {
         let own = OwnPorts::default();
         let mut connection = Connection::open(&own).expect("a netlink socket");
@@ -133,7 +133,7 @@ fn elements_that_packets_learn_or_that_time_out_are_not_told() {
                 Op::AddRule(learn),
             ]))
             .expect("all is well");
-        let reports = watch(&own);
+        let reports = monitor(&own);
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("the ip program (iproute2)");
         assert!(up.success());
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
@@ -152,7 +152,7 @@ fn a_hundred_thousand_own_elements_wake_nobody_and_lose_nothing() {
     in_namespace(|| {
         let own = OwnPorts::default();
         let mut connection = Connection::open(&own).expect("a netlink socket");
-        let reports = watch(&own);
+        let reports = monitor(&own);
         let services = Arc::new(Set::verdict_map("services", FRONTEND));
         let element = |number: u32| {
             let key = Bytes::new().field(&(0x0a60_0000 + number).to_be_bytes()).field(&[6]).field(&[0, 80]);
@@ -166,11 +166,11 @@ fn a_hundred_thousand_own_elements_wake_nobody_and_lose_nothing() {
 }
 
 #[test]
-fn what_others_did_in_a_quiet_time_is_told_as_missed_and_own_commits_in_it_are_not() {
+fn changes_of_other_programs_in_a_quiet_time_are_reported_as_missed_and_own_commits_are_not() {
     in_namespace(|| {
         let own = OwnPorts::default();
         let mut connection = Connection::open(&own).expect("a netlink socket");
-        let reports = watch(&own);
+        let reports = monitor(&own);
         let add = |name: &str| table([Op::AddTable, Op::AddChain(Chain { name: name.into(), hook: None })]);
         connection.quietly(|connection| {
             connection.commit(&add("one")).expect("all is well");
@@ -181,21 +181,21 @@ fn what_others_did_in_a_quiet_time_is_told_as_missed_and_own_commits_in_it_are_n
             connection.commit(&add("three")).expect("all is well");
             nft(&["-f", "-"], "delete chain ip portway one");
         });
-        let report = reports.recv_timeout(SOON);
-        assert_eq!(report.as_deref(), Ok("others changed nf_tables while portway itself did"));
+        let report = reports.recv_timeout(REPORT_TIMEOUT);
+        assert_eq!(report.as_deref(), Ok("other programs changed nf_tables during a commit of this process"));
         nft(&["-f", "-"], "delete chain ip portway two");
-        let report = reports.recv_timeout(SOON).expect("it listens again");
+        let report = reports.recv_timeout(REPORT_TIMEOUT).expect("it listens again");
         assert!(report.starts_with("deleted: chain two of table ip portway, by nft"), "{report}");
     });
 }
 
 #[test]
-fn lost_notifications_are_told_as_such_and_the_next_change_too() {
+fn lost_notifications_are_reported_and_the_next_change_too() {
     in_namespace(|| {
         let own = OwnPorts::default();
         let mut connection = Connection::open(&own).expect("a netlink socket");
         connection.commit(&table([Op::AddTable])).expect("all is well");
-        let mut watch = Monitor::open([(Family::V4, "portway".into())], &own).expect("a netlink socket");
+        let mut monitor = Monitor::open([(Family::V4, "portway".into())], &own).expect("a netlink socket");
         // Nobody reads while another program adds more than the socket can hold.
         let mut foreign = Connection::open(&OwnPorts::default()).expect("a netlink socket");
         let big = Arc::new(Set::new("big", [Field::Mark]));
@@ -204,13 +204,13 @@ fn lost_notifications_are_told_as_such_and_the_next_change_too() {
         foreign.commit(&table(ops)).expect("all is well");
         let (sender, reports) = channel();
         std::thread::spawn(move || {
-            while let Ok(report) = watch.wait_for_others() {
+            while let Ok(report) = monitor.wait_for_others() {
                 if sender.send(report).is_err() {
                     return;
                 }
             }
         });
-        let next = || reports.recv_timeout(SOON);
+        let next = || reports.recv_timeout(REPORT_TIMEOUT);
         assert_eq!(next().as_deref(), Ok("notifications were lost"));
         nft(&["-f", "-"], "add chain ip portway sign");
         let sign = next().expect("the sign");

@@ -1,0 +1,9 @@
+//! nf_tables objects, commits, listings and notifications against a real kernel, in network namespaces of the tests' own.
+
+mod fake;
+mod monitor;
+mod namespace;
+mod nft;
+mod sample;
+mod text;
+mod wire;
