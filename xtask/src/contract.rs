@@ -214,7 +214,7 @@ const SECTIONS: &[&str] = &[
 ];
 
 /// Folders whose tests show something about the API server for tests, and nothing about portway.
-const NOT_PORTWAY: &[&str] = &["testbed/apiserver", "testbed/tests/apiserver"];
+const NOT_PORTWAY: &[&str] = &["testbed/apiserver"];
 
 #[cfg(test)]
 mod tests {
