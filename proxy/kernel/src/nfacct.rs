@@ -17,7 +17,7 @@ const NFACCT_PKTS: u16 = 2;
 pub struct NfacctError {
     /// What was attempted: "create" or "read".
     pub operation: &'static str,
-    /// The counter's name.
+    /// The name of the counter.
     pub counter: String,
     /// The answer of the kernel.
     pub source: NetlinkError,

@@ -7,9 +7,9 @@ use portway_model::Family;
 use super::flow::address;
 use crate::netlink::{Attributes, NetlinkError, NetlinkFamily, Socket, Writer};
 
-/// `RTM_GETADDR`.
+/// The kernel's number `RTM_GETADDR`.
 const GET_ADDRESS: u16 = 22;
-/// `sizeof(struct ifaddrmsg)`.
+/// The kernel's number `sizeof(struct ifaddrmsg)`.
 const HEADER: usize = 8;
 /// `IFA_ADDRESS`: on an interface with a peer, the peer's address.
 const ADDRESS: u16 = 1;

@@ -71,7 +71,7 @@ impl Capture {
         Ok(elements.iter().filter_map(read).collect())
     }
 
-    /// Removes the table.
+    /// Removes the table from one family.
     pub(super) fn remove(&mut self, family: Family) -> Result<(), CommitError> {
         let mut transaction = Transaction::new(family, Arc::clone(&self.table));
         transaction.push(Op::DestroyTable);

@@ -6,7 +6,7 @@ use portway_model::Family;
 
 use crate::netlink::{Attributes, Message, Writer};
 
-/// `IPPROTO_UDP`.
+/// The kernel's number `IPPROTO_UDP`.
 pub(super) const UDP: u8 = 17;
 
 /// Attributes of a conntrack message, `CTA_*` of linux/netfilter/nfnetlink_conntrack.h.
@@ -99,7 +99,7 @@ impl Flow {
 /// A filter that the kernel applies before it lists an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Filter {
-    /// Every UDP entry.
+    /// All UDP entries of the family.
     Udp,
     /// UDP entries with this port, at this address if there is one, as the original destination.
     Destination(Option<IpAddr>, u16),

@@ -16,9 +16,9 @@ use crate::nftables::{CommitError, Name};
 
 /// `NFNL_SUBSYS_CTNETLINK`, as the upper byte of a message's type.
 const SUBSYSTEM: u16 = 1 << 8;
-/// `IPCTNL_MSG_CT_GET`.
+/// The kernel's number `IPCTNL_MSG_CT_GET`.
 const GET: u16 = SUBSYSTEM | 1;
-/// `IPCTNL_MSG_CT_DELETE`.
+/// The kernel's number `IPCTNL_MSG_CT_DELETE`.
 const DELETE: u16 = SUBSYSTEM | 2;
 /// How long a capture runs: a client that sends every few milliseconds shows itself within this time, before the table
 /// is walked.

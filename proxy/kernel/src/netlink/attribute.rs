@@ -1,8 +1,8 @@
 //! Attributes, the type-length-value parts of netlink messages: written into a growing buffer, read in place.
 
-/// `NLA_F_NESTED`.
+/// The kernel's number `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
-/// `NLA_TYPE_MASK`.
+/// The kernel's number `NLA_TYPE_MASK`.
 const TYPE_MASK: u16 = 0x3fff;
 /// Length of an attribute's header: two bytes of length, two of type.
 const HEADER: usize = 4;

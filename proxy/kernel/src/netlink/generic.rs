@@ -8,7 +8,7 @@ use super::{Message, NetlinkError, Socket, genlmsghdr};
 
 /// `GENL_ID_CTRL`, the fixed id of the controlling family.
 const CONTROL: u16 = 0x10;
-/// `CTRL_CMD_GETFAMILY`.
+/// The kernel's number `CTRL_CMD_GETFAMILY`.
 const GET_FAMILY: u8 = 3;
 /// Version of the controlling family's messages.
 const CONTROL_VERSION: u8 = 2;

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{Attributes, MessageError, NetlinkError, Writer};
 
-/// `sizeof(struct nlmsghdr)`.
+/// Length of the message header, `sizeof(struct nlmsghdr)`.
 const HEADER: usize = 16;
 /// Length of the header that follows it in every message except the kernel's acknowledgements.
 const FAMILY_HEADER: usize = 4;
@@ -17,7 +17,7 @@ pub mod kind {
     pub const DONE: u16 = 3;
 }
 
-/// Message flags, `NLM_F_*`.
+/// The flags of a message, `NLM_F_*`.
 pub mod flags {
     /// The message is a request; [`super::super::Batch::message`] always sets it.
     pub const REQUEST: u16 = 0x1;
@@ -152,7 +152,7 @@ impl Batch {
 /// One message of the kernel, read in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    /// The message type.
+    /// The type of the message, `nlmsg_type`.
     pub kind: u16,
     /// The message flags, `NLM_F_*`.
     pub flags: u16,
@@ -188,7 +188,7 @@ impl<'a> Message<'a> {
     }
 
     fn error(&self) -> Answer {
-        /// `NLMSGERR_ATTR_MSG`.
+        /// The kernel's number `NLMSGERR_ATTR_MSG`.
         const TEXT: u16 = 1;
         let Some(code) = self.payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)) else {
             return Answer::Refused(self.refusal(-libc::EBADMSG, None));

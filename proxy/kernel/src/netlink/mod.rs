@@ -58,7 +58,7 @@ pub enum NetlinkError {
     System {
         /// The system call, with the option or the socket's domain in parentheses.
         call: &'static str,
-        /// Its error.
+        /// The error that it returned.
         source: io::Error,
     },
     /// The kernel had more to say than the socket's buffer could hold, and dropped it (`ENOBUFS`). What was sent may
@@ -68,7 +68,7 @@ pub enum NetlinkError {
     /// The objects being listed changed during every attempt to list them.
     #[error("the objects to list changed during each of {attempts} attempts")]
     KeepsChanging {
-        /// Number of attempts.
+        /// The number of attempts that were made.
         attempts: u32,
     },
     /// An attribute or nest is longer than 65,535 bytes.

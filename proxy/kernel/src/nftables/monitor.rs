@@ -15,7 +15,7 @@ use super::object::Name;
 use super::wire::{Author, Listener, Notification, ObjectEvent, OwnPorts, read_notification};
 use crate::netlink::{NetlinkError, NetlinkFamily, Socket};
 
-/// `NFNLGRP_NFTABLES`.
+/// The kernel's number `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
 
 /// Receive buffer in bytes: thousands of unread notifications. More are reported as lost, which costs the caller a look at
@@ -149,7 +149,7 @@ fn without(ports: &[u32]) -> Vec<socket2::SockFilter> {
     const LOAD: u16 = 0x20;
     /// `BPF_JMP | BPF_JEQ | BPF_K`.
     const JUMP_IF_EQUAL: u16 = 0x15;
-    /// `BPF_RET | BPF_K`.
+    /// The kernel's number `BPF_RET | BPF_K`.
     const RETURN: u16 = 0x06;
     /// Offset of `nlmsg_pid` in `struct nlmsghdr`.
     const PORT: u32 = 12;

@@ -11,7 +11,7 @@ use portway_model::Family;
 
 use Field::{DestinationAddress, DestinationPort, InputInterface, Mark, Numgen, Protocol, SourceAddress, SourcePort};
 
-/// The frontend's key.
+/// The fields of a frontend's key: address, protocol, port.
 pub(crate) const FRONTEND: [Field; 3] = [DestinationAddress, Protocol, DestinationPort];
 
 /// Writes objects of one family.

@@ -20,7 +20,7 @@ impl Bytes {
     /// The number of bytes that fit without an allocation; the whole struct takes 32.
     pub const INLINE: usize = 30;
 
-    /// Starts without bytes.
+    /// Makes an empty byte string.
     pub const fn new() -> Self {
         Bytes(Repr::Inline { len: 0, bytes: [0; Self::INLINE] })
     }

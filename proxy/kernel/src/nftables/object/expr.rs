@@ -68,7 +68,7 @@ pub enum Expr {
     Cmp {
         /// The register to compare.
         sreg: Reg,
-        /// The comparison.
+        /// The comparison to apply.
         op: CmpOp,
         /// The constant to compare with.
         data: Bytes,
@@ -124,7 +124,7 @@ pub enum Expr {
     Numgen {
         /// The number of different numbers; not 0.
         modulus: u32,
-        /// The smallest number.
+        /// The smallest number that it loads.
         offset: u32,
         /// The register to load into.
         dreg: Reg,
@@ -136,7 +136,7 @@ pub enum Expr {
         /// The constant to load.
         data: Bytes,
     },
-    /// Applies a verdict.
+    /// Applies a verdict to the packet.
     Verdict(Verdict),
     /// Translates an address, and a port if there is one, and accepts.
     Nat {
@@ -164,7 +164,7 @@ pub enum Expr {
     },
     /// Adds, updates or deletes an element of a dynamic set.
     Dynset {
-        /// The dynamic set.
+        /// The dynamic set to change.
         set: Name,
         /// The operation on the element.
         op: DynsetOp,
@@ -319,6 +319,6 @@ pub enum DynsetOp {
     Add = 0,
     /// Adds the element, or restarts its lifetime; it never changes the value of an existing one.
     Update = 1,
-    /// Deletes the element.
+    /// Deletes the element if it exists.
     Delete = 2,
 }

@@ -53,11 +53,11 @@ impl Verdict {
 /// The type of a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChainType {
-    /// Sees every packet.
+    /// A chain of this type sees every packet.
     Filter,
-    /// Sees the first packet of each connection.
+    /// A chain of this type sees the first packet of each connection.
     Nat,
-    /// Routes again after its hook.
+    /// The kernel routes a packet again after a chain of this type has changed it.
     Route,
 }
 

@@ -84,7 +84,7 @@ impl fmt::Display for Op {
 /// One operation of a transaction, with its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// The operation itself.
+    /// The operation to carry out.
     pub op: Op,
     /// A number of the caller's, which comes back with a refusal of this operation.
     pub owner: Owner,

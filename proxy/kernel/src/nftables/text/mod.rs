@@ -1,9 +1,9 @@
-//! nf_tables objects as text that `nft -f` takes: for people, for golden files, for messages. Pure, and the same for the
-//! same objects.
+//! Prints nf_tables objects as text that `nft -f` takes: for people, golden files and messages. Pure: the same objects
+//! give the same text.
 //!
 //! Two forms: [`table`] prints what a transaction builds as one block, the way nft lists it; [`commands`] prints any
-//! transaction, one command for each operation and in its order. What comes out, loaded by nft, is what the wire layer
-//! writes for the same transaction.
+//! transaction, one command for each operation and in its order. Loaded by nft, the text makes the same objects that a
+//! [`super::Connection`] makes of the transaction.
 
 mod rule;
 mod value;
@@ -118,7 +118,7 @@ impl<'a> Sets<'a> {
         self.0.get(name).copied()
     }
 
-    /// `set` or `map`.
+    /// The keyword that nft uses, `set` or `map`.
     fn keyword(&self, name: &Name) -> &'static str {
         self.get(name).map_or("set", keyword)
     }

@@ -1,4 +1,4 @@
-//! Rules as text.
+//! Prints rules as nft text.
 //!
 //! A rule of the kernel's is a program for registers, one of nft's a sentence. So the program is read in order, what
 //! each register holds is noted as text, and what does something prints that.
@@ -19,7 +19,7 @@ struct Operand {
     text: String,
     /// How to read constants that it is compared with.
     kind: Kind,
-    /// In bytes.
+    /// The length of the value in bytes.
     len: usize,
     /// `& mask ^ xor`, if a bitwise expression has been over it.
     masked: Option<(Bytes, Bytes)>,

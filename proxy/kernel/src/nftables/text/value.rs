@@ -1,4 +1,4 @@
-//! Keys, values and constants as nft writes them.
+//! Prints keys, values and constants as nft writes them.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,9 +13,9 @@ use crate::nftables::object::{Element, Field};
 pub(super) enum Kind {
     /// An address of four or sixteen bytes; fewer are the beginning of one.
     Address(Family),
-    /// A transport protocol.
+    /// The number of a transport protocol.
     Protocol,
-    /// A port.
+    /// A transport port in network order.
     Port,
     /// A number in the host's order.
     Number,
@@ -27,7 +27,7 @@ pub(super) enum Kind {
     State,
     /// Bits of `ct status`.
     Status,
-    /// `ct direction`.
+    /// The direction of a packet, `ct direction`.
     Direction,
     /// A kind of address.
     AddressType,

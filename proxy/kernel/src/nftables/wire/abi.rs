@@ -10,11 +10,11 @@ pub(super) fn nfproto(family: Family) -> u8 {
     }
 }
 
-/// Message types.
+/// The types of nf_tables messages.
 pub(super) mod msg {
-    /// `NFNL_MSG_BATCH_BEGIN`.
+    /// The kernel's number `NFNL_MSG_BATCH_BEGIN`.
     pub(in super::super) const BATCH_BEGIN: u16 = 16;
-    /// `NFNL_MSG_BATCH_END`.
+    /// The kernel's number `NFNL_MSG_BATCH_END`.
     pub(in super::super) const BATCH_END: u16 = 17;
     /// `NFNL_SUBSYS_NFTABLES`, which the batch's frame carries as its resource id.
     pub(in super::super) const SUBSYSTEM: u16 = 10;
@@ -42,25 +42,25 @@ pub(super) mod msg {
     pub(in super::super) const GETGEN: u16 = nft(16);
 }
 
-/// `NFNL_BATCH_GENID`.
+/// The kernel's number `NFNL_BATCH_GENID`.
 pub(super) const BATCH_GENID: u16 = 1;
-/// `NFTA_LIST_ELEM`.
+/// The kernel's number `NFTA_LIST_ELEM`.
 pub(super) const LIST_ELEM: u16 = 1;
 
-/// `NFTA_GEN_*`.
+/// The kernel's numbers `NFTA_GEN_*`.
 pub(super) mod generation {
     pub(in super::super) const ID: u16 = 1;
     pub(in super::super) const PROC_PID: u16 = 2;
     pub(in super::super) const PROC_NAME: u16 = 3;
 }
 
-/// `NFTA_TABLE_*`.
+/// The kernel's numbers `NFTA_TABLE_*`.
 pub(super) mod table {
     pub(in super::super) const NAME: u16 = 1;
     pub(in super::super) const FLAGS: u16 = 2;
 }
 
-/// `NFTA_CHAIN_*` and `NFTA_HOOK_*`.
+/// The kernel's numbers `NFTA_CHAIN_*` and `NFTA_HOOK_*`.
 pub(super) mod chain {
     pub(in super::super) const TABLE: u16 = 1;
     pub(in super::super) const HANDLE: u16 = 2;
@@ -72,7 +72,7 @@ pub(super) mod chain {
     pub(in super::super) const HOOK_PRIORITY: u16 = 2;
 }
 
-/// `NFTA_RULE_*`.
+/// The kernel's numbers `NFTA_RULE_*`.
 pub(super) mod rule {
     pub(in super::super) const TABLE: u16 = 1;
     pub(in super::super) const CHAIN: u16 = 2;

@@ -1,4 +1,4 @@
-//! The kernel's messages as objects. No bytes make it panic.
+//! Reads the kernel's messages as objects. No bytes make it panic.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use crate::nftables::object::{
     Chain, ChainType, Data, Element, Field, Hook, HookPoint, Name, Rule, Set, SetData, SetFlags,
 };
 
-/// An object as the kernel has it.
+/// An object as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed<T> {
-    /// The object's name.
+    /// The name of the object.
     pub name: Name,
-    /// The kernel's number for it.
+    /// The handle: the number that the kernel has given it.
     pub handle: u64,
-    /// The object; `None` if it is one that portway would not write (another policy, fields of other types), and so is
-    /// different from every object.
+    /// The object; `None` if this crate cannot describe it (another policy, fields of other types), so that it differs
+    /// from every object.
     pub object: Option<T>,
 }
 
-/// A rule as the kernel has it.
+/// A rule as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedRule {
-    /// The kernel's number for it.
+    /// The handle: the number that the kernel has given it.
     pub handle: u64,
-    /// The rule. What portway would not write of it is in [`crate::nftables::object::Expr::Other`].
+    /// The rule. Expressions that this crate does not write are [`crate::nftables::object::Expr::Other`].
     pub rule: Rule,
 }
 

@@ -1,4 +1,4 @@
-//! A transaction as one batch of messages. Pure.
+//! Encodes a transaction as one batch of messages, without I/O.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ pub(super) type Position = (usize, usize);
 
 /// A transaction ready to be sent.
 pub(super) struct Encoded {
-    /// What to send.
+    /// The messages to send to the kernel.
     pub(super) batch: Batch,
     /// Operations that are not about elements, and elements.
     pub(super) objects: usize,
@@ -83,7 +83,7 @@ pub(super) fn encode(
 
 /// An operation on elements.
 struct Elements<'a> {
-    /// Message type.
+    /// The type of the message.
     kind: u16,
     set: &'a Set,
     elements: &'a [Element],

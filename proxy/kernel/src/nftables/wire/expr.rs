@@ -1,7 +1,7 @@
-//! Expressions and verdicts as attributes, both ways.
+//! Writes expressions and verdicts as attributes, and reads them.
 //!
-//! Reading is exact: an expression with anything in it that portway would not write becomes [`Expr::Other`], so that a
-//! rule which somebody changed never compares equal with what portway wrote.
+//! Reading is exact: an expression with anything in it that this crate does not write becomes [`Expr::Other`], so that a
+//! rule which another program changed never compares equal with the one written.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use crate::nftables::object::{
     Verdict,
 };
 
-/// `NFTA_EXPR_NAME` and `NFTA_EXPR_DATA`.
+/// The kernel's numbers `NFTA_EXPR_NAME` and `NFTA_EXPR_DATA`.
 const NAME: u16 = 1;
 const DATA: u16 = 2;
 
-/// `NFT_REG_VERDICT`.
+/// The kernel's number `NFT_REG_VERDICT`.
 const REG_VERDICT: u32 = 0;
-/// `NFT_REG32_00`.
+/// The kernel's number `NFT_REG32_00`.
 const REG32_00: u32 = 8;
-/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+/// The kernel's number `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
 const FULLY_RANDOM: u32 = 0x10;
 /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`, which the kernel may add by itself.
 const IMPLIED_NAT_FLAGS: u32 = 0x3;
-/// `NFT_FIB_RESULT_ADDRTYPE`.
+/// The kernel's number `NFT_FIB_RESULT_ADDRTYPE`.
 const FIB_TYPE: u32 = 3;
 
 /// Writes one expression of a rule.
@@ -185,7 +185,7 @@ fn port_unreachable(family: Family) -> u8 {
     }
 }
 
-/// `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR`.
+/// The kernel's numbers `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR`.
 fn fib_flags(address: FibAddress) -> u32 {
     match address {
         FibAddress::Source => 1,
@@ -207,7 +207,7 @@ pub(super) fn value(out: &mut Writer<'_>, kind: u16, bytes: &[u8]) {
     out.nest(kind, |out| out.bytes(data::VALUE, bytes));
 }
 
-/// Writes `NFTA_DATA_VERDICT`.
+/// Writes a verdict as `NFTA_DATA_VERDICT`.
 #[inline]
 pub(super) fn verdict(out: &mut Writer<'_>, verdict: &Verdict) {
     let code = match verdict {
@@ -226,7 +226,7 @@ pub(super) fn verdict(out: &mut Writer<'_>, verdict: &Verdict) {
     });
 }
 
-/// Reads `NFTA_RULE_EXPRESSIONS`.
+/// Reads the expressions of a rule, `NFTA_RULE_EXPRESSIONS`.
 pub(super) fn read_all(list: Attributes<'_>, family: Family) -> Vec<Expr> {
     list.filter(|attribute| attribute.kind == LIST_ELEM)
         .filter_map(|attribute| read(attribute.nested(), family))
@@ -241,7 +241,7 @@ fn read(expression: Attributes<'_>, family: Family) -> Option<Expr> {
     Some(read.unwrap_or_else(|| Expr::Other { name: name.into(), data: data.into() }))
 }
 
-/// The attributes that an expression of portway's can have; one that has others is not portway's.
+/// The attributes that this crate writes for an expression; one that has others becomes [`Expr::Other`].
 fn known(name: &str) -> &'static [u16] {
     match name {
         "payload" | "range" | "numgen" => &[1, 2, 3, 4],

@@ -43,7 +43,7 @@ enum Object<'a> {
 /// The author of a commit.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::nftables) struct Author<'a> {
-    /// The program's name.
+    /// The name of the program.
     pub(in crate::nftables) program: Option<&'a str>,
     /// Its process id in the machine's first PID namespace, whichever this process is in.
     pub(in crate::nftables) process: Option<u32>,

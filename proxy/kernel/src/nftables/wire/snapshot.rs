@@ -13,9 +13,9 @@ use crate::nftables::text;
 #[derive(Debug, thiserror::Error)]
 #[error("list table {} {table}: {source}", text::family(*.family))]
 pub struct ListError {
-    /// The table's family.
+    /// The family of the table.
     pub family: Family,
-    /// The table's name.
+    /// The name of the table.
     pub table: Name,
     /// The answer of the kernel, or why it could not be asked.
     pub source: NetlinkError,

@@ -1,4 +1,4 @@
-//! What nft keeps beside objects, for itself: comments, and how a set's key and data were declared.
+//! The userdata that nft keeps beside objects: comments, and the declarations of a set's key and data.
 //!
 //! The kernel stores it and does not look. Without the declaration (`typeof …`) nft prints a set by its plain types,
 //! and a key that holds a slot number (`numgen`, no type that nft could name) then prints as something that nft itself
@@ -31,7 +31,7 @@ mod expression {
     pub(super) const NUMGEN: u32 = 23;
 }
 
-/// nft's byte orders.
+/// Byte orders in nft's userdata.
 mod byteorder {
     pub(super) const NONE: u32 = 0;
     pub(super) const HOST: u32 = 1;
@@ -98,11 +98,11 @@ pub(super) fn of_set(declared: &Set, family: Family) -> Vec<u8> {
 /// What a set's userdata says of it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Described {
-    /// The key's fields; empty if the userdata does not describe them in a way that portway knows.
+    /// The key's fields; empty if the userdata does not describe them with fields of this crate.
     pub(super) key: Vec<Field>,
     /// The data's fields; empty likewise, and for verdicts.
     pub(super) data: Vec<Field>,
-    /// The comment.
+    /// The comment of the set.
     pub(super) comment: Option<Name>,
 }
 
@@ -127,10 +127,10 @@ pub(super) fn of_rule(comment: &str) -> Vec<u8> {
     out
 }
 
-/// `NFTNL_UDATA_RULE_COMMENT`.
+/// The kernel's number `NFTNL_UDATA_RULE_COMMENT`.
 const RULE_COMMENT: u8 = 0;
 
-/// A rule's comment.
+/// Reads the comment of a rule from its userdata.
 pub(super) fn read_rule(userdata: &[u8]) -> Option<Name> {
     Entries(userdata).find(|(kind, _)| *kind == RULE_COMMENT).and_then(|(_, value)| text(value))
 }
