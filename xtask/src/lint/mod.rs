@@ -1,6 +1,7 @@
 //! Checks that run no test: format, clippy, documentation, contract coverage, and the rules of the tree.
 
 mod graph;
+mod short_docs;
 mod tracked;
 
 use std::process::{Command, ExitCode};
@@ -35,6 +36,7 @@ pub(crate) fn checks() -> Result<Vec<Check>> {
         command("format", &mut tool::cargo(&["fmt", "--all", "--check"]))?,
         complaints("tracked files", tracked::complaints()?),
         complaints("crate graph", graph::complaints()?),
+        complaints("short documentation", short_docs::complaints()?),
         Check { name: "contract coverage", passed: contract::check()? },
         command("clippy", &mut tool::cargo(clippy))?,
         command("documentation", &mut doc)?,
