@@ -59,7 +59,7 @@ fn median(mut values: Vec<u64>) -> u64 {
 /// One endpoint of one Service replaced, again and again, in a cluster of so many Services: the steps of [`MOST`].
 fn steps(services: usize) -> [Step; 5] {
     let mut cluster = ModelCluster::new(services, ENDPOINTS).unwrap();
-    let mut nftables = Nftables::on_paper(|transaction: &Transaction| {
+    let mut nftables = Nftables::dry_run(|transaction: &Transaction| {
         encode(transaction).expect("it can be encoded");
     });
     assert!(!nftables.sync(cluster.plan()).failed());

@@ -2,7 +2,7 @@
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use portway_dataplane::iptables::bench::Renderer;
-use portway_dataplane::iptables::{Config, text};
+use portway_dataplane::iptables::{Config, render};
 use portway_model::Family;
 
 use super::{cluster, replaced};
@@ -36,7 +36,7 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     });
     group.throughput(Throughput::Elements(services as u64));
     group.bench_function(BenchmarkId::new("iptables-text", services), |bencher| {
-        bencher.iter(|| text(cluster.plan(), &Config::default()));
+        bencher.iter(|| render(cluster.plan(), &Config::default()));
     });
     group.finish();
 }

@@ -13,7 +13,7 @@ use super::{cluster, replaced};
 /// Measures one endpoint replaced and the whole cluster: the difference, its encoding, and the text for people.
 pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     let (mut cluster, mut turn) = (cluster(services), 0);
-    let mut dataplane = Nftables::on_paper(|_| {});
+    let mut dataplane = Nftables::dry_run(|_| {});
     assert!(!dataplane.sync(cluster.plan()).failed());
     let mut diff = criterion.benchmark_group("diff");
     diff.bench_function(BenchmarkId::new("nftables-one-endpoint", services), |bencher| {
@@ -31,7 +31,7 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     });
     diff.throughput(Throughput::Elements(services as u64));
     diff.bench_function(BenchmarkId::new("nftables-all", services), |bencher| {
-        let empty = || Nftables::on_paper(|_| {});
+        let empty = || Nftables::dry_run(|_| {});
         let sync = |mut dataplane: Nftables| {
             assert!(!dataplane.sync(cluster.plan()).failed());
             dataplane
@@ -44,7 +44,7 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
     let pen = Arc::clone(&notes);
     let note = move |sent: &Transaction| pen.lock().unwrap_or_else(PoisonError::into_inner).push(sent.clone());
     let noted = || std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut dataplane = Nftables::on_paper(note);
+    let mut dataplane = Nftables::dry_run(note);
     dataplane.sync(cluster.plan());
     let all = noted();
     dataplane.apply(&cluster.set_endpoints(services / 2, &[0, 1, 2, 5]).expect("one Change"));

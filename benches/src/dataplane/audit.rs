@@ -25,7 +25,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<()> {
         let (mut wall, mut processor) = (Vec::new(), Vec::new());
         for _ in 0..AUDITS {
             let (start, used) = (Instant::now(), processor_time()?);
-            let drift = dataplane.audit()?;
+            let drift = dataplane.audit().into_drift()?;
             wall.push(ms(start.elapsed()));
             processor.push(ms(processor_time()?.saturating_sub(used)));
             if let Some(drift) = drift.first() {

@@ -4,7 +4,7 @@
 //! dataplane. The command line only wires these parts together.
 
 pub mod cli;
-mod dataplanes;
+mod drivers;
 pub mod inbox;
 pub mod logging;
 pub mod metrics;

@@ -1,7 +1,9 @@
-//! How the kernel is told what the Plan says.
+//! Programs the kernel with what the Plan says.
 //!
-//! One small trait, [`Dataplane`], and a module for each way to implement it. Each is split in two: a renderer, a pure
-//! function from Plan or Change to typed operations or text, and an applier that hands them to the kernel. Nothing here
+//! One small trait, [`Dataplane`], and a module for each mode that implements it. A mode is split in two: a renderer, a
+//! pure function from Plan or Change to typed operations or text, and an applier that hands them to the kernel. A mode
+//! that programs each address family by itself implements [`FamilyDataplane`] and gets its [`Dataplane`] from
+//! [`PerFamily`]; `reconcile` is the loop with which such a mode brings the kernel to the desired state. Nothing here
 //! knows Kubernetes objects, and nothing here decides policy: that is done in `portway-model`.
 
 pub mod conntrack;
@@ -9,5 +11,10 @@ mod dataplane;
 mod error;
 pub mod iptables;
 pub mod nftables;
+mod per_family;
+mod reconcile;
+mod report;
 
-pub use dataplane::{Dataplane, DataplaneError, Drift, FamilyReport, KernelWatch, Mode, Refused, Report, TableRules};
+pub use dataplane::{Dataplane, KernelWatch, Mode};
+pub use per_family::{FamilyDataplane, PerFamily};
+pub use report::{Audit, Cleanup, DataplaneError, Detail, Drift, FamilyAudit, FamilyReport, Leftover, Refused, Report};

@@ -8,23 +8,22 @@ use portway_model::{Cluster, Event, api};
 use super::args::RenderArgs;
 use super::failure::Failure;
 use super::settings;
-use crate::dataplanes;
 use crate::sources::manifests;
 
 /// Prints the rules to standard output, and warnings about the manifests to standard error.
 pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     let setup = settings::setup(&args.mode)?;
-    let mode = setup.mode;
+    let driver = setup.driver;
     let given = settings::given_node_name(&args.node.name)?;
     // Flags are checked before files are read.
-    settings::config(mode, String::new(), &args.node, &args.traffic)?;
+    settings::config(driver, String::new(), &args.node, &args.traffic)?;
     let loaded = manifests::load(&args.files).map_err(|error| Failure::bad_input(&error))?;
     let node_name = match (given, only_node(&loaded.events)) {
         (Some(name), _) => name,
         (None, Some(node)) => node.name.clone(),
         (None, None) => settings::default_node_name()?,
     };
-    let config = settings::config(mode, node_name.clone(), &args.node, &args.traffic)?;
+    let config = settings::config(driver, node_name.clone(), &args.node, &args.traffic)?;
 
     for warning in &loaded.warnings {
         eprintln!("portway: warning: {warning}");
@@ -39,7 +38,8 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     for problem in problems {
         eprintln!("portway: warning: {problem}");
     }
-    let text = dataplanes::render(&setup, cluster.plan()).map_err(|error| Failure::runtime("cannot render", &error))?;
+    let text = (driver.render)(&setup.options, cluster.plan());
+    let text = text.map_err(|error| Failure::runtime("cannot render", &error))?;
     match io::stdout().write_all(text.as_bytes()) {
         // The reader closed the pipe early, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -14,13 +14,14 @@ use tokio::sync::oneshot;
 use super::args::RunArgs;
 use super::failure::Failure;
 use super::settings::{self, Source};
+use crate::drivers::OtherModes;
 use crate::inbox::{self, Caller, EventSink, Message};
+use crate::logging;
 use crate::metrics::{self, Metrics};
 use crate::sources::addresses;
 use crate::sources::kubernetes::{self, KubernetesConfig};
 use crate::sources::manifests::{self, ManifestsConfig};
 use crate::sync::{self, Fatal, NodeWait, Parts, Syncer, SystemClock};
-use crate::{dataplanes, logging};
 
 /// How long to wait for the Node before the first write (contract CFG-11).
 const NODE_WAIT: Duration = Duration::from_secs(30);
@@ -37,7 +38,7 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 /// Runs until a signal comes, which is success, or something fails.
 pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let setup = settings::setup(&args.mode)?;
-    let mode = setup.mode;
+    let mode = setup.driver.mode;
     let source = settings::source(&args.source)?;
     let node = match settings::given_node_name(&args.node.name)? {
         Some(name) => name,
@@ -45,14 +46,14 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     };
     let pacing = settings::pacing(&args.pacing)?;
     let metrics_address = settings::metrics_address(&args.observation)?;
-    let config = settings::config(mode, node.clone(), &args.node, &args.traffic)?;
+    let config = settings::config(setup.driver, node.clone(), &args.node, &args.traffic)?;
     let config = Config { started: Some(SystemTime::now()), ..config };
     let verbosity = settings::verbosity(&args.observation)?;
     logging::start(settings::log_format(&args.observation)?, verbosity)
         .map_err(|error| Failure::runtime("cannot start logging", &error))?;
     require_net_admin()?;
 
-    let dataplane = dataplanes::open(&setup).map_err(|error| Failure::runtime("cannot start", &error))?;
+    let dataplane = (setup.driver.open)(&setup.options).map_err(|error| Failure::runtime("cannot start", &error))?;
     let cluster = Cluster::new(config.clone());
     let settings = &cluster.plan().settings;
     let conntrack = Conntrack::open(settings).map_err(|error| Failure::runtime("cannot start", &error))?;
@@ -86,7 +87,8 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
         metrics: Arc::clone(&metrics),
         pacing,
     });
-    syncer.after_first_sync(Box::new(move || dataplanes::cleanup_others(mode)));
+    let mut others = OtherModes::than(mode);
+    syncer.after_first_sync(Box::new(move || others.cleanup()));
     match watch {
         Ok(Some(watch)) => sync::listen(watch, sink.caller(), syncer.kernel_waiting())
             .map_err(|error| Failure::runtime("cannot start a thread", &error))?,

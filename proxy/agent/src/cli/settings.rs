@@ -11,7 +11,7 @@ use portway_model::{Config, DetectLocal, Family, NodePortSelection};
 use super::args::{ApiArgs, ModeArg, NameArg, NodeArgs, ObservationArgs, PacingArgs, SourceArgs, TrafficArgs};
 use super::duration;
 use super::failure::Failure;
-use crate::dataplanes::{self, Setup};
+use crate::drivers::{self, DRIVERS, Driver, Options};
 use crate::logging::Format;
 use crate::sync::Pacing;
 
@@ -43,21 +43,28 @@ fn bad(sentence: String) -> Failure {
     Failure::BadInput(sentence)
 }
 
-/// Reads --mode. An empty one is the default, as in kube-proxy.
-pub(crate) fn mode(text: &str) -> Result<Mode, Failure> {
-    let text = if text.is_empty() { Mode::Nftables.as_str() } else { text };
-    let known = [Mode::Nftables, Mode::Iptables, Mode::Ipvs, Mode::Ebpf];
-    let built = || dataplanes::BUILT.map(Mode::as_str).join(" or ");
-    match known.into_iter().find(|mode| mode.as_str() == text) {
-        Some(mode) if dataplanes::BUILT.contains(&mode) => Ok(mode),
-        Some(mode) => Err(bad(format!("--mode {mode}: this version has no {mode} dataplane yet; use {}", built()))),
-        None => Err(bad(format!("--mode {text:?} is not known; use {}", built()))),
-    }
+/// The mode's driver and the options of all modes.
+pub(crate) struct Setup {
+    /// The driver of the mode that is asked for.
+    pub(crate) driver: &'static Driver,
+    /// The options of all modes, of which the driver reads its own.
+    pub(crate) options: Options,
 }
 
-/// Reads which dataplane is asked for, and how it is set up.
+/// Finds the driver that --mode names. An empty name is the default, as in kube-proxy.
+pub(crate) fn driver(text: &str) -> Result<&'static Driver, Failure> {
+    let text = if text.is_empty() { DRIVERS[0].mode.as_str() } else { text };
+    let built = || DRIVERS.each_ref().map(|driver| driver.mode.as_str()).join(" or ");
+    let Some(mode) = Mode::ALL.into_iter().find(|mode| mode.as_str() == text) else {
+        return Err(bad(format!("--mode {text:?} is not known; use {}", built())));
+    };
+    drivers::find(mode)
+        .ok_or_else(|| bad(format!("--mode {mode}: this version has no {mode} dataplane yet; use {}", built())))
+}
+
+/// Reads the mode and the options of all modes.
 pub(crate) fn setup(args: &ModeArg) -> Result<Setup, Failure> {
-    let mode = mode(&args.mode)?;
+    let driver = driver(&args.mode)?;
     let mut iptables = iptables::Config::default();
     iptables.options.localhost_node_ports = args.iptables_localhost_nodeports;
     iptables.tree_above = match args.iptables_dispatch.as_str() {
@@ -66,7 +73,7 @@ pub(crate) fn setup(args: &ModeArg) -> Result<Setup, Failure> {
         "tree" => Some(0),
         other => return Err(bad(format!("--iptables-dispatch {other:?} is not known; use auto, list or tree"))),
     };
-    Ok(Setup { mode, iptables })
+    Ok(Setup { driver, options: Options { iptables } })
 }
 
 /// Reads where Services come from.
@@ -125,13 +132,18 @@ pub(crate) fn default_node_name() -> Result<String, Failure> {
 }
 
 /// The model's configuration.
-pub(crate) fn config(mode: Mode, node_name: String, node: &NodeArgs, traffic: &TrafficArgs) -> Result<Config, Failure> {
+pub(crate) fn config(
+    driver: &Driver,
+    node_name: String,
+    node: &NodeArgs,
+    traffic: &TrafficArgs,
+) -> Result<Config, Failure> {
     Ok(Config {
         node_name,
         masquerade_all: traffic.masquerade_all,
         masquerade_bit: masquerade_bit(&traffic.masquerade_bit)?,
         detect_local: detect_local(traffic)?,
-        node_port_addresses: node_port_addresses(mode, &traffic.nodeport_addresses)?,
+        node_port_addresses: node_port_addresses(driver, &traffic.nodeport_addresses)?,
         node_ips: node_ips(&node.bind_address)?,
         ..Config::default()
     })
@@ -205,14 +217,14 @@ fn detect_local(args: &TrafficArgs) -> Result<DetectLocal, Failure> {
 }
 
 /// Contract NP-1, NP-5.
-fn node_port_addresses(mode: Mode, words: &[String]) -> Result<NodePortSelection, Failure> {
+fn node_port_addresses(driver: &Driver, words: &[String]) -> Result<NodePortSelection, Failure> {
     let mut selections = Vec::new();
     let mut ranges = Vec::new();
     for word in words.iter().map(|word| word.trim()).filter(|word| !word.is_empty()) {
         match word {
             "primary" => selections.push(NodePortSelection::Primary),
             "all" => selections.push(NodePortSelection::All),
-            "localhost" if mode == Mode::Iptables => {
+            "localhost" if driver.takes_localhost => {
                 ranges.push(range("--nodeport-addresses", "127.0.0.0/8")?);
             }
             "localhost" => {
@@ -230,8 +242,7 @@ fn node_port_addresses(mode: Mode, words: &[String]) -> Result<NodePortSelection
     }
     selections.dedup();
     Ok(match selections.len() {
-        0 if mode == Mode::Iptables => NodePortSelection::All,
-        0 => NodePortSelection::Primary,
+        0 => driver.node_ports.clone(),
         1 => selections.remove(0),
         _ => NodePortSelection::AnyOf(selections),
     })
@@ -306,8 +317,7 @@ pub(crate) fn doubts(setup: &Setup, traffic: &TrafficArgs, config: &Config) -> V
     } else if !matches!(config.detect_local, DetectLocal::ClusterCidr(_)) && !traffic.cluster_cidr.is_empty() {
         doubts.push(format!("--cluster-cidr has no effect with --detect-local-mode {}", traffic.detect_local_mode));
     }
-    let served = setup.mode == Mode::Iptables && setup.iptables.options.localhost_node_ports;
-    if !served && selects_loopback(&config.node_port_addresses) {
+    if !(setup.driver.serves_loopback)(&setup.options) && selects_loopback(&config.node_port_addresses) {
         doubts.push(
             "--nodeport-addresses covers loopback addresses, but NodePorts are not served on loopback in this mode"
                 .to_owned(),

@@ -1,18 +1,20 @@
-//! Metrics that iptables mode alone has (contract MET-1, IPT-10, IPT-14).
+//! Metrics that only iptables mode has (contract MET-1, IPT-10, IPT-14).
 
 use portway_dataplane::FamilyReport;
 use portway_dataplane::iptables::counters::{INVALID_DROPPED, LOCALHOST_ACCEPTED};
+use portway_dataplane::iptables::{RULES_TOTAL, RULES_WRITTEN};
 use portway_kernel::nfacct;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, Result};
 
+use super::mode::ModeMetrics;
 use super::register::{FAMILY, Registrar, family_label};
 use super::sync::SyncKind;
 
-/// What restores did.
+/// Failures of restores, and the rules that they wrote.
 #[derive(Debug)]
-pub(super) struct IptablesMetrics {
+pub(crate) struct IptablesMetrics {
     failures: IntCounterVec,
     partial_failures: IntCounterVec,
     total: GaugeVec,
@@ -20,7 +22,8 @@ pub(super) struct IptablesMetrics {
 }
 
 impl IptablesMetrics {
-    pub(super) fn new(to: &Registrar<'_>) -> Result<Self> {
+    /// Makes and registers the metrics.
+    pub(crate) fn new(to: &Registrar<'_>) -> Result<Self> {
         let tables = &["table", FAMILY];
         for (name, help, counter) in [
             (
@@ -55,30 +58,34 @@ impl IptablesMetrics {
             )?,
         })
     }
+}
 
-    /// Shows zeros before anything happened.
-    pub(super) fn begin(&self, family: &str) {
+impl ModeMetrics for IptablesMetrics {
+    fn show_zeros(&self, family: &str) {
         self.failures.with_label_values(&[family]);
         self.partial_failures.with_label_values(&[family]);
     }
 
-    /// A call of the dataplane came back.
     #[expect(clippy::cast_precision_loss, reason = "counts of rules are far below 2^52")]
-    pub(super) fn reported(&self, kind: SyncKind, report: &FamilyReport) {
+    fn reported(&self, kind: SyncKind, report: &FamilyReport) {
         let family = family_label(report.family);
         self.failures.with_label_values(&[family]).inc_by(report.failures as u64);
         if kind == SyncKind::Partial && report.failures > 0 {
             // What follows the first failure of a change is a full restore.
             self.partial_failures.with_label_values(&[family]).inc();
         }
-        for rules in &report.tables {
-            self.total.with_label_values(&[rules.table, family]).set(rules.total as f64);
-            self.last.with_label_values(&[rules.table, family]).set(rules.written as f64);
+        for detail in &report.details {
+            let gauges = match detail.name {
+                RULES_TOTAL => &self.total,
+                RULES_WRITTEN => &self.last,
+                _ => continue,
+            };
+            gauges.with_label_values(&[detail.part, family]).set(detail.count as f64);
         }
     }
 }
 
-/// A counter of the kernel's (nfacct), read when the page is.
+/// A counter of the kernel's (nfacct), read when the metrics page is.
 struct Accounted {
     counter: IntCounter,
     name: &'static str,

@@ -3,6 +3,8 @@
 //! A metric is registered only in the modes that it belongs to (contract MET-1).
 
 mod iptables;
+mod mode;
+mod nftables;
 mod process;
 mod register;
 mod server;
@@ -12,7 +14,10 @@ mod sync;
 use portway_dataplane::Mode;
 use prometheus::{Encoder, Registry, TextEncoder};
 
-use register::Registrar;
+pub(crate) use iptables::IptablesMetrics;
+pub(crate) use mode::ModeMetrics;
+pub(crate) use nftables::NftablesMetrics;
+pub(crate) use register::Registrar;
 pub use server::serve;
 pub use source::SourceMetrics;
 pub use sync::{SyncKind, SyncMetrics};

@@ -18,7 +18,7 @@ pub(super) fn family_label(family: Family) -> &'static str {
 }
 
 /// Makes metrics in one registry.
-pub(super) struct Registrar<'a> {
+pub(crate) struct Registrar<'a> {
     registry: &'a Registry,
 }
 

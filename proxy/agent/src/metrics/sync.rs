@@ -7,8 +7,9 @@ use portway_dataplane::{Drift, FamilyReport, Mode, Report};
 use portway_model::{Family, Pending, Stats};
 use prometheus::{CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Result};
 
-use super::iptables::IptablesMetrics;
+use super::mode::ModeMetrics;
 use super::register::{FAMILY, Registrar, family_label};
+use crate::drivers;
 
 /// What was asked of the dataplane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +52,8 @@ pub struct SyncMetrics {
     no_local_endpoints: GaugeVec,
     clean_duration: HistogramVec,
     clean_deleted: IntCounterVec,
-    nftables: Option<NftablesMetrics>,
-    iptables: Option<IptablesMetrics>,
+    /// What only the mode's driver counts.
+    of_mode: Option<Box<dyn ModeMetrics>>,
 
     render: HistogramVec,
     commit: HistogramVec,
@@ -69,32 +70,11 @@ pub struct SyncMetrics {
     held: GaugeVec,
 }
 
-#[derive(Debug)]
-struct NftablesMetrics {
-    sync_failures: IntCounterVec,
-    cleanup_failures: IntCounterVec,
-}
-
 impl SyncMetrics {
     pub(super) fn new(to: &Registrar<'_>, mode: Mode) -> Result<Self> {
         let family = &[FAMILY];
         let sync_buckets = || prometheus::exponential_buckets(0.001, 2.0, 15);
         let fine_buckets = || prometheus::exponential_buckets(0.0001, 2.0, 18);
-        let nftables = match mode {
-            Mode::Nftables => Some(NftablesMetrics {
-                sync_failures: to.counters(
-                    "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
-                    "Transactions of nftables that failed.",
-                    family,
-                )?,
-                cleanup_failures: to.counters(
-                    "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
-                    "Later transactions, which remove what had to outlive an earlier one, that failed.",
-                    family,
-                )?,
-            }),
-            Mode::Iptables | Mode::Ipvs | Mode::Ebpf => None,
-        };
         let metrics = Self {
             duration: to.histograms(
                 "kubeproxy_sync_proxy_rules_duration_seconds",
@@ -166,8 +146,7 @@ impl SyncMetrics {
                 "Stale conntrack entries deleted.",
                 family,
             )?,
-            nftables,
-            iptables: (mode == Mode::Iptables).then(|| IptablesMetrics::new(to)).transpose()?,
+            of_mode: drivers::find(mode).map(|driver| (driver.metrics)(to)).transpose()?,
             render: to.histograms(
                 "portway_render_seconds",
                 "Time to work out and encode what one sync writes.",
@@ -236,12 +215,8 @@ impl SyncMetrics {
             ] {
                 counters.with_label_values(&[family]);
             }
-            if let Some(nftables) = &self.nftables {
-                nftables.sync_failures.with_label_values(&[family]);
-                nftables.cleanup_failures.with_label_values(&[family]);
-            }
-            if let Some(iptables) = &self.iptables {
-                iptables.begin(family);
+            if let Some(of_mode) = &self.of_mode {
+                of_mode.show_zeros(family);
             }
             for histograms in [&self.duration, &self.full_duration, &self.partial_duration, &self.programming] {
                 histograms.with_label_values(&[family]);
@@ -323,17 +298,11 @@ impl SyncMetrics {
         self.objects.with_label_values(&family).inc_by(report.objects as u64);
         self.bytes.with_label_values(&family).inc_by(report.bytes as u64);
         self.refused.with_label_values(&family).inc_by(report.refused.len() as u64);
-        if let Some(iptables) = &self.iptables {
-            iptables.reported(kind, report);
+        if let Some(of_mode) = &self.of_mode {
+            of_mode.reported(kind, report);
         }
-        if report.error.is_none() {
-            return;
-        }
-        self.failures.with_label_values(&family).inc();
-        match (&self.nftables, kind) {
-            (Some(nftables), SyncKind::Settle) => nftables.cleanup_failures.with_label_values(&family).inc(),
-            (Some(nftables), _) => nftables.sync_failures.with_label_values(&family).inc(),
-            (None, _) => {}
+        if report.error.is_some() {
+            self.failures.with_label_values(&family).inc();
         }
     }
 

@@ -386,7 +386,7 @@ impl Syncer {
         self.kernel_waiting.store(false, Ordering::Release);
         let called_for = self.audits.begin();
         let (started, cpu) = (self.now(), audit::thread_cpu());
-        let found = self.dataplane.audit();
+        let found = self.dataplane.audit().into_drift();
         let took = self.now().saturating_duration_since(started);
         let cpu = audit::thread_cpu().saturating_sub(cpu);
         self.metrics.sync.audited(took, cpu, found.as_deref().ok());

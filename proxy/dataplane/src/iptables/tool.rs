@@ -1,4 +1,4 @@
-//! The programs `iptables-save` and `iptables-restore`: which ones, and how they are run.
+//! Finds and runs the programs `iptables-save` and `iptables-restore`.
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
@@ -11,19 +11,19 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::names::CANARY;
 use super::restore::parse_save;
 use super::tables::Table;
-use crate::DataplaneError;
+use crate::report::DataplaneError;
 
-/// The two kernels' interfaces that the tools come for.
+/// The kernel interface that a set of tools writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Flavour {
     /// The old interface (`iptables-legacy`).
     Legacy,
-    /// nf_tables underneath (`iptables-nft`).
+    /// The kernel's nf_tables, behind iptables' syntax (`iptables-nft`).
     Nft,
 }
 
 impl Flavour {
-    /// As the tools' names carry it.
+    /// The part of the tools' names that tells the flavours apart.
     pub fn as_str(self) -> &'static str {
         match self {
             Flavour::Legacy => "legacy",
@@ -33,7 +33,7 @@ impl Flavour {
 }
 
 /// The oldest tools that know what is asked of them: `iptables-restore --wait` (contract IPT-8).
-const OLDEST: (u32, u32, u32) = (1, 6, 2);
+const MIN_VERSION: (u32, u32, u32) = (1, 6, 2);
 
 /// Seconds that a restore waits for the lock of another program.
 const LOCK_SECONDS: &str = "5";
@@ -43,7 +43,7 @@ const LOCK_SECONDS: &str = "5";
 pub struct Tool {
     family: Family,
     prefix: String,
-    /// Where the programs are; `PATH` where that is not said.
+    /// The folder of the programs; `None` for `PATH`.
     folder: Option<PathBuf>,
 }
 
@@ -52,7 +52,7 @@ impl Tool {
     /// with which an earlier start, or kube-proxy, has left its own canary, else those that hold most rules, else what
     /// the plain name stands for (contract IPT-15).
     pub fn find(family: Family) -> Result<Self, DataplaneError> {
-        let candidates: Vec<(Tool, Vec<String>)> = [Flavour::Nft, Flavour::Legacy]
+        let installed: Vec<(Tool, Vec<String>)> = [Flavour::Nft, Flavour::Legacy]
             .into_iter()
             .map(|flavour| Self::of(family, flavour))
             .filter(|tool| tool.version().is_ok())
@@ -63,12 +63,12 @@ impl Tool {
             .collect();
         for marks in [&["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"][..], &[CANARY]] {
             let is_marked = |chains: &[String]| chains.iter().any(|chain| marks.contains(&chain.as_str()));
-            if let Some((tool, _)) = candidates.iter().find(|(_, chains)| is_marked(chains)) {
+            if let Some((tool, _)) = installed.iter().find(|(_, chains)| is_marked(chains)) {
                 return tool.clone().checked();
             }
         }
         let mut most: Option<(usize, Tool)> = None;
-        for (tool, _) in candidates {
+        for (tool, _) in installed {
             let Ok(saved) = tool.save() else { continue };
             let rules = saved.lines().filter(|line| line.starts_with("-A ")).count();
             if rules > 0 && most.as_ref().is_none_or(|(count, _)| rules > *count) {
@@ -105,39 +105,61 @@ impl Tool {
         Self { family, prefix: format!("{}-{}", base(family), flavour.as_str()), folder: None }
     }
 
-    /// The same tools in another folder than those of `PATH`.
+    /// Takes the tools from this folder, not from `PATH`.
     pub fn in_folder(mut self, folder: &Path) -> Self {
         self.folder = Some(folder.to_owned());
         self
     }
 
-    /// The family they are for.
+    /// The address family whose tables these tools write.
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// The tools' names without `-save` and `-restore`.
+    /// The tools' common name, without `-save` and `-restore`.
     pub fn name(&self) -> &str {
         &self.prefix
     }
 
     fn checked(self) -> Result<Self, DataplaneError> {
         let version = self.version()?;
-        if version < OLDEST {
+        if version < MIN_VERSION {
             let detail = format!(
                 "version {}.{}.{} is too old: portway needs {}.{}.{} or later",
-                version.0, version.1, version.2, OLDEST.0, OLDEST.1, OLDEST.2
+                version.0, version.1, version.2, MIN_VERSION.0, MIN_VERSION.1, MIN_VERSION.2
             );
             return Err(DataplaneError::Unusable { what: self.prefix, source: io::Error::other(detail) });
         }
         Ok(self)
     }
 
-    /// The tools' version.
+    /// The tools of this flavour that are installed: those that carry its name, or the plain ones if they are of this
+    /// flavour. For clean-up, which takes tools of any version.
+    ///
+    /// # Errors
+    /// If neither can be run.
+    pub fn available(family: Family, flavour: Flavour) -> Result<Self, DataplaneError> {
+        let named = Self::of(family, flavour);
+        let Err(error) = named.version() else { return Ok(named) };
+        let plain = Self { family, prefix: base(family).to_owned(), folder: None };
+        match plain.version_text() {
+            Ok(text) if flavour_of(&text) == flavour => Ok(plain),
+            _ => Err(error),
+        }
+    }
+
+    /// The tools' version: major, minor and patch level.
+    ///
+    /// # Errors
+    /// If the tools cannot be run, or print no version.
     pub fn version(&self) -> Result<(u32, u32, u32), DataplaneError> {
-        let text = self.run(&self.prefix, &["--version"], None)?;
+        let text = self.version_text()?;
         parse_version(&text)
             .ok_or_else(|| DataplaneError::Answer { what: format!("{} --version", self.prefix), detail: text.clone() })
+    }
+
+    fn version_text(&self) -> Result<String, DataplaneError> {
+        self.run(&self.prefix, &["--version"], None)
     }
 
     /// All tables as `iptables-save` prints them.
@@ -145,7 +167,7 @@ impl Tool {
         self.run(&format!("{}-save", self.prefix), &[], None)
     }
 
-    /// Hands `script` to `iptables-restore`. An error's text holds what the tool said.
+    /// Hands `script` to `iptables-restore`. An error's text holds what the tool printed.
     pub fn restore(&self, script: &str) -> Result<(), DataplaneError> {
         let arguments = ["--noflush", "--counters", "-w", LOCK_SECONDS];
         self.run(&format!("{}-restore", self.prefix), &arguments, Some(script)).map(drop)
@@ -163,9 +185,9 @@ impl Tool {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = if said.trim().is_empty() { output.status.to_string() } else { said.trim().to_owned() };
-        Err(DataplaneError::Kernel { operation: program.to_owned(), source: io::Error::other(said) })
+        let message = String::from_utf8_lossy(&output.stderr);
+        let message = if message.trim().is_empty() { output.status.to_string() } else { message.trim().to_owned() };
+        Err(DataplaneError::Kernel { operation: program.to_owned(), source: io::Error::other(message) })
     }
 }
 
@@ -182,6 +204,11 @@ fn base(family: Family) -> &'static str {
         Family::V4 => "iptables",
         Family::V6 => "ip6tables",
     }
+}
+
+/// The flavour that a version's text names; tools before 1.8 name none and are legacy ones.
+fn flavour_of(version: &str) -> Flavour {
+    if version.contains("(nf_tables)") { Flavour::Nft } else { Flavour::Legacy }
 }
 
 /// `iptables v1.8.9 (nf_tables)` → (1, 8, 9).
@@ -201,6 +228,6 @@ mod tests {
         assert_eq!(parse_version("iptables v1.4.21"), Some((1, 4, 21)));
         assert_eq!(parse_version("ip6tables v1.8 (legacy)"), Some((1, 8, 0)));
         assert_eq!(parse_version("no such thing"), None);
-        assert!((1, 4, 21) < OLDEST && (1, 6, 2) >= OLDEST);
+        assert!((1, 4, 21) < MIN_VERSION && (1, 6, 2) >= MIN_VERSION);
     }
 }

@@ -1,131 +1,58 @@
-//! The nftables [`Dataplane`].
+//! Opens the nftables [`Dataplane`](crate::Dataplane).
 
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use portway_kernel::nftables::Monitor;
-use portway_kernel::nftables::NfTables;
-use portway_kernel::nftables::{CommitError, Connection, OwnPorts};
-use portway_kernel::nftables::{Name, Op, Transaction};
-use portway_model::{Change, Family, Plan};
+use portway_kernel::nftables::Transaction;
+use portway_kernel::nftables::{Connection, OwnPorts};
+use portway_model::Family;
 
-use super::apply::refusal::{not_done, table_name};
-use super::apply::table::Table;
-use super::layout::TABLE;
-use super::render::Paper;
-use super::requirement;
-use crate::dataplane::{Dataplane, DataplaneError, Drift, KernelWatch, Mode, Report};
+use super::config;
+use super::family::NftablesFamily;
+use super::render::DryRun;
+use crate::per_family::PerFamily;
+use crate::report::DataplaneError;
 
-/// Keeps the tables `ip portway` and `ip6 portway` of one network namespace; touches nothing else.
-pub struct Nftables {
-    kernel: Box<dyn NfTables>,
-    tables: [Table; 2],
-    own: OwnPorts,
-}
+/// The nftables dataplane. It keeps the tables `ip portway` and `ip6 portway` of one network namespace, each over a
+/// netlink socket of its own, and touches nothing else.
+pub type Nftables = PerFamily<NftablesFamily>;
 
 impl Nftables {
     /// Opens the kernel's nf_tables in the network namespace of the calling thread. Reads and writes nothing yet.
     ///
     /// # Errors
-    /// If the kernel is too old, or there is no netfilter netlink socket to be had.
+    /// If the kernel is too old, or no netfilter netlink socket can be opened.
     pub fn open() -> Result<Self, DataplaneError> {
-        requirement::check()?;
+        config::check_kernel()?;
         let own = OwnPorts::default();
-        let connection = Connection::open(&own).map_err(|error| DataplaneError::Unusable {
-            what: "the kernel's nf_tables".to_owned(),
-            source: error.into(),
-        })?;
-        Ok(Self { own, ..Self::with(Box::new(connection)) })
+        let open = |family| {
+            let connection = Connection::open(&own).map_err(|error| DataplaneError::Unusable {
+                what: "the kernel's nf_tables".to_owned(),
+                source: error.into(),
+            })?;
+            Ok::<_, DataplaneError>(NftablesFamily::new(family, Box::new(connection), own.clone()))
+        };
+        Ok(Self::of(Family::ALL.map(open).into_iter().collect::<Result<Vec<_>, _>>()?))
     }
 
-    /// The same without a kernel, beginning with none of portway's tables: every transaction goes to `told` and counts as
-    /// committed. For measuring what portway itself costs; audits and repairs make no sense there.
-    pub fn on_paper(told: impl FnMut(&Transaction) + Send + 'static) -> Self {
-        Self::with(Box::new(Paper { told }))
+    /// A dataplane without a kernel, which begins with no tables: every transaction goes to `committed` and counts as
+    /// taken. It measures what portway itself costs; audits and repairs make no sense on it.
+    pub fn dry_run(committed: impl FnMut(&Transaction) + Send + 'static) -> Self {
+        let committed = Arc::new(Mutex::new(committed));
+        let family = |family| {
+            let committed = Arc::clone(&committed);
+            let pass = move |transaction: &Transaction| {
+                let mut committed = committed.lock().unwrap_or_else(PoisonError::into_inner);
+                (*committed)(transaction);
+            };
+            NftablesFamily::new(family, Box::new(DryRun { committed: pass }), OwnPorts::default())
+        };
+        Self::of(Family::ALL.map(family))
     }
 
-    /// The same over another kernel.
-    pub(crate) fn with(kernel: Box<dyn NfTables>) -> Self {
-        Self { kernel, tables: Family::ALL.map(Table::new), own: OwnPorts::default() }
+    /// A dataplane over the fake kernel.
+    #[cfg(test)]
+    pub(crate) fn with(fake: &portway_kernel::nftables::Fake) -> Self {
+        let family = |family| NftablesFamily::new(family, Box::new(fake.clone()), OwnPorts::default());
+        Self::of(Family::ALL.map(family))
     }
-}
-
-impl Dataplane for Nftables {
-    fn mode(&self) -> Mode {
-        Mode::Nftables
-    }
-
-    fn sync(&mut self, plan: &Plan) -> Report {
-        let now = Instant::now();
-        let reports = self.tables.iter_mut().map(|table| table.sync(&mut *self.kernel, plan, now));
-        Report { families: reports.collect() }
-    }
-
-    fn apply(&mut self, change: &Change) -> Report {
-        let now = Instant::now();
-        let reports = self.tables.iter_mut().filter_map(|table| table.apply(&mut *self.kernel, change, now));
-        Report { families: reports.collect() }
-    }
-
-    fn garbage_due(&self) -> Option<Instant> {
-        self.tables.iter().filter_map(Table::garbage_due).min()
-    }
-
-    fn collect_garbage(&mut self) -> Report {
-        let now = Instant::now();
-        let reports = self.tables.iter_mut().filter_map(|table| table.collect_garbage(&mut *self.kernel, now));
-        Report { families: reports.collect() }
-    }
-
-    fn audit(&mut self) -> Result<Vec<Drift>, DataplaneError> {
-        let mut drift = Vec::new();
-        for table in &mut self.tables {
-            drift.extend(table.audit(&mut *self.kernel)?);
-        }
-        Ok(drift)
-    }
-
-    fn repair(&mut self, drift: &[Drift]) -> Report {
-        let now = Instant::now();
-        let concerned = |table: &&mut Table| drift.iter().any(|drift| drift.family == table.family());
-        let reports = self.tables.iter_mut().filter(concerned).map(|table| table.repair(&mut *self.kernel, now));
-        Report { families: reports.collect() }
-    }
-
-    fn cleanup(&mut self) -> Result<Vec<String>, DataplaneError> {
-        let mut removed = Vec::new();
-        for family in Family::ALL {
-            self.tables[family as usize] = Table::new(family);
-            let mut transaction = Transaction::new(family, TABLE);
-            transaction.push(Op::DeleteTable);
-            match self.kernel.commit_at(&transaction, None) {
-                Ok(_) => removed.push(table_name(family)),
-                Err(error) if is_missing(&error) => {}
-                Err(error) => return Err(not_done(family, error)),
-            }
-        }
-        Ok(removed)
-    }
-
-    fn watch(&self) -> Result<Option<Box<dyn KernelWatch>>, DataplaneError> {
-        let tables = Family::ALL.map(|family| (family, Name::from(TABLE)));
-        let watch = Monitor::open(tables, &self.own).map_err(|error| DataplaneError::Unusable {
-            what: "the kernel's notifications of nf_tables".to_owned(),
-            source: error.into(),
-        })?;
-        Ok(Some(Box::new(watch)))
-    }
-}
-
-impl KernelWatch for Monitor {
-    fn wait(&mut self) -> Result<String, DataplaneError> {
-        self.wait_for_others().map_err(|error| DataplaneError::Unusable {
-            what: "the kernel's notifications of nf_tables".to_owned(),
-            source: error.into(),
-        })
-    }
-}
-
-fn is_missing(error: &CommitError) -> bool {
-    let missing = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
-    matches!(error, CommitError::Refused(refusals) if refusals.iter().all(|refusal| missing(&refusal.source)))
 }

@@ -1,17 +1,17 @@
-//! What a Plan would be in the kernel, as text: the applier's own work, against a kernel without any table that only
-//! takes note.
+//! Prints a Plan's tables as text: a sync against a kernel without any table that only passes transactions on.
 
 use std::time::Instant;
 
+use portway_kernel::nftables::NfTables;
 use portway_kernel::nftables::Transaction;
 use portway_kernel::nftables::text;
-use portway_kernel::nftables::{CommitError, Committed, DynamicSets, ListError, Snapshot};
+use portway_kernel::nftables::{CommitError, Committed, DynamicSets, ListError, OwnPorts, Snapshot};
 use portway_model::{Family, Plan};
 
-use super::apply::table::Table;
+use super::family::NftablesFamily;
 use super::layout::TABLE;
-use crate::dataplane::DataplaneError;
-use portway_kernel::nftables::NfTables;
+use crate::per_family::FamilyDataplane as _;
+use crate::report::DataplaneError;
 
 /// Prints both families' tables for a Plan, as `nft -f` takes them. Touches no kernel, and needs no rights.
 ///
@@ -20,29 +20,34 @@ use portway_kernel::nftables::NfTables;
 pub fn render(plan: &Plan) -> Result<String, DataplaneError> {
     let mut printed = Vec::new();
     for family in Family::ALL {
-        let mut whole = Transaction::new(family, TABLE);
-        let mut paper = Paper { told: |part: &Transaction| whole.items.extend(part.items.iter().cloned()) };
-        let report = Table::new(family).sync(&mut paper, plan, Instant::now());
-        if let Some(error) = report.error {
+        let (parts, committed) = std::sync::mpsc::channel();
+        // The receiver lives until the end of this turn.
+        let pass = move |part: &Transaction| drop(parts.send(part.clone()));
+        let mut dry = NftablesFamily::new(family, Box::new(DryRun { committed: pass }), OwnPorts::default());
+        if let Some(error) = dry.sync(plan, Instant::now()).and_then(|report| report.error) {
             return Err(error);
         }
+        drop(dry);
+        let mut whole = Transaction::new(family, TABLE);
+        committed.into_iter().for_each(|part: Transaction| whole.items.extend(part.items));
         printed.push(text::table(&whole));
     }
     Ok(printed.join("\n"))
 }
 
-/// A kernel that has nothing, takes everything, and only passes on what it is told.
-pub(crate) struct Paper<F> {
-    pub(crate) told: F,
+/// A kernel for dry runs: it has no tables, takes every transaction, and passes it on.
+pub(crate) struct DryRun<F> {
+    /// Called with each transaction.
+    pub(crate) committed: F,
 }
 
-impl<F: FnMut(&Transaction) + Send> NfTables for Paper<F> {
+impl<F: FnMut(&Transaction) + Send> NfTables for DryRun<F> {
     fn snapshot(&mut self, _family: Family, _table: &str, _dynamic: DynamicSets) -> Result<Snapshot, ListError> {
         Ok(Snapshot::default())
     }
 
     fn commit_at(&mut self, transaction: &Transaction, _generation: Option<u32>) -> Result<Committed, CommitError> {
-        (self.told)(transaction);
+        (self.committed)(transaction);
         Ok(Committed::default())
     }
 }

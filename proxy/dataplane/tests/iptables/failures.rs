@@ -100,8 +100,8 @@ fn probe() -> &'static str {
 
 fn assert_recovered(dataplane: &mut Iptables, cluster: &Cluster) {
     let report = dataplane.sync(cluster.plan());
-    assert!(!report.failed() && !dataplane.is_unsure(), "{report:?}");
-    assert_eq!(dataplane.audit().expect("the tables can be read"), []);
+    assert!(!report.failed() && !dataplane.needs_sync(), "{report:?}");
+    assert_eq!(dataplane.audit().into_drift().expect("the tables can be read"), []);
 }
 
 /// Endpoints come and go while one table's section cannot be written, or the tool dies after some tables. New connections
@@ -153,7 +153,7 @@ fn ipt_8_a_lock_held_too_long_loses_nothing() {
         let began = Instant::now();
         let report = dataplane.apply(&change);
         let waited = began.elapsed();
-        assert!(report.failed() && dataplane.is_unsure(), "{report:?}");
+        assert!(report.failed() && dataplane.needs_sync(), "{report:?}");
         assert!(report.families[0].error.as_ref().expect("it failed").to_string().contains("lock"), "{report:?}");
         assert!(report.families[0].failures >= 1 && report.families[0].refused.is_empty(), "{report:?}");
         assert!(waited >= Duration::from_secs(4), "it waited for {waited:?}");
@@ -239,7 +239,7 @@ fn ipt_10_a_refused_service_holds_up_nothing_but_itself() {
         // It is not forgotten: gone from the cluster, nothing is left to do.
         cluster.ingest(Event::ServiceGone(ServiceName::new("ns1", "bad")));
         dataplane.apply(&cluster.drain().0);
-        assert_eq!(dataplane.audit().expect("the tables can be read"), []);
+        assert_eq!(dataplane.audit().into_drift().expect("the tables can be read"), []);
     });
 }
 
@@ -254,7 +254,7 @@ fn ipt_11_a_stale_chain_that_others_use_is_emptied_and_deleted_later() {
         cluster.ingest(web(&["10.180.0.5"]));
         let report = dataplane.apply(&cluster.drain().0);
         assert!(!report.failed(), "{report:?}");
-        assert_eq!(dataplane.audit().expect("the tables can be read"), []);
+        assert_eq!(dataplane.audit().into_drift().expect("the tables can be read"), []);
         let text = save(flavour);
         assert!(text.contains(&format!(":{chain} ")) && !text.contains(&format!("-A {chain} ")), "{text}");
         restore(flavour, "*nat\n-F OTHER\n-X OTHER\nCOMMIT\n");
@@ -277,7 +277,7 @@ fn ipt_10_a_failed_restore_is_followed_by_a_full_reconcile() {
             cluster.ingest(web(&["10.180.0.5"]));
             let report = dataplane.apply(&cluster.drain().0);
             assert!(!report.failed() && report.families[0].failures == 1, "{report:?}");
-            assert_eq!(dataplane.audit().expect("the tables can be read"), []);
+            assert_eq!(dataplane.audit().into_drift().expect("the tables can be read"), []);
         });
     }
 }

@@ -1,6 +1,6 @@
 //! The whole dataplane against a real kernel, checked through what nft lists.
 
-use portway_dataplane::nftables::{Nftables, render};
+use portway_dataplane::nftables::{self, Nftables, render};
 use portway_dataplane::{Dataplane, Drift};
 use portway_model::testing::{cluster_with, service, slice};
 use portway_model::{Cluster, Event, Family, ServiceName};
@@ -11,6 +11,12 @@ use crate::nft::{nft, nft_list, sorted};
 
 fn open() -> Nftables {
     Nftables::open().expect("nf_tables")
+}
+
+fn cleanup() -> Vec<String> {
+    let done = nftables::cleanup();
+    assert!(done.left.is_empty() && done.unread.is_empty(), "{done:?}");
+    done.removed
 }
 
 fn sync(dataplane: &mut Nftables, cluster: &Cluster) -> usize {
@@ -27,7 +33,7 @@ fn apply(dataplane: &mut Nftables, cluster: &mut Cluster, event: Event) -> usize
 }
 
 fn audit(dataplane: &mut Nftables) -> Vec<String> {
-    dataplane.audit().expect("listed").iter().map(Drift::to_string).collect()
+    dataplane.audit().into_drift().expect("listed").iter().map(Drift::to_string).collect()
 }
 
 /// Waits until retired objects are due, and collects them.
@@ -71,7 +77,7 @@ fn nft_13_a_second_start_writes_nothing() {
             assert_eq!(sync(&mut second, &cluster), 0);
             assert_eq!(audit(&mut second), Vec::<String>::new());
             assert_same(&nft_list(), &before);
-            second.cleanup().expect("removed");
+            cleanup();
         }
     });
 }
@@ -89,7 +95,7 @@ fn nft_loads_its_own_listing() {
             // portway finds the same too, but for what nft's own encoding leaves out.
             let drift = audit(&mut dataplane);
             assert!(drift.iter().all(|line| line.starts_with("chain ")), "{drift:#?}");
-            dataplane.cleanup().expect("removed");
+            cleanup();
         }
     });
 }
@@ -105,7 +111,7 @@ fn nft_loads_the_rendered_text() {
             let mut dataplane = open();
             sync(&mut dataplane, &cluster);
             assert_same(&nft_list(), &by_nft);
-            dataplane.cleanup().expect("removed");
+            cleanup();
         }
     });
 }
@@ -118,9 +124,9 @@ fn nft_1_only_portways_tables_are_touched() {
         let mut dataplane = open();
         sync(&mut dataplane, &cluster(by_cidr()));
         assert!(nft_list().contains("table ip portway-not"));
-        assert_eq!(dataplane.cleanup().expect("removed"), ["table ip portway", "table ip6 portway"]);
+        assert_eq!(cleanup(), ["table ip portway", "table ip6 portway"]);
         assert_same(&nft_list(), &before);
-        assert_eq!(dataplane.cleanup().expect("nothing left"), Vec::<String>::new());
+        assert_eq!(cleanup(), Vec::<String>::new());
     });
 }
 
@@ -147,7 +153,7 @@ fn nft_14_a_change_keeps_slots_for_packets_in_flight_and_deletes_them_later() {
         assert_eq!(audit(&mut dataplane), Vec::<String>::new());
         // What is left is what a fresh start would write.
         let collected = nft_list();
-        dataplane.cleanup().expect("removed");
+        cleanup();
         sync(&mut open(), &cluster);
         assert_same(&nft_list(), &collected);
     });
@@ -175,7 +181,7 @@ fn an_audit_finds_a_flushed_rule_set_and_a_repair_restores_it() {
         sync(&mut dataplane, &cluster);
         let before = nft_list();
         nft(&["flush", "ruleset"], "");
-        let drift = dataplane.audit().expect("listed");
+        let drift = dataplane.audit().into_drift().expect("listed");
         let lines: Vec<String> = drift.iter().map(Drift::to_string).collect();
         assert_eq!(lines, ["table ip portway missing (IPv4)", "table ip6 portway missing (IPv6)"]);
         assert!(!dataplane.repair(&drift).failed());
@@ -197,7 +203,7 @@ fn an_audit_names_drift_and_a_repair_writes_only_that() {
         let swap = "delete element ip portway backends { 10.96.0.20 . tcp . 80 . 1 }
             add element ip portway backends { 10.96.0.20 . tcp . 80 . 1 : 192.0.2.99 . 1 }";
         nft(&["-f", "-"], swap);
-        let drift = dataplane.audit().expect("listed");
+        let drift = dataplane.audit().into_drift().expect("listed");
         let lines: Vec<String> = drift.iter().map(Drift::to_string).collect();
         assert_eq!(
             lines,
@@ -315,7 +321,7 @@ fn drift_in_one_family_leaves_the_other_alone() {
         let cluster = cluster(by_cidr());
         sync(&mut dataplane, &cluster);
         nft(&["delete", "table", "ip6", "portway"], "");
-        let drift = dataplane.audit().expect("listed");
+        let drift = dataplane.audit().into_drift().expect("listed");
         assert!(drift.iter().all(|drift| drift.family == Family::V6), "{drift:?}");
         let report = dataplane.repair(&drift);
         assert_eq!(report.families.iter().map(|family| family.family).collect::<Vec<_>>(), [Family::V6]);

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portway_dataplane::conntrack::Cleaned;
-use portway_dataplane::{Dataplane, DataplaneError, Drift, FamilyReport, KernelWatch, Mode, Refused, Report};
+use portway_dataplane::{
+    Audit, Dataplane, DataplaneError, Drift, FamilyAudit, FamilyReport, KernelWatch, Mode, Refused, Report,
+};
 use portway_model::{Change, Cluster, Config, Event, Family, Kind, Plan, ServiceName, api};
 
 use crate::inbox::Message;
@@ -145,16 +147,13 @@ impl Dataplane for Shared {
         Report { families: vec![report] }
     }
 
-    fn audit(&mut self) -> Result<Vec<Drift>, DataplaneError> {
-        self.called(Call::Audit).drift.pop_front().unwrap_or_else(|| Ok(Vec::new()))
+    fn audit(&mut self) -> Audit {
+        let drift = self.called(Call::Audit).drift.pop_front().unwrap_or_else(|| Ok(Vec::new()));
+        Audit { families: vec![FamilyAudit { family: Family::V4, drift }] }
     }
 
     fn repair(&mut self, drift: &[Drift]) -> Report {
         self.written(Call::Repair(drift.len()), &[])
-    }
-
-    fn cleanup(&mut self) -> Result<Vec<String>, DataplaneError> {
-        unreachable!("the loop never cleans up")
     }
 
     fn watch(&self) -> Result<Option<Box<dyn KernelWatch>>, DataplaneError> {

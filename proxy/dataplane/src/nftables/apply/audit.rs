@@ -1,26 +1,26 @@
-//! Drift: what somebody else has changed in the table.
+//! Lists drift: what other programs have changed in the table.
 
 use portway_model::ServiceName;
 
 use super::diff::{ChainDifference, compare};
-use super::found::Found;
-use super::record::{Names, Record};
+use super::installed::{Installed, Names};
+use super::observed::Observed;
 use super::refusal::table_name;
-use crate::dataplane::Drift;
 use crate::nftables::layout::entry::Key;
 use crate::nftables::layout::sets::{SetId, describe};
+use crate::report::Drift;
 
-/// Lists what differs, in a fixed order: the table, sets, chains, elements. What packets have learned is no drift.
-pub(crate) fn drift(record: &mut Record, found: &Found, names: &mut Names) -> Vec<Drift> {
-    let family = record.family;
+/// Lists all differences, in a fixed order: the table, sets, chains, elements. What packets have learned is no drift.
+pub(crate) fn drift(installed: &mut Installed, observed: &Observed, names: &mut Names) -> Vec<Drift> {
+    let family = installed.family;
     let one = |object: String, kind, service| Drift { family, object, kind, service };
-    if !found.exists {
+    if !observed.exists {
         return vec![one(table_name(family), "missing", None)];
     }
-    if found.is_incompatible(&record.settings) {
+    if observed.is_incompatible(&installed.settings) {
         return vec![one(table_name(family), "changed", None)];
     }
-    let differences = compare(record, found, names);
+    let differences = compare(installed, observed, names);
     let mut drift = Vec::new();
     let set_name = |id: SetId| format!("set {}", id.definition(family).name);
     drift.extend(differences.missing_sets.into_iter().map(|id| one(set_name(id), "missing", None)));
@@ -37,7 +37,7 @@ pub(crate) fn drift(record: &mut Record, found: &Found, names: &mut Names) -> Ve
         let object = |element: &portway_kernel::nftables::Element| format!("element {:?} of {}", element.key, set.name);
         drift.extend(elements.iter().map(|element| one(object(element), "foreign", None)));
     }
-    let owners: Vec<&ServiceName> = record.services.keys().collect();
+    let owners: Vec<&ServiceName> = installed.services.keys().collect();
     for write in differences.elements {
         let kind = match (&write.before, &write.after) {
             (None, _) => "missing",
@@ -45,21 +45,21 @@ pub(crate) fn drift(record: &mut Record, found: &Found, names: &mut Names) -> Ve
             (Some(_), None) => "foreign",
         };
         let owner = write.owner.and_then(|owner| owners.get(usize::try_from(owner).ok()?));
-        let service = owner.copied().or_else(|| owner_of(record, write.key)).cloned();
+        let service = owner.copied().or_else(|| owner_of(installed, write.key)).cloned();
         drift.push(one(describe(write.key, family), kind, service));
     }
     drift
 }
 
-/// The Service at whose frontend somebody has put an element.
-fn owner_of(record: &Record, key: Key) -> Option<&ServiceName> {
+/// The Service at whose frontend another program has put an element.
+fn owner_of(installed: &Installed, key: Key) -> Option<&ServiceName> {
     let (Key::Slot(_, at, _) | Key::Allowed(_, at, _)) = key else { return None };
     let owns = |applied: &crate::nftables::layout::service::PlacedService| {
-        applied.ports(record.family).any(|(port, _)| {
-            let mut places =
+        applied.ports(installed.family).any(|(port, _)| {
+            let mut keys =
                 port.frontends.iter().map(|frontend| crate::nftables::layout::entry::FrontendKey::of(port, frontend));
-            places.any(|place| place == at)
+            keys.any(|key| key == at)
         })
     };
-    record.services.iter().find(|(_, applied)| owns(applied)).map(|(name, _)| name)
+    installed.services.iter().find(|(_, applied)| owns(applied)).map(|(name, _)| name)
 }

@@ -1,43 +1,57 @@
-//! Removal of what has outlived its last packets: slots, ids, chains and sets that nobody wants any more.
+//! Garbage collection: removes retired slots, ids, chains and sets once no packet in flight can read them any more.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::record::Record;
-use super::table::{GRACE, commit};
-use crate::dataplane::FamilyReport;
+use super::installed::Installed;
+use super::writes::commit;
 use crate::nftables::layout::TABLE;
-use crate::nftables::layout::codec::encode;
 use crate::nftables::layout::entry::{Key, Value};
-use crate::nftables::layout::sets::SetId;
+use crate::nftables::layout::{codec::encode, sets::SetId};
+use crate::report::FamilyReport;
 use portway_kernel::nftables::CommitError;
 use portway_kernel::nftables::NfTables;
 use portway_kernel::nftables::{Name, Op, Transaction};
 
-/// How often what the kernel refuses is left out and the rest tried again.
-const ROUNDS: u32 = 4;
+/// How long a retired object stays for packets in flight (contract NFT-14).
+const GRACE: Duration = Duration::from_secs(1);
 
+/// How much later than the first object's grace ends garbage is collected, so that one call removes all of a second.
+const GATHERING: Duration = Duration::from_millis(500);
+
+/// Attempts at one collection; each leaves out what the kernel refused in the one before.
+const MAX_ROUNDS: u32 = 4;
+
+/// When [`collect_garbage`] is next due; `None` if nothing is retired.
+pub(crate) fn due_at(installed: &Installed) -> Option<Instant> {
+    let elements = installed.retired.values().map(|(_, since)| *since);
+    let chains = installed.retired_chains.values().map(|(_, since)| *since);
+    let since = elements.chain(chains).chain(installed.retired_sets.values().copied()).min()?;
+    Some(since + GRACE + GATHERING)
+}
+
+/// A retired object that has outlived its last packets.
 enum Due {
     Element(Key),
     Chain(Name),
     Set(Name),
 }
 
-/// Removes what is due. What the kernel refuses (an administrator's rule leads to a chain) comes up again after another
+/// Removes what is due. What the kernel refuses (an administrator's rule leads to a chain) is due again after another
 /// [`GRACE`]; what is gone already is forgotten.
 pub(crate) fn collect_garbage(
     kernel: &mut dyn NfTables,
-    record: &mut Record,
+    installed: &mut Installed,
     now: Instant,
     report: &mut FamilyReport,
 ) -> Result<(), CommitError> {
-    let mut due = due(record, now);
-    for _ in 0..ROUNDS {
+    let mut due = due(installed, now);
+    for _ in 0..MAX_ROUNDS {
         if due.is_empty() {
             return Ok(());
         }
-        let refusals = match commit(kernel, &transaction(record, &due), None, report) {
+        let refusals = match commit(kernel, &transaction(installed, &due), None, report) {
             Ok(()) => {
-                due.iter().for_each(|one| forget(record, one));
+                due.iter().for_each(|one| forget(installed, one));
                 return Ok(());
             }
             Err(CommitError::Refused(refusals)) => refusals,
@@ -58,34 +72,34 @@ pub(crate) fn collect_garbage(
         for (at, gone) in refused.into_iter().rev() {
             if at < due.len() {
                 let one = due.remove(at);
-                if gone { forget(record, &one) } else { postpone(record, one, now) }
+                if gone { forget(installed, &one) } else { postpone(installed, one, now) }
             }
         }
     }
     Ok(())
 }
 
-/// What is old enough, in an order that does not depend on chance.
-fn due(record: &Record, now: Instant) -> Vec<Due> {
+/// Lists what has been retired for long enough, in a fixed order.
+fn due(installed: &Installed, now: Instant) -> Vec<Due> {
     let old = |since: &Instant| now.saturating_duration_since(*since) >= GRACE;
-    let elements = record.lingering.iter().filter(|(_, (_, since))| old(since));
+    let elements = installed.retired.iter().filter(|(_, (_, since))| old(since));
     let mut elements: Vec<Key> = elements.map(|(key, _)| *key).collect();
     elements.sort_unstable();
-    let chains = record.idle_chains.iter().filter(|(_, (_, since))| old(since));
-    let sets = record.idle_sets.iter().filter(|(_, since)| old(since));
+    let chains = installed.retired_chains.iter().filter(|(_, (_, since))| old(since));
+    let sets = installed.retired_sets.iter().filter(|(_, since)| old(since));
     let elements = elements.into_iter().map(Due::Element);
     let chains = chains.map(|(name, _)| Due::Chain(name.clone()));
     elements.chain(chains).chain(sets.map(|(name, _)| Due::Set(name.clone()))).collect()
 }
 
 /// All rules of the chains go before the first chain, because a fork's rules lead to leaves.
-fn transaction(record: &Record, due: &[Due]) -> Transaction {
-    let mut transaction = Transaction::new(record.family, TABLE);
+fn transaction(installed: &Installed, due: &[Due]) -> Transaction {
+    let mut transaction = Transaction::new(installed.family, TABLE);
     let mut last = Vec::new();
     for (number, one) in (0..).zip(due) {
         match one {
             Due::Element(key) => {
-                let set = SetId::of(*key).definition(record.family).clone();
+                let set = SetId::of(*key).definition(installed.family).clone();
                 let elements = vec![encode(*key, &Value::None)];
                 transaction.push_for(number, Op::DeleteElements { set, elements });
             }
@@ -102,18 +116,18 @@ fn transaction(record: &Record, due: &[Due]) -> Transaction {
     transaction
 }
 
-fn forget(record: &mut Record, one: &Due) {
+fn forget(installed: &mut Installed, one: &Due) {
     match one {
-        Due::Element(key) => drop(record.lingering.remove(key)),
-        Due::Chain(name) => drop(record.idle_chains.remove(name)),
-        Due::Set(name) => drop(record.idle_sets.remove(name)),
+        Due::Element(key) => drop(installed.retired.remove(key)),
+        Due::Chain(name) => drop(installed.retired_chains.remove(name)),
+        Due::Set(name) => drop(installed.retired_sets.remove(name)),
     }
 }
 
-fn postpone(record: &mut Record, one: Due, now: Instant) {
+fn postpone(installed: &mut Installed, one: Due, now: Instant) {
     match one {
-        Due::Element(key) => drop(record.lingering.get_mut(&key).map(|(_, since)| *since = now)),
-        Due::Chain(name) => drop(record.idle_chains.get_mut(&name).map(|(_, since)| *since = now)),
-        Due::Set(name) => drop(record.idle_sets.get_mut(&name).map(|since| *since = now)),
+        Due::Element(key) => drop(installed.retired.get_mut(&key).map(|(_, since)| *since = now)),
+        Due::Chain(name) => drop(installed.retired_chains.get_mut(&name).map(|(_, since)| *since = now)),
+        Due::Set(name) => drop(installed.retired_sets.get_mut(&name).map(|since| *since = now)),
     }
 }

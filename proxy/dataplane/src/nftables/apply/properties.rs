@@ -8,9 +8,11 @@ use portway_model::testing::{config, node, service, slice};
 use portway_model::{Cluster, Config, DetectLocal, Event, Family, Kind, NodePortSelection, ServiceName};
 use proptest::prelude::*;
 
-use super::table::Table;
+use crate::nftables::family::NftablesFamily;
 use crate::nftables::layout::TABLE;
 use crate::nftables::layout::sets::{SetId, describe};
+use crate::per_family::FamilyDataplane as _;
+use portway_kernel::nftables::OwnPorts;
 use portway_kernel::nftables::{Bytes, Data, Expr, Name, Verdict};
 use portway_kernel::nftables::{Fake, FakeTable};
 
@@ -142,12 +144,8 @@ fn meaning(table: &FakeTable, family: Family) -> BTreeMap<String, BTreeSet<Strin
         }
     }
     for chain in table.chains.keys().filter(|name| ***name != *"source-ranges") {
-        let rules = table
-            .rules
-            .iter()
-            .map(|listed| &listed.rule)
-            .filter(|rule| rule.chain == *chain)
-            .map(|rule| format!("{:?}", rule.exprs));
+        let rules = table.rules.iter().map(|listed| &listed.rule).filter(|rule| rule.chain == *chain);
+        let rules = rules.map(|rule| format!("{:?}", rule.exprs));
         meaning.insert(format!("chain {chain}"), rules.collect());
     }
     meaning.insert("family".to_owned(), [family.to_string()].into());
@@ -218,12 +216,12 @@ proptest! {
     ) {
         let mut cluster = empty(configuration(choice));
         let fake = Fake::default();
-        let mut kernel = fake.clone();
-        let mut tables = Family::ALL.map(Table::new);
+        let fresh = |fake: &Fake, family| NftablesFamily::new(family, Box::new(fake.clone()), OwnPorts::default());
+        let mut tables = Family::ALL.map(|family| fresh(&fake, family));
         let mut now = Instant::now();
         for table in &mut tables {
-            let report = table.sync(&mut kernel, cluster.plan(), now);
-            prop_assert!(report.error.is_none());
+            let report = table.sync(cluster.plan(), now);
+            prop_assert!(report.is_some_and(|report| report.error.is_none()));
         }
         for (draw, then) in draws {
             for event in draw.events() {
@@ -232,7 +230,7 @@ proptest! {
             let change = cluster.drain().0;
             for table in &mut tables {
                 let before = promises(&fake.table(table.family(), TABLE));
-                let report = table.apply(&mut kernel, &change, now);
+                let report = table.apply(&change, now);
                 let clean = report.is_none_or(|report| report.error.is_none() && report.refused.is_empty());
                 prop_assert!(clean);
                 let after = fake.table(table.family(), TABLE);
@@ -242,31 +240,31 @@ proptest! {
                 match then {
                     0 => {
                         now += Duration::from_secs(2);
-                        let report = table.collect_garbage(&mut kernel, now);
+                        let report = table.collect_garbage(now);
                         prop_assert!(report.is_none_or(|report| report.error.is_none()));
                         kept(&fake.table(table.family(), TABLE), &promises(&after))?;
                     }
                     // A restart.
                     1 => {
-                        *table = Table::new(table.family());
-                        let report = table.sync(&mut kernel, cluster.plan(), now);
-                        prop_assert!(report.error.is_none());
+                        *table = fresh(&fake, table.family());
+                        let report = table.sync(cluster.plan(), now);
+                        prop_assert!(report.is_some_and(|report| report.error.is_none()));
                         kept(&fake.table(table.family(), TABLE), &promises(&after))?;
                     }
                     _ => {}
                 }
-                let drift = table.audit(&mut kernel).expect("listed");
+                let drift = table.audit().expect("listed");
                 prop_assert!(drift.is_empty(), "{:?}", drift);
             }
         }
         now += Duration::from_secs(10);
         for mut table in tables {
             let family = table.family();
-            table.collect_garbage(&mut kernel, now);
-            let fresh = Fake::default();
-            let report = Table::new(family).sync(&mut fresh.clone(), cluster.plan(), now);
-            prop_assert!(report.error.is_none());
-            let (one, other) = (fake.table(family, TABLE), fresh.table(family, TABLE));
+            table.collect_garbage(now);
+            let other = Fake::default();
+            let report = fresh(&other, family).sync(cluster.plan(), now);
+            prop_assert!(report.is_some_and(|report| report.error.is_none()));
+            let (one, other) = (fake.table(family, TABLE), other.table(family, TABLE));
             prop_assert!(one.sets.keys().all(|name| is_known(name, family)));
             prop_assert_eq!(meaning(&one, family), meaning(&other, family));
         }
@@ -280,7 +278,7 @@ fn every_kind_of_element_has_a_name_for_people() {
     let all = Draw { service: 1, flags: 0xffff, pods: (0..6).collect(), ready: 0xff, ranges: 3 };
     all.events().into_iter().for_each(|event| drop(cluster.ingest(event)));
     cluster.drain();
-    Table::new(Family::V4).sync(&mut fake.clone(), cluster.plan(), Instant::now());
+    NftablesFamily::new(Family::V4, Box::new(fake.clone()), OwnPorts::default()).sync(cluster.plan(), Instant::now());
     for (name, elements) in fake.table(Family::V4, TABLE).elements {
         let set = SetId::named(&name, Family::V4).expect("one of ours");
         for element in elements.values() {

@@ -1,28 +1,19 @@
-//! The kernel's refusals, as errors that name the object and the Service.
+//! Turns the kernel's refusals into errors that name the object and the Service.
 
 use std::io;
 
 use portway_model::{Family, ServiceName};
 
-use crate::dataplane::DataplaneError;
 use crate::nftables::layout::TABLE;
-use crate::nftables::layout::codec::decode;
-use crate::nftables::layout::sets::{SetId, describe};
+use crate::nftables::layout::{
+    codec::decode,
+    sets::{SetId, describe},
+};
+use crate::report::{DataplaneError, Refused};
 use portway_kernel::nftables::{CommitError, ListError, Refusal};
 use portway_kernel::nftables::{Element, Op, Set, Transaction};
 
-/// A Service that the kernel does not take as it is.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    /// Which.
-    pub(crate) service: ServiceName,
-    /// The object that was refused.
-    pub(crate) object: String,
-    /// Why.
-    pub(crate) error: DataplaneError,
-}
-
-/// The table, as nft names it.
+/// The table's name as nft prints it.
 pub(crate) fn table_name(family: Family) -> String {
     match family {
         Family::V4 => format!("table ip {TABLE}"),
@@ -30,12 +21,12 @@ pub(crate) fn table_name(family: Family) -> String {
     }
 }
 
-/// The table could not be listed.
+/// The error of a table that could not be listed.
 pub(crate) fn list_failed(family: Family, error: ListError) -> DataplaneError {
     DataplaneError::Kernel { operation: format!("list {}", table_name(family)), source: error.source.into() }
 }
 
-/// A transaction was not done.
+/// The error of a transaction that was not committed.
 pub(crate) fn not_done(family: Family, error: CommitError) -> DataplaneError {
     let source = match error {
         CommitError::NotSent(error) | CommitError::Unknown(error) => io::Error::from(error),
@@ -44,14 +35,14 @@ pub(crate) fn not_done(family: Family, error: CommitError) -> DataplaneError {
     DataplaneError::Kernel { operation: format!("write {}", table_name(family)), source }
 }
 
-/// Whose the refused operations are; an error if one is nobody's.
-pub(crate) fn failures(
+/// The Services that the refused operations belong to; the first operation's error if it belongs to none.
+pub(crate) fn refused(
     family: Family,
     transaction: &Transaction,
     refusals: Vec<Refusal>,
     owners: &[&ServiceName],
-) -> Result<Vec<Failure>, DataplaneError> {
-    let mut failures = Vec::with_capacity(refusals.len());
+) -> Result<Vec<Refused>, DataplaneError> {
+    let mut refused = Vec::with_capacity(refusals.len());
     for refusal in refusals {
         let op = transaction.items.get(refusal.op).map(|item| &item.op);
         let (verb, object) = op.map_or(("do", "an operation".to_owned()), |op| object(op, refusal.element, family));
@@ -63,14 +54,14 @@ pub(crate) fn failures(
         let error = DataplaneError::Kernel { operation, source };
         let owner = refusal.owner.and_then(|owner| owners.get(usize::try_from(owner).ok()?));
         match owner {
-            Some(service) => failures.push(Failure { service: ServiceName::clone(service), object, error }),
+            Some(service) => refused.push(Refused { service: ServiceName::clone(service), object, error }),
             None => return Err(error),
         }
     }
-    Ok(failures)
+    Ok(refused)
 }
 
-/// What an operation does, and to what.
+/// The verb and the object of an operation.
 fn object(op: &Op, element: Option<usize>, family: Family) -> (&'static str, String) {
     let named = |set: &Set, elements: &[Element]| {
         let element = element.and_then(|at| elements.get(at));

@@ -1,20 +1,25 @@
-//! The applier against the fake kernel: refusals, restarts, splits, drift.
+//! One family's table on the fake kernel: refusals, restarts, splits, drift.
 
 use std::time::{Duration, Instant};
 
 use portway_model::testing::{cluster, node, service, slice};
 use portway_model::{Change, Cluster, Event, Family, Plan, ServiceName};
 
-use super::table::Table;
 use super::writes::{Batches, Write};
 use crate::dataplane::Dataplane;
 use crate::nftables::Nftables;
+use crate::nftables::cleanup::remove_tables;
+use crate::nftables::family::NftablesFamily;
 use crate::nftables::layout::TABLE;
-use crate::nftables::layout::codec::encode;
 use crate::nftables::layout::entry::{Class, FrontendKey, Key, Value};
-use crate::nftables::layout::sets::{KeyKind, SetId};
+use crate::nftables::layout::{
+    codec::encode,
+    sets::{KeyKind, SetId},
+};
+use crate::per_family::FamilyDataplane as _;
 use portway_kernel::nftables::Fake;
 use portway_kernel::nftables::Op;
+use portway_kernel::nftables::OwnPorts;
 
 const V4: Family = Family::V4;
 
@@ -40,6 +45,10 @@ fn change(cluster: &mut Cluster, events: impl IntoIterator<Item = Event>) -> Cha
     cluster.drain().0
 }
 
+fn family(fake: &Fake, family: Family) -> NftablesFamily {
+    NftablesFamily::new(family, Box::new(fake.clone()), OwnPorts::default())
+}
+
 fn small() -> Cluster {
     cluster("here", (0..3).flat_map(|number| objects(number, &[1, 2, 3])).chain([node("here").event()]))
 }
@@ -58,7 +67,7 @@ fn slots(fake: &Fake) -> usize {
 #[test]
 fn one_refused_object_among_1000_is_left_as_it_was_and_the_rest_applied() {
     let fake = Fake::default();
-    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    let mut dataplane = Nftables::with(&fake);
     let mut cluster =
         cluster("here", (0..1000).flat_map(|number| objects(number, &[1, 2])).chain([node("here").event()]));
     assert!(!dataplane.sync(cluster.plan()).failed());
@@ -82,7 +91,7 @@ fn one_refused_object_among_1000_is_left_as_it_was_and_the_rest_applied() {
         |number| before.elements["services"][&frontend(number)] != after.elements["services"][&frontend(number)];
     assert!((0..1000).all(|number| changed(number) == (number != 500)));
     assert_eq!(after.elements["backends"].len(), 2999);
-    assert_eq!(dataplane.audit().expect("listed"), [], "what is left alone is no drift");
+    assert_eq!(dataplane.audit().into_drift().expect("listed"), [], "what is left alone is no drift");
 
     // The next Change of another Service does not stumble over it, and once there is room a sync brings it.
     assert_eq!(dataplane.apply(&change(&mut cluster, objects(7, &[1]))).refused().count(), 0);
@@ -102,19 +111,19 @@ fn place(number: usize) -> FrontendKey {
 fn a_service_that_is_refused_at_the_start_keeps_what_an_earlier_process_wrote() {
     let fake = Fake::default();
     let old = small();
-    assert!(!Nftables::with(Box::new(fake.clone())).sync(old.plan()).failed());
+    assert!(!Nftables::with(&fake).sync(old.plan()).failed());
     let before = fake.table(V4, TABLE);
     let mut new = small();
     change(&mut new, objects(1, &[1, 2, 3, 4]));
     let key = encode(Key::Slot(Class::Cluster, place(1), 3), &Value::None).key;
     fake.state().veto = Some(Box::new(move |_, element| element.is_some_and(|element| element.key == key)));
-    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    let mut dataplane = Nftables::with(&fake);
     let report = dataplane.sync(new.plan());
     assert!(!report.failed());
     assert_eq!(report.refused().count(), 1);
     let after = fake.table(V4, TABLE);
     assert_eq!(after.elements, before.elements);
-    assert_eq!(dataplane.audit().expect("listed"), []);
+    assert_eq!(dataplane.audit().into_drift().expect("listed"), []);
     // The Service goes: so does all that was held for it.
     fake.state().veto = None;
     let gone = change(&mut new, [Event::ServiceGone(ServiceName::new("ns", "s0001"))]);
@@ -126,7 +135,7 @@ fn a_service_that_is_refused_at_the_start_keeps_what_an_earlier_process_wrote() 
 fn nft_15_after_a_failure_the_next_sync_writes_only_what_is_missing() {
     let fake = Fake::default();
     let mut cluster = small();
-    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    let mut dataplane = Nftables::with(&fake);
     dataplane.sync(cluster.plan());
     fake.take_log();
     fake.state().unresponsive.push(V4);
@@ -134,7 +143,7 @@ fn nft_15_after_a_failure_the_next_sync_writes_only_what_is_missing() {
     let report = dataplane.apply(&lost);
     assert!(report.failed());
     assert!(report.families[0].error.is_some());
-    assert!(dataplane.audit().is_err(), "nothing is known now");
+    assert!(dataplane.audit().into_drift().is_err(), "nothing is known now");
     fake.state().unresponsive.clear();
     let report = dataplane.sync(cluster.plan());
     assert!(!report.failed());
@@ -146,7 +155,7 @@ fn nft_15_after_a_failure_the_next_sync_writes_only_what_is_missing() {
 fn one_familys_failure_leaves_the_other_alone() {
     let fake = Fake::default();
     fake.state().unresponsive.push(Family::V6);
-    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    let mut dataplane = Nftables::with(&fake);
     let report = dataplane.sync(small().plan());
     assert!(report.failed());
     assert!(report.families[0].error.is_none() && report.families[1].error.is_some());
@@ -154,10 +163,23 @@ fn one_familys_failure_leaves_the_other_alone() {
 }
 
 #[test]
+fn an_audit_that_fails_in_one_family_still_lists_the_others_drift() {
+    let fake = Fake::default();
+    let mut dataplane = Nftables::with(&fake);
+    assert!(!dataplane.sync(small().plan()).failed());
+    fake.state().unresponsive.push(Family::V6);
+    fake.state().tables.remove(&(V4, TABLE.into()));
+    let audit = dataplane.audit();
+    let [v4, v6] = &audit.families[..] else { panic!("{audit:?}") };
+    assert_eq!(v4.drift.as_ref().expect("listed").len(), 1, "its table is missing");
+    assert!(v6.family == Family::V6 && v6.drift.is_err());
+}
+
+#[test]
 fn a_kernel_that_changes_under_the_comparison_is_listed_anew() {
     let fake = Fake::default();
     fake.state().meddling = 2;
-    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    let mut dataplane = Nftables::with(&fake);
     assert!(!dataplane.sync(small().plan()).failed());
     fake.state().meddling = 100;
     let mut cluster = small();
@@ -169,21 +191,21 @@ fn a_kernel_that_changes_under_the_comparison_is_listed_anew() {
 fn nft_13_a_restart_adopts_slots_and_changes_only_what_differs() {
     let fake = Fake::default();
     let mut cluster = small();
-    let mut first = Nftables::with(Box::new(fake.clone()));
+    let mut first = Nftables::with(&fake);
     first.sync(cluster.plan());
     // Slots are no longer in their order.
     first.apply(&change(&mut cluster, objects(0, &[2, 3])));
     first.apply(&change(&mut cluster, objects(0, &[1, 2, 3])));
     fake.take_log();
-    let mut second = Nftables::with(Box::new(fake.clone()));
+    let mut second = Nftables::with(&fake);
     let report = second.sync(cluster.plan());
     assert!(report.families.iter().all(|family| family.objects == 0), "{report:?}");
     assert!(fake.take_log().is_empty());
-    // What was left to linger by the first process is taken up.
+    // What the first process retired is taken up.
     first.apply(&change(&mut cluster, objects(0, &[1])));
-    let mut third = Nftables::with(Box::new(fake.clone()));
+    let mut third = Nftables::with(&fake);
     third.sync(cluster.plan());
-    assert_eq!(slots(&fake), 9, "two slots linger");
+    assert_eq!(slots(&fake), 9, "two slots are retired");
     assert!(third.garbage_due().is_some());
 }
 
@@ -191,7 +213,7 @@ fn nft_13_a_restart_adopts_slots_and_changes_only_what_differs() {
 fn nft_12_a_change_writes_only_its_own() {
     let fake = Fake::default();
     let mut cluster = small();
-    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    let mut dataplane = Nftables::with(&fake);
     dataplane.sync(cluster.plan());
     fake.take_log();
     let replaced = change(&mut cluster, objects(0, &[1, 2, 9]));
@@ -219,44 +241,42 @@ fn nft_12_a_change_writes_only_its_own() {
 #[test]
 fn nft_14_idle_chains_and_slots_go_a_second_later() {
     let fake = Fake::default();
-    let mut kernel = fake.clone();
     let mut cluster = small();
-    let mut table = Table::new(V4);
+    let mut family = family(&fake, V4);
     let start = Instant::now();
-    table.sync(&mut kernel, cluster.plan(), start);
+    family.sync(cluster.plan(), start);
     let before = fake.table(V4, TABLE).chains.len();
     for number in 0..3 {
         let fewer = change(&mut cluster, objects(number, &[]));
-        table.apply(&mut kernel, &fewer, start).expect("something to do");
+        family.apply(&fewer, start).expect("something to do");
     }
     assert_eq!((slots(&fake), fake.table(V4, TABLE).chains.len()), (9, before));
-    assert!(table.collect_garbage(&mut kernel, start + Duration::from_millis(900)).is_none(), "too early");
-    let due = table.garbage_due().expect("wanted");
+    assert!(family.collect_garbage(start + Duration::from_millis(900)).is_none(), "too early");
+    let due = family.garbage_due().expect("wanted");
     assert!(due >= start + Duration::from_secs(1));
-    let report = table.collect_garbage(&mut kernel, due).expect("something to do");
+    let report = family.collect_garbage(due).expect("something to do");
     assert!(report.error.is_none());
     assert_eq!(slots(&fake), 0);
     assert!(fake.table(V4, TABLE).chains.len() < before);
-    assert_eq!(table.garbage_due(), None);
-    assert_eq!(table.audit(&mut kernel).expect("listed"), []);
+    assert_eq!(family.garbage_due(), None);
+    assert_eq!(family.audit().expect("listed"), []);
 }
 
 #[test]
-fn a_chain_that_somebody_uses_is_not_forced_away() {
+fn a_chain_that_another_rule_leads_to_is_not_forced_away() {
     let fake = Fake::default();
-    let mut kernel = fake.clone();
     let mut cluster = small();
-    let mut table = Table::new(V4);
+    let mut family = family(&fake, V4);
     let start = Instant::now();
-    table.sync(&mut kernel, cluster.plan(), start);
+    family.sync(cluster.plan(), start);
     for number in 0..3 {
-        table.apply(&mut kernel, &change(&mut cluster, objects(number, &[])), start);
+        family.apply(&change(&mut cluster, objects(number, &[])), start);
     }
     fake.state().veto = Some(Box::new(|op, _| matches!(op, Op::DeleteChain(name) if **name == *"c3")));
     let later = start + Duration::from_secs(2);
-    assert!(table.collect_garbage(&mut kernel, later).expect("something to do").error.is_none());
+    assert!(family.collect_garbage(later).expect("something to do").error.is_none());
     assert!(fake.table(V4, TABLE).chains.contains_key("c3") && !fake.table(V4, TABLE).chains.contains_key("c2"));
-    assert!(table.garbage_due().is_some_and(|at| at > later), "it is tried again");
+    assert!(family.garbage_due().is_some_and(|at| at > later), "it is tried again");
 }
 
 #[test]
@@ -267,7 +287,7 @@ fn the_same_plan_on_the_same_kernel_gives_the_same_transactions() {
     };
     let written = |plan: &Plan| {
         let fake = Fake::default();
-        Nftables::with(Box::new(fake.clone())).sync(plan);
+        Nftables::with(&fake).sync(plan);
         fake.take_log()
     };
     assert_eq!(written(&plan(&[0, 1, 2, 3, 4])), written(&plan(&[4, 2, 0, 3, 1])));
@@ -319,12 +339,13 @@ fn a_split_adds_targets_first_and_removes_them_last() {
 }
 
 #[test]
-fn cleanup_forgets_and_a_sync_writes_anew() {
+fn a_sync_after_a_cleanup_writes_everything_again() {
     let fake = Fake::default();
     let cluster = small();
-    let mut dataplane = Nftables::with(Box::new(fake.clone()));
+    let mut dataplane = Nftables::with(&fake);
     dataplane.sync(cluster.plan());
-    assert_eq!(dataplane.cleanup().expect("removed").len(), 2);
+    let done = remove_tables(&mut fake.clone());
+    assert_eq!((done.removed.len(), done.left.len()), (2, 0));
     assert!(fake.state().tables.is_empty());
     assert!(!dataplane.sync(cluster.plan()).failed());
     assert_eq!(verdicts(&fake).len(), 3);

@@ -1,44 +1,48 @@
-//! From differences to transactions.
+//! Turns differences into transactions, and commits them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use portway_kernel::nftables::CommitError;
+use portway_kernel::nftables::NfTables;
+use portway_kernel::nftables::{Element, Name, Op, Transaction};
 use portway_model::Family;
 
+use super::diff::{ChainDifference, Differences};
+use super::installed::{Installed, Names};
 use crate::nftables::layout::TABLE;
-use crate::nftables::layout::codec::encode;
+use crate::nftables::layout::chains::FilledChain;
 use crate::nftables::layout::entry::{Key, Value};
-use crate::nftables::layout::sets::SetId;
-use portway_kernel::nftables::{Element, Op, Transaction};
+use crate::nftables::layout::{codec::encode, sets::SetId};
+use crate::report::FamilyReport;
 
-/// How many elements go into one transaction. More are split, in an order in which no moment is worse than before.
-/// The kernel takes several times as many, but a batch and what it needs in the kernel then take over 100 MB.
-pub(crate) const ELEMENTS_AT_ONCE: usize = 200_000;
+/// Elements in one transaction. More are split, in an order in which no moment is worse than before. The kernel takes several times as many, but a batch and what it needs in the kernel then take over 100 MB.
+pub(crate) const MAX_ELEMENTS: usize = 200_000;
 
-/// One element before and after.
+/// One element before and after a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Write {
-    /// Which.
+    /// The element's key, which also names its set.
     pub(crate) key: Key,
-    /// What the kernel holds.
+    /// The value that the kernel holds; `None` if it has no such element.
     pub(crate) before: Option<Value>,
-    /// What it shall hold.
+    /// The desired value; `None` if there shall be no such element.
     pub(crate) after: Option<Value>,
-    /// The Service that it belongs to, by number.
+    /// The number of the Service that it belongs to.
     pub(crate) owner: Option<u32>,
 }
 
-/// Drops what need not be written: an element that lingered and is wanted again, and one that from now on lingers.
-/// Writes down who lingers.
-pub(crate) fn spare(writes: &mut Vec<Write>, lingering: &mut HashMap<Key, (Value, Instant)>, now: Instant) {
+/// Drops what need not be written: a retired element that is desired again, and one that is retired now, which stays in
+/// the kernel for a while. Keeps account of the retired ones.
+pub(crate) fn spare(writes: &mut Vec<Write>, retired: &mut HashMap<Key, (Value, Instant)>, now: Instant) {
     writes.retain_mut(|write| {
-        if write.after.is_some() && write.before.is_none() && !lingering.is_empty() {
-            write.before = lingering.remove(&write.key).map(|(value, _)| value);
+        if write.after.is_some() && write.before.is_none() && !retired.is_empty() {
+            write.before = retired.remove(&write.key).map(|(value, _)| value);
         }
         match (&write.before, &write.after) {
             (Some(before), None) if write.key.is_retired_first() => {
-                lingering.insert(write.key, (before.clone(), now));
+                retired.insert(write.key, (before.clone(), now));
                 false
             }
             (before, after) => before != after,
@@ -56,7 +60,7 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    /// Nothing yet; no transaction gets more elements than `limit`.
+    /// Makes one empty transaction; none gets more elements than `limit`.
     pub(crate) fn new(family: Family, limit: usize) -> Self {
         Self { family, limit, full: Vec::new(), open: Transaction::new(family, TABLE), elements: 0 }
     }
@@ -66,6 +70,15 @@ impl Batches {
         match owner {
             Some(owner) => self.open.push_for(owner, op),
             None => self.open.push(op),
+        }
+    }
+
+    /// Adds a chain with its rules: a new one, or one that exists and gets other rules.
+    pub(crate) fn chain(&mut self, filled: FilledChain, new: bool, owner: Option<u32>) {
+        let op = if new { Op::AddChain(filled.chain) } else { Op::FlushChain(Name::clone(&filled.chain.name)) };
+        self.push(owner, op);
+        for rule in filled.rules {
+            self.push(owner, Op::AddRule(rule));
         }
     }
 
@@ -102,7 +115,7 @@ impl Batches {
         self.elements += elements;
     }
 
-    /// Adds what a set without any elements gets.
+    /// Adds all elements of a set that has none yet.
     pub(crate) fn fill(&mut self, set: SetId, mut elements: Vec<Element>, mut owners: Vec<Option<u32>>) {
         let set = set.definition(self.family);
         while !elements.is_empty() {
@@ -114,7 +127,7 @@ impl Batches {
         }
     }
 
-    /// Writes of one set, as one operation.
+    /// Adds writes of one set as one operation.
     fn run<'a>(
         &mut self,
         writes: impl Iterator<Item = &'a &'a Write>,
@@ -141,4 +154,72 @@ fn add(write: &Write) -> Element {
 
 fn delete(write: &Write) -> Element {
     encode(write.key, &Value::None)
+}
+
+/// Stages all that is desired, for a table that does not exist, or that is replaced as a whole.
+pub(crate) fn everything(installed: &mut Installed, names: &mut Names, replace: bool) -> Vec<Transaction> {
+    let mut filled: BTreeMap<SetId, (Vec<Element>, Vec<Option<u32>>)> = BTreeMap::new();
+    installed.each_desired(names, &mut |set, key, value, owner| {
+        let (elements, owners) = filled.entry(set).or_default();
+        elements.push(encode(key, &value));
+        owners.push(owner);
+    });
+    let mut batches = Batches::new(installed.family, MAX_ELEMENTS);
+    if replace {
+        batches.push(None, Op::DeleteTable);
+    }
+    batches.push(None, Op::AddTable);
+    for set in installed.sets() {
+        batches.push(None, Op::AddSet(Arc::clone(set.definition(installed.family))));
+    }
+    for chain in installed.desired_chains(names) {
+        batches.chain(chain, true, None);
+    }
+    for (set, (elements, owners)) in filled {
+        batches.fill(set, elements, owners);
+    }
+    batches.finish()
+}
+
+/// Stages what differs. What is retired by it goes into `installed` and stays in the kernel for a while.
+pub(crate) fn differing(differences: Differences, installed: &mut Installed, now: Instant) -> Vec<Transaction> {
+    let mut batches = Batches::new(installed.family, MAX_ELEMENTS);
+    for set in differences.missing_sets {
+        batches.push(None, Op::AddSet(Arc::clone(set.definition(installed.family))));
+    }
+    for (set, elements) in differences.strange {
+        batches.push(None, Op::DeleteElements { set, elements });
+    }
+    for (filled, difference) in differences.chains {
+        batches.chain(filled, difference == ChainDifference::Missing, None);
+    }
+    let mut writes = differences.elements;
+    spare(&mut writes, &mut installed.retired, now);
+    batches.write(&writes);
+    installed.retired_chains.extend(differences.foreign_chains.into_iter().map(|name| (name, (None, now))));
+    installed.retired_sets.extend(differences.foreign_sets.into_iter().map(|name| (name, now)));
+    batches.finish()
+}
+
+/// Commits a transaction and counts it in the report.
+pub(crate) fn commit(
+    kernel: &mut dyn NfTables,
+    transaction: &Transaction,
+    generation: Option<u32>,
+    report: &mut FamilyReport,
+) -> Result<(), CommitError> {
+    let start = Instant::now();
+    match kernel.commit_at(transaction, generation) {
+        Ok(done) => {
+            report.objects += done.objects;
+            report.bytes += done.bytes;
+            report.render += done.encode;
+            report.commit += done.kernel;
+            Ok(())
+        }
+        Err(error) => {
+            report.commit += start.elapsed();
+            Err(error)
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The record: what portway has in one family's table, as far as it knows.
+//! What is installed in one family's table: Services with their slots, and what outlives them for a while.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,19 +15,19 @@ use crate::nftables::layout::shape::{ChainId, Shape};
 use crate::nftables::layout::slots::AffinityNumbers;
 use portway_kernel::nftables::Name;
 
-/// An element that should be there, and the number of the Service that it belongs to.
-pub(crate) type Wanted = (Key, Value, Option<u32>);
+/// A desired element, and the number of the Service that it belongs to.
+pub(crate) type Desired = (Key, Value, Option<u32>);
 
-/// What is in the kernel.
+/// What one family's table holds, as far as portway knows without listing it.
 #[derive(Clone, Debug)]
-pub(crate) struct Record {
-    /// Which table.
+pub(crate) struct Installed {
+    /// The table's address family.
     pub(crate) family: Family,
-    /// What the fixed chains and all origin tests follow.
+    /// The node's settings, which the fixed chains and all origin tests follow.
     pub(crate) settings: Arc<NodeSettings>,
-    /// Each Service's part.
+    /// Each Service's plan and slots.
     pub(crate) services: BTreeMap<ServiceName, PlacedService>,
-    /// How many Services want each shared element.
+    /// How many Services need each shared element.
     pub(crate) shared: HashMap<Key, u32>,
     /// How many frontends have each shape.
     pub(crate) shapes: BTreeMap<Shape, u32>,
@@ -37,38 +37,38 @@ pub(crate) struct Record {
     pub(crate) prefixes: BTreeSet<u8>,
     /// The next numbers for affinity.
     pub(crate) numbers: AffinityNumbers,
-    /// Elements that nobody wants any more, for packets in flight, and since when.
-    pub(crate) lingering: HashMap<Key, (Value, Instant)>,
+    /// Elements that no Service needs any more, kept for packets in flight, and since when.
+    pub(crate) retired: HashMap<Key, (Value, Instant)>,
     /// Chains that nothing leads to any more, and since when. `None`: not one of ours.
-    pub(crate) idle_chains: BTreeMap<Name, (Option<ChainId>, Instant)>,
+    pub(crate) retired_chains: BTreeMap<Name, (Option<ChainId>, Instant)>,
     /// Sets that are none of ours, and since when.
-    pub(crate) idle_sets: BTreeMap<Name, Instant>,
-    /// Elements of Services that the kernel refused and of which no earlier share is known: left as they were found.
+    pub(crate) retired_sets: BTreeMap<Name, Instant>,
+    /// Elements of Services that the kernel refused and whose earlier plan is not known: left as they were observed.
     pub(crate) held: HashMap<Key, (Value, ServiceName)>,
-    /// Chains that those lead to.
+    /// The chains that held elements lead to.
     pub(crate) held_chains: BTreeSet<Name>,
 }
 
-/// Chains' names, each made once.
+/// The names of chains, each of them made once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names(BTreeMap<ChainId, Name>);
 
 impl Names {
-    /// The name of a chain.
+    /// The name of this chain, shared by all that mention it.
     pub(crate) fn of(&mut self, id: ChainId) -> Name {
         Name::clone(self.0.entry(id).or_insert_with(|| Name::from(id.to_string())))
     }
 }
 
-impl Record {
-    /// The record of a table that holds just these Services.
+impl Installed {
+    /// The state of a table that holds just these Services.
     pub(crate) fn of(
         family: Family,
         settings: Arc<NodeSettings>,
         services: BTreeMap<ServiceName, PlacedService>,
         numbers: AffinityNumbers,
     ) -> Self {
-        let mut record = Self {
+        let mut installed = Self {
             family,
             settings,
             services,
@@ -77,38 +77,39 @@ impl Record {
             chains: BTreeMap::new(),
             prefixes: BTreeSet::new(),
             numbers,
-            lingering: HashMap::new(),
-            idle_chains: BTreeMap::new(),
-            idle_sets: BTreeMap::new(),
+            retired: HashMap::new(),
+            retired_chains: BTreeMap::new(),
+            retired_sets: BTreeMap::new(),
             held: HashMap::new(),
             held_chains: BTreeSet::new(),
         };
-        for applied in record.services.values() {
+        for applied in installed.services.values() {
             for shape in applied.shapes(family) {
-                match record.shapes.entry(shape) {
+                match installed.shapes.entry(shape) {
                     Entry::Occupied(mut count) => *count.get_mut() += 1,
                     Entry::Vacant(entry) => {
                         entry.insert(1);
                         for chain in needed(shape) {
-                            *record.chains.entry(chain).or_default() += 1;
+                            *installed.chains.entry(chain).or_default() += 1;
                         }
                     }
                 }
             }
         }
-        record
+        installed
     }
 
-    /// Every element that should be there, by set, each once, in the order of [`Record::services`]; with the number of
-    /// the Service that it belongs to, counted in that order. Fills in who shares what, and the prefix lengths.
-    pub(crate) fn wanted(&mut self, names: &mut Names) -> BTreeMap<SetId, Vec<Wanted>> {
-        let mut all: BTreeMap<SetId, Vec<Wanted>> = BTreeMap::new();
-        self.each_wanted(names, &mut |set, key, value, owner| all.entry(set).or_default().push((key, value, owner)));
+    /// Every desired element, by set, each once, in the order of [`Installed::services`]; with the number of
+    /// the Service that it belongs to, counted in that order. Fills in the counts of shared
+    /// elements, and the prefix lengths.
+    pub(crate) fn desired(&mut self, names: &mut Names) -> BTreeMap<SetId, Vec<Desired>> {
+        let mut all: BTreeMap<SetId, Vec<Desired>> = BTreeMap::new();
+        self.each_desired(names, &mut |set, key, value, owner| all.entry(set).or_default().push((key, value, owner)));
         all
     }
 
-    /// Hands out what [`Record::wanted`] lists, Service by Service.
-    pub(crate) fn each_wanted(&mut self, names: &mut Names, out: &mut impl FnMut(SetId, Key, Value, Option<u32>)) {
+    /// Calls `out` for each of the elements that [`Installed::desired`] lists, Service by Service.
+    pub(crate) fn each_desired(&mut self, names: &mut Names, out: &mut impl FnMut(SetId, Key, Value, Option<u32>)) {
         for key in self.node_port_ips(&self.settings) {
             out(SetId::NodePortIps, key, Value::None, None);
         }
@@ -155,13 +156,13 @@ impl Record {
         usable.map(|address| Key::NodePortIp(*address))
     }
 
-    /// Every set that should be there.
+    /// Every set that is desired under these settings.
     pub(crate) fn sets(&self) -> impl Iterator<Item = SetId> + use<'_> {
         SetId::fixed().into_iter().chain(self.prefixes.iter().map(|prefix| SetId::Allowed(*prefix)))
     }
 
-    /// Every chain that should be there, each after those that it leads to.
-    pub(crate) fn wanted_chains(&self, names: &mut Names) -> Vec<FilledChain> {
+    /// Every desired chain, each after those that it leads to.
+    pub(crate) fn desired_chains(&self, names: &mut Names) -> Vec<FilledChain> {
         let shaped = self.chains.keys().map(|id| self.shaped(*id, &self.settings, names)).collect::<Vec<_>>();
         let fixed = chains::fixed(&self.settings, self.family, self.prefixes.iter().copied());
         shaped.into_iter().chain(fixed).collect()

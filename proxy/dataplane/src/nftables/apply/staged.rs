@@ -1,5 +1,4 @@
-//! A Change on top of the record, worked out without touching it: what to write, and what the record becomes when the
-//! kernel has taken it.
+//! Stages a Change on top of what is installed: what to write, and what is installed once the kernel has taken it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,18 +6,18 @@ use std::time::Instant;
 
 use portway_model::{Change, Family, NodeSettings, ServiceName, ServicePlan};
 
-use super::record::{Names, Record, entries, needed};
-use super::writes::{Batches, ELEMENTS_AT_ONCE, Write, spare};
-use crate::nftables::layout::chains::{self, FilledChain};
+use super::installed::{Installed, Names, entries, needed};
+use super::writes::{Batches, MAX_ELEMENTS, Write, spare};
+use crate::nftables::layout::chains;
 use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::service::PlacedService;
 use crate::nftables::layout::sets::SetId;
 use crate::nftables::layout::shape::{ChainId, Shape};
 use crate::nftables::layout::slots::AffinityNumbers;
-use portway_kernel::nftables::{Name, Op, Transaction};
+use portway_kernel::nftables::{Op, Transaction};
 
-/// A Change worked out.
-pub(crate) struct Draft {
+/// A staged Change: what it writes, and what it alters in [`Installed`].
+pub(crate) struct Staged {
     services: Vec<(ServiceName, Option<PlacedService>)>,
     settings: Option<Arc<NodeSettings>>,
     shared: BTreeMap<Key, Counted>,
@@ -29,15 +28,15 @@ pub(crate) struct Draft {
     now: Instant,
 }
 
-/// A Change in the record.
-pub(crate) struct Entered {
-    /// What the kernel must be told, in this order.
+/// What a staged Change commits.
+pub(crate) struct Commits {
+    /// Transactions, in the order in which they are committed.
     pub(crate) transactions: Vec<Transaction>,
-    /// The shares that were replaced or removed, which a refused Service goes back to.
+    /// The plans that were replaced or removed, to which a refused Service falls back.
     pub(crate) replaced: Vec<(ServiceName, Arc<ServicePlan>)>,
 }
 
-/// A number that goes up or down, and for which Service.
+/// How much a count goes up or down, and the number of the Service for which it does.
 #[derive(Clone, Copy, Default)]
 struct Counted {
     by: i64,
@@ -49,52 +48,53 @@ enum Side {
     After(Value, u32),
 }
 
-impl Draft {
-    /// Works out a Change.
-    pub(crate) fn new(record: &Record, change: &Change, names: &mut Names, now: Instant) -> Self {
+impl Staged {
+    /// Stages a Change; alters nothing yet.
+    pub(crate) fn new(installed: &Installed, change: &Change, names: &mut Names, now: Instant) -> Self {
         let settings = change.settings.as_ref().map(|settings| &settings.after);
-        let mut draft = Self {
+        let mut staged = Self {
             services: Vec::new(),
-            settings: settings.filter(|after| differ(after, &record.settings, record.family)).cloned(),
+            settings: settings.filter(|after| differ(after, &installed.settings, installed.family)).cloned(),
             shared: BTreeMap::new(),
             shapes: BTreeMap::new(),
             chains: BTreeMap::new(),
-            numbers: record.numbers.clone(),
+            numbers: installed.numbers.clone(),
             writes: Vec::new(),
             now,
         };
         let mut sides: Vec<(Key, Side)> = Vec::new();
         let mut buffers = (Vec::new(), Vec::new());
         for service in &change.services {
-            // The record knows what is in the kernel; the Change only what was handed out.
-            let before = record.services.get(&service.name);
+            // What is installed may differ from what the Change says was before: a Service may have fallen back.
+            let before = installed.services.get(&service.name);
             let after = service.after.as_ref();
-            let after = after.and_then(|share| PlacedService::place(share, record.family, before, &mut draft.numbers));
-            let held = || record.held.iter().filter(|(key, (_, owner))| *owner == service.name && !key.is_shared());
+            let after =
+                after.and_then(|plan| PlacedService::place(plan, installed.family, before, &mut staged.numbers));
+            let held = || installed.held.iter().filter(|(key, (_, owner))| *owner == service.name && !key.is_shared());
             if before.is_none() && after.is_none() && held().next().is_none() {
                 continue;
             }
             sides.extend(held().map(|(key, (value, _))| (*key, Side::Before(value.clone()))));
-            let owner = u32::try_from(draft.services.len()).unwrap_or(u32::MAX);
-            draft.count_shapes(before, after.as_ref(), record.family, owner);
+            let owner = u32::try_from(staged.services.len()).unwrap_or(u32::MAX);
+            staged.count_shapes(before, after.as_ref(), installed.family, owner);
             let (old, new) = (&mut buffers.0, &mut buffers.1);
             old.clear();
             new.clear();
             if let Some(before) = before {
-                entries(before, record.family, names, old);
+                entries(before, installed.family, names, old);
             }
             if let Some(after) = &after {
-                entries(after, record.family, names, new);
+                entries(after, installed.family, names, new);
             }
-            draft.compare(old, new, owner, &mut sides);
-            draft.services.push((service.name.clone(), after));
+            staged.compare(old, new, owner, &mut sides);
+            staged.services.push((service.name.clone(), after));
         }
-        draft.count_chains(record);
-        draft.writes = fold(sides);
-        draft.write_shared(record);
-        draft.write_settings(record);
-        draft.writes.sort_unstable_by_key(|write| write.key);
-        draft
+        staged.count_chains(installed);
+        staged.writes = fold(sides);
+        staged.write_shared(installed);
+        staged.write_settings(installed);
+        staged.writes.sort_unstable_by_key(|write| write.key);
+        staged
     }
 
     fn count_shapes(
@@ -111,9 +111,9 @@ impl Draft {
         }
     }
 
-    fn count_chains(&mut self, record: &Record) {
+    fn count_chains(&mut self, installed: &Installed) {
         for (shape, counted) in &self.shapes {
-            let now = i64::from(record.shapes.get(shape).copied().unwrap_or(0));
+            let now = i64::from(installed.shapes.get(shape).copied().unwrap_or(0));
             let by = i64::from(now + counted.by > 0) - i64::from(now > 0);
             if by != 0 {
                 for chain in needed(*shape) {
@@ -123,7 +123,7 @@ impl Draft {
         }
     }
 
-    /// Notes what differs between two sorted lists of a Service's elements.
+    /// Adds what differs between two sorted lists of a Service's elements.
     fn compare(
         &mut self,
         old: &mut Vec<(Key, Value)>,
@@ -165,133 +165,124 @@ impl Draft {
         }
     }
 
-    fn write_shared(&mut self, record: &Record) {
+    fn write_shared(&mut self, installed: &Installed) {
         for (key, counted) in &self.shared {
-            let now = i64::from(record.shared.get(key).copied().unwrap_or(0));
+            let now = i64::from(installed.shared.get(key).copied().unwrap_or(0));
             let there = |count: i64| (count > 0).then_some(Value::None);
             let (before, after) = (there(now), there(now + counted.by));
             self.writes.push(Write { key: *key, before, after, owner: counted.owner });
         }
     }
 
-    fn write_settings(&mut self, record: &Record) {
+    fn write_settings(&mut self, installed: &Installed) {
         let Some(after) = &self.settings else { return };
-        let addresses = |settings| record.node_port_ips(settings).collect::<BTreeSet<_>>();
-        let (before, after) = (addresses(&record.settings), addresses(after));
+        let addresses = |settings| installed.node_port_ips(settings).collect::<BTreeSet<_>>();
+        let (before, after) = (addresses(&installed.settings), addresses(after));
         for key in before.symmetric_difference(&after) {
             let side = |set: &BTreeSet<Key>| set.contains(key).then_some(Value::None);
             self.writes.push(Write { key: *key, before: side(&before), after: side(&after), owner: None });
         }
     }
 
-    /// Whether the kernel need not hear of it.
+    /// Whether there is nothing to write in this family.
     pub(crate) fn is_empty(&self) -> bool {
         self.services.is_empty() && self.settings.is_none()
     }
 
-    /// Enters the Change into the record, as if the kernel had taken it already, and says what the kernel must be told.
-    /// If it refuses, the record is no longer true.
-    pub(crate) fn enter(mut self, record: &mut Record, names: &mut Names) -> Entered {
-        let mut batches = Batches::new(record.family, ELEMENTS_AT_ONCE);
-        self.enter_chains(record, names, &mut batches);
-        self.enter_prefixes(record, &mut batches);
+    /// Updates `installed` as if the kernel had taken the Change already, and returns what to commit. If the kernel refuses
+    /// it, `installed` is no longer true.
+    pub(crate) fn install(mut self, installed: &mut Installed, names: &mut Names) -> Commits {
+        let mut batches = Batches::new(installed.family, MAX_ELEMENTS);
+        self.install_chains(installed, names, &mut batches);
+        self.install_prefixes(installed, &mut batches);
         if let Some(after) = self.settings.take() {
-            rewrite_chains(record, &after, names, &mut batches);
-            record.settings = after;
+            rewrite_chains(installed, &after, names, &mut batches);
+            installed.settings = after;
         }
         for (key, counted) in self.shared {
-            match changed(record.shared.get(&key), counted.by) {
-                Some(count) => record.shared.insert(key, count),
-                None => record.shared.remove(&key),
+            match changed(installed.shared.get(&key), counted.by) {
+                Some(count) => installed.shared.insert(key, count),
+                None => installed.shared.remove(&key),
             };
         }
         for (shape, counted) in self.shapes {
-            change(&mut record.shapes, shape, counted.by);
+            change(&mut installed.shapes, shape, counted.by);
         }
         let mut replaced = Vec::with_capacity(self.services.len());
         for (name, applied) in self.services {
             let before = match applied {
-                Some(applied) => record.services.insert(name.clone(), applied),
-                None => record.services.remove(&name),
+                Some(applied) => installed.services.insert(name.clone(), applied),
+                None => installed.services.remove(&name),
             };
             replaced.extend(before.map(|before| (name, before.plan)));
         }
-        record.numbers = self.numbers;
+        installed.numbers = self.numbers;
         for write in &mut self.writes {
             // Also what another Service holds, if now this one is to have it.
-            let held = record.held.remove(&write.key).map(|(value, _)| value);
+            let held = installed.held.remove(&write.key).map(|(value, _)| value);
             write.before = write.before.take().or(held);
         }
-        spare(&mut self.writes, &mut record.lingering, self.now);
+        spare(&mut self.writes, &mut installed.retired, self.now);
         batches.write(&self.writes);
-        Entered { transactions: batches.finish(), replaced }
+        Commits { transactions: batches.finish(), replaced }
     }
 
-    fn enter_chains(&mut self, record: &mut Record, names: &mut Names, batches: &mut Batches) {
+    fn install_chains(&mut self, installed: &mut Installed, names: &mut Names, batches: &mut Batches) {
         for (id, counted) in std::mem::take(&mut self.chains) {
-            let before = record.chains.contains_key(&id);
-            change(&mut record.chains, id, counted.by);
-            match (before, record.chains.contains_key(&id)) {
+            let before = installed.chains.contains_key(&id);
+            change(&mut installed.chains, id, counted.by);
+            match (before, installed.chains.contains_key(&id)) {
                 (false, true) => {
                     let name = names.of(id);
-                    let idle = record.idle_chains.remove(&name);
-                    if idle.is_some_and(|(known, _)| known.is_some()) {
+                    let retired = installed.retired_chains.remove(&name);
+                    if retired.is_some_and(|(known, _)| known.is_some()) {
                         continue;
                     }
-                    let there = idle.is_some() || record.held_chains.remove(&name);
-                    let filled = record.shaped(id, &record.settings, names);
-                    fill(filled, !there, counted.owner, batches);
+                    let there = retired.is_some() || installed.held_chains.remove(&name);
+                    let filled = installed.shaped(id, &installed.settings, names);
+                    batches.chain(filled, !there, counted.owner);
                 }
                 (true, false) => {
-                    record.idle_chains.insert(names.of(id), (Some(id), self.now));
+                    installed.retired_chains.insert(names.of(id), (Some(id), self.now));
                 }
                 _ => {}
             }
         }
     }
 
-    fn enter_prefixes(&mut self, record: &mut Record, batches: &mut Batches) {
+    fn install_prefixes(&mut self, installed: &mut Installed, batches: &mut Batches) {
         let used = self.writes.iter().filter_map(|write| match (write.key, &write.after) {
-            (Key::Allowed(prefix, ..), Some(_)) if !record.prefixes.contains(&prefix) => Some((prefix, write.owner)),
+            (Key::Allowed(prefix, ..), Some(_)) if !installed.prefixes.contains(&prefix) => Some((prefix, write.owner)),
             _ => None,
         });
         let new: BTreeMap<u8, Option<u32>> = used.collect();
         let Some(owner) = new.values().next().copied() else { return };
         for (prefix, owner) in new {
             let set = SetId::Allowed(prefix);
-            batches.push(owner, Op::AddSet(Arc::clone(set.definition(record.family))));
+            batches.push(owner, Op::AddSet(Arc::clone(set.definition(installed.family))));
             // It may be there still from a Service of long ago, about to be removed.
-            record.idle_sets.remove(&set.definition(record.family).name);
-            record.prefixes.insert(prefix);
+            installed.retired_sets.remove(&set.definition(installed.family).name);
+            installed.prefixes.insert(prefix);
         }
-        let filled = chains::source_ranges(record.family, record.prefixes.iter().copied());
-        fill(filled, false, owner, batches);
+        let filled = chains::source_ranges(installed.family, installed.prefixes.iter().copied());
+        batches.chain(filled, false, owner);
     }
 }
 
-/// Puts a chain with its rules into a batch: new, or with other rules than before.
-pub(crate) fn fill(filled: FilledChain, new: bool, owner: Option<u32>, batches: &mut Batches) {
-    let op = if new { Op::AddChain(filled.chain) } else { Op::FlushChain(Name::clone(&filled.chain.name)) };
-    batches.push(owner, op);
-    for rule in filled.rules {
-        batches.push(owner, Op::AddRule(rule));
-    }
-}
-
-/// Writes anew the rules of those chains that other settings change.
-fn rewrite_chains(record: &Record, after: &NodeSettings, names: &mut Names, batches: &mut Batches) {
-    let fixed = |settings| chains::fixed(settings, record.family, record.prefixes.iter().copied());
-    for (before, after) in fixed(&record.settings).into_iter().zip(fixed(after)) {
+/// Rewrites the rules of the chains that a change of settings alters.
+fn rewrite_chains(installed: &Installed, after: &NodeSettings, names: &mut Names, batches: &mut Batches) {
+    let fixed = |settings| chains::fixed(settings, installed.family, installed.prefixes.iter().copied());
+    for (before, after) in fixed(&installed.settings).into_iter().zip(fixed(after)) {
         if before != after {
-            fill(after, false, None, batches);
+            batches.chain(after, false, None);
         }
     }
-    let idle = record.idle_chains.values().filter_map(|(id, _)| *id);
-    let shaped: BTreeSet<ChainId> = record.chains.keys().copied().chain(idle).collect();
+    let retired = installed.retired_chains.values().filter_map(|(id, _)| *id);
+    let shaped: BTreeSet<ChainId> = installed.chains.keys().copied().chain(retired).collect();
     for id in shaped {
-        let [before, after] = [&record.settings, after].map(|settings| record.shaped(id, settings, names));
+        let [before, after] = [&installed.settings, after].map(|settings| installed.shaped(id, settings, names));
         if before != after {
-            fill(after, false, None, batches);
+            batches.chain(after, false, None);
         }
     }
 }
@@ -320,7 +311,7 @@ fn changed(count: Option<&u32>, by: i64) -> Option<u32> {
     u32::try_from(after).ok().filter(|count| *count > 0)
 }
 
-/// Brings together what one Service gives up and another takes over.
+/// Joins both sides of an element that one Service gives up and another takes over.
 fn fold(mut sides: Vec<(Key, Side)>) -> Vec<Write> {
     sides.sort_by_key(|(key, _)| *key);
     let mut writes: Vec<Write> = Vec::with_capacity(sides.len());

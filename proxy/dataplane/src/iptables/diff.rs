@@ -1,4 +1,4 @@
-//! What the kernel lacks of what is wanted. Pure.
+//! Diffs the kernel's chains against the desired ones. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +14,12 @@ const MERGED: &str = "KUBE-FIREWALL";
 /// Chains that kubelet may use too: never deleted (contract IPT-15).
 pub(super) const SHARED: [&str; 2] = [MERGED, "KUBE-MARK-MASQ"];
 
-/// What has to be written to make one side of tables the other.
+/// What has to be written so that the kernel's tables become the desired ones.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Missing {
-    /// Chains.
+    /// Chains that are missing, changed or stale, by table.
     pub(super) delta: Delta,
-    /// Jumps, as [`restore::script`] takes them.
+    /// Missing jumps from built-in chains, as [`restore::script`] takes them.
     pub(super) jumps: Vec<String>,
 }
 
@@ -29,13 +29,13 @@ impl Missing {
     }
 }
 
-/// What has to be written if `kernel` is there and `wanted` is wanted.
-pub(super) fn missing(kernel: &Tables, mut wanted: Tables) -> Missing {
+/// Diffs `kernel` against `desired`.
+pub(super) fn missing(kernel: &Tables, mut desired: Tables) -> Missing {
     let mut delta = Delta::new();
     let empty = BTreeMap::new();
     for table in Table::ALL {
         let there = kernel.get(&table).unwrap_or(&empty);
-        let here = wanted.remove(&table).unwrap_or_default();
+        let here = desired.remove(&table).unwrap_or_default();
         let used = used_by_others(there, |chain| here.contains_key(chain) || is_removable(chain));
         let mut chains = BTreeMap::new();
         let stale = there.iter().filter(|(name, _)| !here.contains_key(*name) && is_removable(name));
@@ -66,7 +66,7 @@ pub(super) fn missing(kernel: &Tables, mut wanted: Tables) -> Missing {
     Missing { delta, jumps: missing_jumps(kernel) }
 }
 
-/// The chains that rules outside of `ours` lead to.
+/// The chains that rules in chains other than `ours` lead to.
 pub(super) fn used_by_others(table: &BTreeMap<String, Vec<String>>, ours: impl Fn(&str) -> bool) -> BTreeSet<&str> {
     let others = table.iter().filter(|(chain, _)| !ours(chain)).flat_map(|(_, rules)| rules);
     others.filter_map(|rule| rule::target(rule)).collect()
@@ -87,19 +87,19 @@ fn missing_jumps(kernel: &Tables) -> Vec<String> {
 }
 
 /// Whether a chain holds what it should. A merged one only has to contain our rules.
-fn equal(chain: &str, there: &[String], wanted: &[String]) -> bool {
+fn equal(chain: &str, there: &[String], desired: &[String]) -> bool {
     if chain == MERGED {
-        return wanted.iter().all(|rule| there.contains(rule));
+        return desired.iter().all(|rule| there.contains(rule));
     }
-    there.len() == wanted.len() && there.iter().zip(wanted).all(|(there, wanted)| *there == normalise(wanted))
+    there.len() == desired.len() && there.iter().zip(desired).all(|(there, desired)| *there == normalise(desired))
 }
 
-/// Whether a chain that is not wanted may be deleted.
+/// Whether a chain that is not desired may be deleted.
 fn is_removable(chain: &str) -> bool {
     names::is_service_chain(chain) || dispatch::is_tree_chain(chain) || chain == names::MARK_UNLESS_POD
 }
 
-/// Whether a chain is portway's (or kube-proxy's) alone.
+/// Whether a chain belongs to portway (or kube-proxy) alone.
 pub(super) fn is_ours(chain: &str) -> bool {
     is_removable(chain) || names::INDEX.contains(&chain) || chain == names::CANARY
 }

@@ -1,25 +1,24 @@
-//! What a listing of the kernel says, as entries, and what can be adopted of it.
+//! A listing of the kernel's table as entries, and what can be adopted from it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use portway_model::{Family, NodeSettings, PortPlan, ServiceName, ServicePlan};
 
-use crate::nftables::layout::codec;
 use crate::nftables::layout::entry::{Class, FrontendKey, Key, Value};
 use crate::nftables::layout::service::{KnownSlots, PlacedService};
-use crate::nftables::layout::sets::SetId;
 use crate::nftables::layout::slots::{AffinityNumbers, Slot};
+use crate::nftables::layout::{codec, sets::SetId};
 use portway_kernel::nftables::Snapshot;
 use portway_kernel::nftables::{Element, Name, Rule, Set};
 
-/// A table as it was found.
-pub(crate) struct Found {
-    /// Which.
+/// The kernel's table at one moment.
+pub(crate) struct Observed {
+    /// The table's address family.
     pub(crate) family: Family,
-    /// At which of the kernel's generations.
+    /// The kernel's generation at that moment.
     pub(crate) generation: u32,
-    /// Whether there is a table at all.
+    /// Whether the table exists at all.
     pub(crate) exists: bool,
     /// Chains by name, with their rules; `None`: one that portway would not write.
     pub(crate) chains: BTreeMap<Name, (Option<portway_kernel::nftables::Chain>, Vec<Rule>)>,
@@ -33,15 +32,15 @@ pub(crate) struct Found {
     highest: u32,
 }
 
-impl Found {
-    /// No table.
+impl Observed {
+    /// The observation of a table that does not exist.
     pub(crate) fn nothing(family: Family) -> Self {
         Self::read(family, Snapshot::default())
     }
 
-    /// Understands a snapshot.
+    /// Reads the entries out of a snapshot.
     pub(crate) fn read(family: Family, snapshot: Snapshot) -> Self {
-        let mut found = Self {
+        let mut observed = Self {
             family,
             generation: snapshot.generation,
             exists: snapshot.exists,
@@ -52,14 +51,14 @@ impl Found {
             highest: 0,
         };
         for listed in snapshot.rules {
-            if let Some((_, rules)) = found.chains.get_mut(&listed.rule.chain) {
+            if let Some((_, rules)) = observed.chains.get_mut(&listed.rule.chain) {
                 rules.push(listed.rule);
             }
         }
         for (name, elements) in snapshot.elements {
-            found.read_set(&name, elements);
+            observed.read_set(&name, elements);
         }
-        found
+        observed
     }
 
     fn read_set(&mut self, name: &str, elements: Vec<Element>) {
@@ -97,15 +96,15 @@ impl Found {
         }
     }
 
-    /// What the kernel holds for a key.
+    /// The value that the kernel holds for a key.
     pub(crate) fn get(&self, key: Key) -> Option<&Value> {
         let entries = self.entries.get(&SetId::of(key))?;
         let at = entries.binary_search_by_key(&key, |(known, _)| *known).ok()?;
         entries.get(at).map(|(_, value)| value)
     }
 
-    /// Whether what is there cannot be brought to what is wanted by adding and taking away: then the table is replaced
-    /// as a whole, in one transaction. Happens when another version's layout is found, or somebody has made a set or a
+    /// Whether the table cannot be brought to the desired state by adding and removing: then the table is replaced
+    /// as a whole, in one transaction. Happens when another version's layout is observed, or another program has made a set or a
     /// base chain of one of our names.
     pub(crate) fn is_incompatible(&self, settings: &NodeSettings) -> bool {
         let set_differs = |(name, set): (&Name, &Option<Set>)| {
@@ -120,18 +119,18 @@ impl Found {
         chain_differs || self.sets.iter().any(set_differs)
     }
 
-    /// Gives every Service its slots and numbers, keeping those that are in the kernel. In the order of their names, for
-    /// the same numbers each time.
+    /// Gives every Service its slots and numbers, keeping those that the kernel holds. Services come in the order of
+    /// their names, for the same numbers each time.
     pub(crate) fn adopt<'a>(
         &self,
         services: impl Iterator<Item = (&'a ServiceName, &'a Arc<ServicePlan>)>,
         numbers: &mut Option<AffinityNumbers>,
     ) -> BTreeMap<ServiceName, PlacedService> {
-        // Numbers that nobody uses now may have been given out; a record knows better than the kernel.
+        // Numbers that no client uses now may have been given out; what is installed knows better than the kernel.
         let numbers = numbers.get_or_insert_with(|| AffinityNumbers::after(self.highest));
         // An id that two ports claim would mix their clients.
         let taken = std::cell::RefCell::new(HashSet::new());
-        let place = |(name, share): (&ServiceName, &Arc<ServicePlan>)| {
+        let place = |(name, plan): (&ServiceName, &Arc<ServicePlan>)| {
             let known = |port: &PortPlan| {
                 if self.entries.is_empty() {
                     return None;
@@ -142,7 +141,7 @@ impl Found {
                 }
                 Some(known)
             };
-            Some((name.clone(), PlacedService::place_with(share, self.family, numbers, known)?))
+            Some((name.clone(), PlacedService::place_with(plan, self.family, numbers, known)?))
         };
         services.filter_map(place).collect()
     }
@@ -174,7 +173,7 @@ impl Found {
             }
             let Ok(number) = usize::try_from(number) else { break };
             if number > slots.len() + 1024 {
-                // Nobody's: portway numbers slots without gaps.
+                // Not ours: portway numbers slots without gaps.
                 break;
             }
             slots.resize(number, None);

@@ -1,0 +1,109 @@
+//! The table of drivers: everything that the agent knows of modes. A new mode is a new row.
+
+use std::collections::BTreeSet;
+
+use portway_dataplane::iptables::{self, Iptables};
+use portway_dataplane::nftables::{self, Nftables};
+use portway_dataplane::{Cleanup, Dataplane, DataplaneError, Leftover, Mode};
+use portway_model::{NodePortSelection, Plan};
+
+use crate::metrics::{IptablesMetrics, ModeMetrics, NftablesMetrics, Registrar};
+
+/// The drivers of this build; the first is the default mode's.
+pub(crate) static DRIVERS: [Driver; 2] = [
+    Driver {
+        mode: Mode::Nftables,
+        node_ports: NodePortSelection::Primary,
+        takes_localhost: false,
+        serves_loopback: |_| false,
+        open: |_| Ok(Box::new(Nftables::open()?)),
+        render: |_, plan| nftables::render(plan),
+        cleanup: nftables::cleanup,
+        metrics: |to| Ok(Box::new(NftablesMetrics::new(to)?)),
+    },
+    Driver {
+        mode: Mode::Iptables,
+        node_ports: NodePortSelection::All,
+        takes_localhost: true,
+        serves_loopback: |options| options.iptables.options.localhost_node_ports,
+        open: |options| {
+            let dataplane = Iptables::open(&options.iptables)?;
+            tracing::info!(tools = dataplane.tools().join(" and "), "writing with these tools");
+            Ok(Box::new(dataplane))
+        },
+        render: |options, plan| Ok(iptables::render(plan, &options.iptables)),
+        cleanup: iptables::cleanup,
+        metrics: |to| Ok(Box::new(IptablesMetrics::new(to)?)),
+    },
+];
+
+/// What the agent needs of one mode.
+pub(crate) struct Driver {
+    /// The mode's name, as `--mode` takes it.
+    pub(crate) mode: Mode,
+    /// The node addresses at which NodePorts answer where `--nodeport-addresses` is not given (contract NP-1).
+    pub(crate) node_ports: NodePortSelection,
+    /// Whether `--nodeport-addresses` takes the word `localhost` (contract NP-5).
+    pub(crate) takes_localhost: bool,
+    /// Whether NodePorts answer at loopback addresses with these options.
+    pub(crate) serves_loopback: fn(&Options) -> bool,
+    /// Opens the dataplane in the network namespace of the calling thread.
+    pub(crate) open: fn(&Options) -> Result<Box<dyn Dataplane>, DataplaneError>,
+    /// Prints a Plan as text for the mode's own tool, without a kernel.
+    pub(crate) render: fn(&Options, &Plan) -> Result<String, DataplaneError>,
+    /// Removes what this mode has left in the kernel, by this process or an earlier one.
+    pub(crate) cleanup: fn() -> Cleanup,
+    /// Makes and registers the metrics that only this mode has (contract MET-1).
+    pub(crate) metrics: fn(&Registrar<'_>) -> prometheus::Result<Box<dyn ModeMetrics>>,
+}
+
+/// The options of all modes; each driver reads its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    /// The options of iptables mode.
+    pub(crate) iptables: iptables::Config,
+}
+
+/// The driver of a mode; `None` if this build has none.
+pub(crate) fn find(mode: Mode) -> Option<&'static Driver> {
+    DRIVERS.iter().find(|driver| driver.mode == mode)
+}
+
+/// The clean-up after the other modes, once one mode's rules stand (contract CFG-9).
+pub(crate) struct OtherModes {
+    mode: Mode,
+    /// What has been logged, so that a leftover that nothing can be done about is logged once, not at each try.
+    logged: BTreeSet<String>,
+}
+
+impl OtherModes {
+    /// Cleans up after every mode but this one.
+    pub(crate) fn than(mode: Mode) -> Self {
+        Self { mode, logged: BTreeSet::new() }
+    }
+
+    /// Removes what the other modes have left. Returns whether nothing is left; if not, a later try may remove more.
+    pub(crate) fn cleanup(&mut self) -> bool {
+        let mut done = true;
+        let own = self.mode;
+        for driver in DRIVERS.iter().filter(|driver| driver.mode != own) {
+            let mode = driver.mode;
+            let Cleanup { removed, left, unread } = (driver.cleanup)();
+            if !removed.is_empty() {
+                tracing::info!(%mode, objects = removed.len(), "removed what another mode had left in the kernel");
+            }
+            done &= left.is_empty() && unread.is_empty();
+            for Leftover { object, error } in left.iter().filter(|left| self.is_news(mode, left)) {
+                tracing::warn!(%mode, object, %error, "cannot remove what another mode has left; trying at each audit");
+            }
+            for Leftover { object, error } in unread.iter().filter(|unread| self.is_news(mode, unread)) {
+                tracing::info!(%mode, object, %error, "cannot look for what another mode may have left");
+            }
+        }
+        done
+    }
+
+    fn is_news(&mut self, mode: Mode, leftover: &Leftover) -> bool {
+        self.logged.insert(format!("{mode}: {leftover}"))
+    }
+}
