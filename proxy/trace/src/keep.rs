@@ -20,13 +20,13 @@ enum Field {
     Word(&'static [&'static str]),
     /// A time as RFC 3339 writes it.
     Time,
-    /// A number.
+    /// A number, such as a port.
     Number,
-    /// True or false.
+    /// A boolean, such as a condition.
     Flag,
     /// An object of these fields.
     Object(&'static [(&'static str, Field)]),
-    /// A list.
+    /// A list whose items are of this kind.
     List(&'static Field),
 }
 

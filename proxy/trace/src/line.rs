@@ -20,7 +20,7 @@ pub const FORMAT: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "kebab-case")]
 pub enum Line {
-    /// The first line.
+    /// The first line of every trace.
     Header(Header),
     /// An object that there was when the recording began. All of these come before the first change.
     Object {
@@ -38,7 +38,7 @@ pub enum Line {
     Delete {
         /// Microseconds since the initial objects were all known.
         at_micros: u64,
-        /// Which one.
+        /// The name of the deleted object.
         object: ObjectName,
     },
     /// The recording was ended on purpose. A trace without this line was cut off.
@@ -59,7 +59,7 @@ pub struct Header {
     pub portway: String,
     /// The node whose Node object was watched, masked as names are. A proxy that is shown the trace stands for this node.
     pub node: String,
-    /// What was masked.
+    /// The kinds of values that were masked.
     #[serde(default)]
     pub masked: Vec<Masked>,
 }
@@ -78,14 +78,14 @@ pub enum Masked {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectName {
-    /// `v1`, `discovery.k8s.io/v1` …
+    /// The API group and version, such as `discovery.k8s.io/v1`.
     pub api_version: String,
-    /// `Service`, `EndpointSlice` …
+    /// The kind, such as `Service` or `EndpointSlice`.
     pub kind: String,
     /// Empty for kinds that belong to no namespace.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
-    /// The object's name.
+    /// The object's name within its namespace.
     pub name: String,
 }
 
@@ -107,7 +107,7 @@ impl ObjectName {
 pub struct Event {
     /// Time since the initial objects were all known.
     pub at: Duration,
-    /// What happened.
+    /// What happened to the object.
     pub change: Change,
 }
 
@@ -116,6 +116,6 @@ pub struct Event {
 pub enum Change {
     /// It was created or changed, and is now this.
     Put(Value),
-    /// It was deleted.
+    /// The object of this name was deleted.
     Delete(ObjectName),
 }

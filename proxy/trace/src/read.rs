@@ -28,7 +28,7 @@ pub enum ReadError {
     /// A line makes no sense. The last line may; see [`Reader::cut_off`].
     #[error("line {line} of the trace: {problem}")]
     Line {
-        /// Counted from 1.
+        /// The number of the line, counted from 1.
         line: usize,
         /// What is wrong with it.
         problem: String,

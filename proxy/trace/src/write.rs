@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::line::{Header, Line, ObjectName};
 
-/// Writes a trace.
+/// Writes a trace line by line.
 pub struct Writer<W: Write> {
     out: Output<W>,
     line: Vec<u8>,

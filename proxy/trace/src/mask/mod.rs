@@ -36,7 +36,7 @@ impl Masker {
         Ok(Self { key, names: masked.contains(&Masked::Names), addresses: masked.contains(&Masked::Addresses) })
     }
 
-    /// What it masks.
+    /// The kinds of values that it masks.
     pub fn masked(&self) -> Vec<Masked> {
         let all = [(self.names, Masked::Names), (self.addresses, Masked::Addresses)];
         all.into_iter().filter_map(|(is, what)| is.then_some(what)).collect()
