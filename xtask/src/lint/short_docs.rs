@@ -10,7 +10,8 @@ use crate::tool;
 const TOO_FEW: usize = 3;
 
 /// Folders whose documentation is checked.
-const FOLDERS: &[&str] = &["proxy/model", "proxy/kernel", "proxy/trace", "testbed", "benches", "xtask"];
+const FOLDERS: &[&str] =
+    &["proxy/model", "proxy/kernel", "proxy/dataplane", "proxy/trace", "testbed", "benches", "xtask"];
 
 /// One complaint for each documentation comment that is too short.
 pub(super) fn complaints() -> Result<Vec<String>> {

@@ -6,5 +6,5 @@ pub const INVALID_DROPPED: &str = "ct_state_invalid_dropped_pkts";
 /// Packets to NodePorts at 127.0.0.0/8 (contract NP-2).
 pub const LOCALHOST_ACCEPTED: &str = "localhost_nps_accepted_pkts";
 
-/// Both counters.
+/// The names of both counters, for cleanup and the metrics page.
 pub const COUNTERS: [&str; 2] = [INVALID_DROPPED, LOCALHOST_ACCEPTED];
