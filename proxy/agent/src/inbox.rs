@@ -1,7 +1,7 @@
-//! The way into the sync loop: one queue of messages, bounded for sources, always open for signals.
+//! The sync loop's inbox: one queue of messages, bounded for events, unbounded for signals.
 //!
-//! Sources are asynchronous and fast, the loop is a thread that now and then waits for the kernel. So a source waits
-//! for room before it sends an [`Event`]; what must never wait (a signal, a word from the kernel) needs no room.
+//! Sources are asynchronous and fast, while the loop is a thread that sometimes waits for the kernel. So a source waits
+//! for room before it sends an [`Event`]; signals and kernel notifications must never wait and need no room.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -12,27 +12,27 @@ use tokio::sync::Semaphore;
 
 use crate::metrics::SourceMetrics;
 
-/// Events that may wait in the queue. Each holds one API object, so this bounds what a slow kernel can pile up.
-pub const EVENT_ROOM: usize = 1024;
+/// The most events that wait in the queue. Each holds one API object, so this bounds the memory that a slow kernel costs.
+pub const MAX_EVENTS: usize = 1024;
 
-/// What the sync loop hears.
+/// A message to the sync loop.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all messages are events: boxing them would only cost")]
 pub enum Message {
-    /// News from a source.
+    /// A change of one object, from a source.
     Event(Event),
-    /// Somebody else changed this dataplane's part of the kernel, in the kernel's words.
+    /// Another program changed this dataplane's part of the kernel; the text describes the change.
     KernelChanged(String),
-    /// End now and leave the kernel as it is.
+    /// Ends the loop; the kernel's rules stay in place.
     Stop,
 }
 
-/// The loop is gone; nobody listens any more.
+/// The sync loop has ended, so nothing receives messages any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the sync loop has ended")]
 pub struct InboxClosed;
 
-/// Makes the queue, with room for `room` events.
+/// Creates a queue with room for `room` events.
 pub fn channel(room: usize, metrics: SourceMetrics) -> (EventSink, Inbox) {
     let (sender, receiver) = mpsc::channel();
     let room = Arc::new(Semaphore::new(room));
@@ -40,7 +40,7 @@ pub fn channel(room: usize, metrics: SourceMetrics) -> (EventSink, Inbox) {
     (sink, Inbox { receiver, room, metrics })
 }
 
-/// Where sources send what they see. Cheap to clone.
+/// The end of the queue that sources send events to. Clones share one queue.
 #[derive(Clone, Debug)]
 pub struct EventSink {
     sender: Sender<Message>,
@@ -49,7 +49,10 @@ pub struct EventSink {
 }
 
 impl EventSink {
-    /// Waits for room and sends. An error means that the agent is ending: the source ends too.
+    /// Waits for room and sends an event.
+    ///
+    /// # Errors
+    /// If the sync loop has ended; the source should end too.
     pub async fn send(&self, event: Event) -> Result<(), InboxClosed> {
         let permit = self.room.acquire().await.map_err(|_| InboxClosed)?;
         // Given back by the inbox when the event is taken out.
@@ -58,31 +61,34 @@ impl EventSink {
         self.sender.send(Message::Event(event)).map_err(|_| InboxClosed)
     }
 
-    /// Counts a list or watch of this kind that broke off and is begun anew.
+    /// Counts a list or watch of this kind that broke off and is restarted.
     pub fn interrupted(&self, kind: Kind) {
         self.metrics.interrupted(kind);
     }
 
     /// A handle for messages that need no room.
-    pub fn caller(&self) -> Caller {
-        Caller { sender: self.sender.clone() }
+    pub fn sender(&self) -> MessageSender {
+        MessageSender { sender: self.sender.clone() }
     }
 }
 
-/// Sends messages that never wait for room.
+/// The end of the queue for messages that never wait for room. Clones share one queue.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct MessageSender {
     sender: Sender<Message>,
 }
 
-impl Caller {
+impl MessageSender {
     /// Puts a message into the queue.
+    ///
+    /// # Errors
+    /// If the sync loop has ended.
     pub fn send(&self, message: Message) -> Result<(), InboxClosed> {
         self.sender.send(message).map_err(|_| InboxClosed)
     }
 }
 
-/// The loop's end of the queue.
+/// The end of the queue that the sync loop receives from.
 #[derive(Debug)]
 pub struct Inbox {
     receiver: Receiver<Message>,
@@ -91,7 +97,10 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// The next message, if one is there now.
+    /// Returns the next message, or `None` if the queue is empty.
+    ///
+    /// # Errors
+    /// If all senders are gone.
     pub fn try_next(&self) -> Result<Option<Message>, InboxClosed> {
         match self.receiver.try_recv() {
             Ok(message) => Ok(Some(self.taken(message))),
@@ -100,10 +109,13 @@ impl Inbox {
         }
     }
 
-    /// The next message; `None` after `patience` without one, which may be endless.
-    pub fn next(&self, patience: Option<Duration>) -> Result<Option<Message>, InboxClosed> {
-        let received = match patience {
-            Some(patience) => self.receiver.recv_timeout(patience),
+    /// Waits for the next message; returns `None` if none comes within `timeout`. Without a timeout it waits forever.
+    ///
+    /// # Errors
+    /// If all senders are gone.
+    pub fn next(&self, timeout: Option<Duration>) -> Result<Option<Message>, InboxClosed> {
+        let received = match timeout {
+            Some(timeout) => self.receiver.recv_timeout(timeout),
             None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {
@@ -123,7 +135,7 @@ impl Inbox {
 }
 
 impl Drop for Inbox {
-    /// Wakes sources that wait for room, so that they learn that nobody listens.
+    /// Wakes sources that wait for room, so that they see that the loop has ended.
     fn drop(&mut self) {
         self.room.close();
     }
@@ -134,12 +146,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_source_waits_for_room_and_a_signal_does_not() {
+    async fn an_event_waits_for_room_and_a_signal_does_not() {
         let (sink, inbox) = channel(1, SourceMetrics::default());
         sink.send(Event::ListDone(Kind::Service)).await.unwrap();
         let full = tokio::time::timeout(Duration::from_millis(20), sink.send(Event::ListDone(Kind::Service))).await;
         assert!(full.is_err(), "a second event found room in a queue of one");
-        sink.caller().send(Message::Stop).unwrap();
+        sink.sender().send(Message::Stop).unwrap();
 
         assert!(matches!(inbox.try_next(), Ok(Some(Message::Event(_)))));
         sink.send(Event::ListDone(Kind::EndpointSlice)).await.unwrap();
@@ -149,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_source_that_waits_for_room_learns_that_the_loop_has_ended() {
+    async fn an_event_that_waits_for_room_fails_when_the_loop_ends() {
         let (sink, inbox) = channel(1, SourceMetrics::default());
         sink.send(Event::ListDone(Kind::Service)).await.unwrap();
         let waiting = tokio::spawn(async move { sink.send(Event::ListDone(Kind::Service)).await });

@@ -1,8 +1,9 @@
-//! The agent: watches Services and EndpointSlices and keeps this node's kernel equal to what they say.
+//! The agent: watches Services and EndpointSlices and programs this node's kernel to serve them.
 //!
-//! Sources send events into the [`inbox`]; the [`sync`] loop takes them out, lets the model resolve them, and tells the
+//! Sources send events into the [`inbox`]; the [`sync`] loop takes them out, lets the model resolve them, and calls the
 //! dataplane. The command line only wires these parts together.
 
+mod backoff;
 pub mod cli;
 mod drivers;
 pub mod inbox;

@@ -15,7 +15,7 @@ use super::args::RunArgs;
 use super::failure::Failure;
 use super::settings::{self, Source};
 use crate::drivers::OtherModes;
-use crate::inbox::{self, Caller, EventSink, Message};
+use crate::inbox::{self, EventSink, Message, MessageSender};
 use crate::logging;
 use crate::metrics::{self, Metrics};
 use crate::sources::addresses;
@@ -75,7 +75,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     }
 
     let metrics = Arc::new(Metrics::new(mode).map_err(|error| Failure::runtime("cannot make metrics", &error))?);
-    let (sink, inbox) = inbox::channel(inbox::EVENT_ROOM, metrics.source.clone());
+    let (sink, inbox) = inbox::channel(inbox::MAX_EVENTS, metrics.source.clone());
     let watch = dataplane.watch();
     let mut syncer = Syncer::new(Parts {
         node_wait: node_wait(&source, &config),
@@ -90,13 +90,13 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let mut others = OtherModes::than(mode);
     syncer.after_first_sync(Box::new(move || others.cleanup()));
     match watch {
-        Ok(Some(watch)) => sync::listen(watch, sink.caller(), syncer.kernel_waiting())
+        Ok(Some(watch)) => sync::listen(watch, sink.sender(), syncer.notified())
             .map_err(|error| Failure::runtime("cannot start a thread", &error))?,
         Ok(None) => {}
         Err(error) => tracing::warn!(%error, "what others change in the kernel is only found by audits"),
     }
 
-    let caller = sink.caller();
+    let sender = sink.sender();
     let (ended, end) = oneshot::channel();
     let looping = move || {
         // The receiver is gone only when the process is ending anyway.
@@ -116,14 +116,14 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
             tokio::spawn(metrics::serve(address, metrics));
         }
         tokio::spawn(follow_addresses(sink.clone()));
-        until_the_end(follow(source, node, sink), caller, end).await
+        until_the_end(follow(source, node, sink), sender, end).await
     })
 }
 
 /// Waits for the first of: a signal, the end of the loop, a source that cannot go on.
 async fn until_the_end(
     source: impl Future<Output = Result<(), Failure>>,
-    caller: Caller,
+    sender: MessageSender,
     mut end: oneshot::Receiver<Result<(), Fatal>>,
 ) -> Result<(), Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::runtime("cannot listen for signals", &error));
@@ -148,7 +148,7 @@ async fn until_the_end(
     };
     tracing::info!(signal = name, "ending; what is in the kernel stays");
     // An error means that the loop has ended already.
-    let _ = caller.send(Message::Stop);
+    let _ = sender.send(Message::Stop);
     match tokio::time::timeout(STOP_WAIT, end).await {
         Ok(end) => ended(end),
         Err(_) => Err(Failure::Runtime(format!("a write did not end within {} s", STOP_WAIT.as_secs()))),
@@ -183,12 +183,12 @@ async fn follow_addresses(sink: EventSink) {
 }
 
 fn node_wait(source: &Source, config: &Config) -> NodeWait {
-    let (longest, list_ends_it) = match source {
+    let (max, list_ends_it) = match source {
         Source::Api { .. } => (NODE_WAIT, false),
         Source::Manifests(_) => (MANIFESTS_NODE_WAIT, true),
     };
     let pod_cidrs = (config.detect_local == DetectLocal::NodeCidr).then_some(POD_CIDRS_WAIT);
-    NodeWait { longest, list_ends_it, pod_cidrs }
+    NodeWait { max, list_ends_it, pod_cidrs }
 }
 
 fn describe(source: &Source) -> String {

@@ -10,7 +10,7 @@ use prometheus::{GaugeVec, IntCounter, IntCounterVec, Result};
 
 use super::mode::ModeMetrics;
 use super::register::{FAMILY, Registrar, family_label};
-use super::sync::SyncKind;
+use crate::sync::SyncKind;
 
 /// Failures of restores, and the rules that they wrote.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct IptablesMetrics {
 }
 
 impl IptablesMetrics {
-    /// Makes and registers the metrics.
+    /// Creates and registers the metrics.
     pub(crate) fn new(to: &Registrar<'_>) -> Result<Self> {
         let tables = &["table", FAMILY];
         for (name, help, counter) in [

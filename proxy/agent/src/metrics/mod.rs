@@ -1,7 +1,10 @@
-//! What the /metrics page shows: kube-proxy's names where it has them (contract section 15), portway's own beside them.
+//! The metrics of the /metrics page, under kube-proxy's names where it has them (contract section 15).
 //!
 //! A metric is registered only in the modes that it belongs to (contract MET-1).
 
+mod audit;
+mod cluster;
+mod conntrack;
 mod iptables;
 mod mode;
 mod nftables;
@@ -14,41 +17,56 @@ mod sync;
 use portway_dataplane::Mode;
 use prometheus::{Encoder, Registry, TextEncoder};
 
+pub use audit::AuditMetrics;
+pub use cluster::ClusterMetrics;
+pub use conntrack::ConntrackMetrics;
 pub(crate) use iptables::IptablesMetrics;
 pub(crate) use mode::ModeMetrics;
 pub(crate) use nftables::NftablesMetrics;
 pub(crate) use register::Registrar;
 pub use server::serve;
 pub use source::SourceMetrics;
-pub use sync::{SyncKind, SyncMetrics};
+pub use sync::SyncMetrics;
 
 /// All metrics of the agent.
 #[derive(Debug)]
 pub struct Metrics {
     mode: Mode,
     registry: Registry,
-    /// What the sync loop measures.
+    /// Metrics of the sync loop's writes.
     pub sync: SyncMetrics,
-    /// What the sources count.
+    /// Metrics of audits.
+    pub audit: AuditMetrics,
+    /// Metrics of conntrack clean-up.
+    pub conntrack: ConntrackMetrics,
+    /// Metrics of the cluster's state.
+    pub cluster: ClusterMetrics,
+    /// Metrics of the sources and of the queue into the sync loop.
     pub source: SourceMetrics,
 }
 
 impl Metrics {
-    /// Makes and registers the metrics of this mode.
+    /// Creates and registers the metrics of this mode.
+    ///
+    /// # Errors
+    /// If two metrics have the same name.
     pub fn new(mode: Mode) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let registrar = Registrar::new(&registry);
         let sync = SyncMetrics::new(&registrar, mode)?;
+        let audit = AuditMetrics::new(&registrar)?;
+        let conntrack = ConntrackMetrics::new(&registrar)?;
+        let cluster = ClusterMetrics::new(&registrar)?;
         let source = SourceMetrics::default();
         source.register(&registry)?;
         let build = registrar.gauges(
             "portway_build_info",
-            "Always 1; the labels name what is running.",
+            "Always 1; the labels name the version and the mode.",
             &["version", "mode"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), mode.as_str()]).set(1.0);
         registry.register(Box::new(process::ProcessMetrics::new()?))?;
-        Ok(Self { mode, registry, sync, source })
+        Ok(Self { mode, registry, sync, audit, conntrack, cluster, source })
     }
 
     /// The mode whose metrics these are.
@@ -57,6 +75,9 @@ impl Metrics {
     }
 
     /// The page, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// If a metric cannot be encoded.
     pub fn page(&self) -> prometheus::Result<Vec<u8>> {
         let mut page = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut page)?;

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use portway_dataplane::FamilyReport;
 
-use super::sync::SyncKind;
+use crate::sync::SyncKind;
 
 /// The metrics of one mode, fed with each report of its dataplane.
 pub(crate) trait ModeMetrics: Debug + Send + Sync {

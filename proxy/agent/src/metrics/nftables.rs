@@ -5,7 +5,7 @@ use prometheus::{IntCounterVec, Result};
 
 use super::mode::ModeMetrics;
 use super::register::{FAMILY, Registrar, family_label};
-use super::sync::SyncKind;
+use crate::sync::SyncKind;
 
 /// Failures of transactions, first ones and those of garbage collection.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct NftablesMetrics {
 }
 
 impl NftablesMetrics {
-    /// Makes and registers the metrics.
+    /// Creates and registers the metrics.
     pub(crate) fn new(to: &Registrar<'_>) -> Result<Self> {
         Ok(Self {
             sync_failures: to.counters(
@@ -25,7 +25,7 @@ impl NftablesMetrics {
             )?,
             cleanup_failures: to.counters(
                 "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
-                "Later transactions, which remove what had to outlive an earlier one, that failed.",
+                "Transactions that failed to remove objects which had to outlive an earlier transaction.",
                 &[FAMILY],
             )?,
         })
@@ -40,7 +40,8 @@ impl ModeMetrics for NftablesMetrics {
 
     fn reported(&self, kind: SyncKind, report: &FamilyReport) {
         if report.error.is_some() {
-            let counter = if kind == SyncKind::Settle { &self.cleanup_failures } else { &self.sync_failures };
+            let counter =
+                if kind == SyncKind::GarbageCollection { &self.cleanup_failures } else { &self.sync_failures };
             counter.with_label_values(&[family_label(report.family)]).inc();
         }
     }

@@ -1,4 +1,6 @@
-//! What the process itself uses, under the names that every Prometheus client has.
+//! CPU, memory and file descriptors of this process, under the names that every Prometheus client uses.
+//!
+//! Not prometheus' own collector: it counts whole CPU seconds, and builds on a procfs that is no longer current.
 
 use std::fs;
 
@@ -7,11 +9,11 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, Result};
 use rustix::process::{Resource, getrlimit};
 
-/// Reads /proc/self whenever the page is asked for. A figure that cannot be read keeps its last value.
+/// Reads /proc/self whenever the page is requested. A figure that cannot be read keeps its last value.
 pub(super) struct ProcessMetrics {
     cpu: Counter,
     open_files: Gauge,
-    most_files: Gauge,
+    max_files: Gauge,
     virtual_memory: Gauge,
     resident_memory: Gauge,
     threads: Gauge,
@@ -23,7 +25,7 @@ impl ProcessMetrics {
         Ok(Self {
             cpu: Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")?,
             open_files: Gauge::new("process_open_fds", "Number of open file descriptors.")?,
-            most_files: Gauge::new("process_max_fds", "Maximum number of open file descriptors.")?,
+            max_files: Gauge::new("process_max_fds", "Maximum number of open file descriptors.")?,
             virtual_memory: Gauge::new("process_virtual_memory_bytes", "Virtual memory size in bytes.")?,
             resident_memory: Gauge::new("process_resident_memory_bytes", "Resident memory size in bytes.")?,
             threads: Gauge::new("process_threads", "Number of OS threads in the process.")?,
@@ -35,7 +37,7 @@ impl ProcessMetrics {
     }
 
     fn gauges(&self) -> [&Gauge; 6] {
-        [&self.open_files, &self.most_files, &self.virtual_memory, &self.resident_memory, &self.threads, &self.started]
+        [&self.open_files, &self.max_files, &self.virtual_memory, &self.resident_memory, &self.threads, &self.started]
     }
 
     #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
@@ -54,7 +56,7 @@ impl ProcessMetrics {
             // Reading the directory opens one more.
             self.open_files.set(files.count().saturating_sub(1) as f64);
         }
-        self.most_files.set(getrlimit(Resource::Nofile).current.map_or(f64::INFINITY, |most| most as f64));
+        self.max_files.set(getrlimit(Resource::Nofile).current.map_or(f64::INFINITY, |max| max as f64));
     }
 }
 
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_uses_something() {
+    fn every_figure_of_this_process_is_above_zero() {
         let metrics = ProcessMetrics::new().unwrap();
         metrics.read();
         for gauge in metrics.gauges() {

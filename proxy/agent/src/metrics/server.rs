@@ -15,17 +15,17 @@ use tokio::net::TcpListener;
 use super::Metrics;
 
 /// How long to wait before trying again to bind the address, as kube-proxy does.
-const RETRY: Duration = Duration::from_secs(5);
+const BIND_RETRY: Duration = Duration::from_secs(5);
 
-/// Serves the metrics until the future is dropped. An address that cannot be bound is tried again every 5 s: serving
-/// Services matters more than being watched at it.
+/// Serves the metrics until the future is dropped. Binding the address is retried every 5 s: a busy port must not stop
+/// Services from being served.
 pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> io::Result<()> {
     let listener = loop {
         match TcpListener::bind(address).await {
             Ok(listener) => break listener,
             Err(error) => {
-                tracing::warn!(%address, %error, retry_seconds = RETRY.as_secs(), "cannot serve metrics, will try again");
-                tokio::time::sleep(RETRY).await;
+                tracing::warn!(%address, %error, retry_seconds = BIND_RETRY.as_secs(), "cannot serve metrics; retrying");
+                tokio::time::sleep(BIND_RETRY).await;
             }
         }
     };

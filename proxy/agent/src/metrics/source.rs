@@ -1,10 +1,10 @@
-//! What the sources and the queue into the sync loop count.
+//! Metrics of the sources and of the queue into the sync loop.
 
 use portway_model::{Event, Kind};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
-/// Counters of the way from the sources to the sync loop. Clones share them; [`SourceMetrics::default`] is registered
-/// nowhere and counts all the same.
+/// Counters of events between the sources and the sync loop. Clones share them. [`SourceMetrics::default`] counts too,
+/// but is registered in no registry.
 #[derive(Clone, Debug)]
 pub struct SourceMetrics {
     events: IntCounterVec,
@@ -13,25 +13,25 @@ pub struct SourceMetrics {
 }
 
 impl SourceMetrics {
-    /// Registers them.
+    /// Registers all of these metrics.
     pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.events.clone()))?;
         registry.register(Box::new(self.interruptions.clone()))?;
         registry.register(Box::new(self.queue.clone()))
     }
 
-    /// An event went into the queue.
+    /// Counts an event that enters the queue.
     pub fn queued(&self, event: &Event) {
         self.events.with_label_values(&[event_kind(event)]).inc();
         self.queue.inc();
     }
 
-    /// An event was taken out of the queue.
+    /// Counts an event that leaves the queue.
     pub fn taken(&self) {
         self.queue.dec();
     }
 
-    /// A list or watch of this kind broke off and is begun anew.
+    /// Counts a list or watch of this kind that broke off and is restarted.
     pub fn interrupted(&self, kind: Kind) {
         self.interruptions.with_label_values(&[kind_label(kind)]).inc();
     }
@@ -43,7 +43,7 @@ impl Default for SourceMetrics {
         let events = Opts::new("portway_source_events_total", "Events from the sources, by kind of object.");
         let interruptions = Opts::new(
             "portway_source_interruptions_total",
-            "Lists and watches that broke off and were begun anew, by kind of object.",
+            "Lists and watches that broke off and were restarted, by kind of object.",
         );
         let queue = Opts::new("portway_queue_length", "Events that wait for the sync loop.");
         Self {

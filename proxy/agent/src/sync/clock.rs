@@ -1,17 +1,17 @@
-//! Time as the sync loop sees it, so that a test can decide how it passes.
+//! Time as the sync loop sees it, so that tests can control it.
 
 use std::time::{Instant, SystemTime};
 
-/// Tells the time.
+/// The clocks that the sync loop reads.
 pub trait Clock: Send {
-    /// For waiting and measuring.
+    /// The monotonic time, for waits and measurements.
     fn now(&self) -> Instant;
 
-    /// For time stamps and for latencies that began on another machine.
+    /// The wall-clock time, for time stamps and for latencies that began on another machine.
     fn wall(&self) -> SystemTime;
 }
 
-/// The real time.
+/// The operating system's clocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

@@ -121,7 +121,7 @@ fn cfg_20_a_json_log_is_json_with_mode_and_generation() {
     running.send(Signal::TERM);
     running.end();
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let written = lines.iter().find(|line| line["message"] == "written").unwrap();
+    let written = lines.iter().find(|line| line["message"] == "rules written").unwrap();
     assert_eq!(written["span"]["mode"], "nftables", "{written}");
     assert_eq!(written["span"]["generation"], 1, "{written}");
     assert_eq!(written["family"], "IPv4", "{written}");

@@ -1,4 +1,4 @@
-//! Audits: periodic, called for by the kernel, and what they find.
+//! Audits: periodic ones, those that a kernel notification triggers, and what follows from their results.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn drift(count: usize) -> Vec<Drift> {
 }
 
 #[test]
-fn audits_come_each_sync_period_and_repair_only_what_drifted() {
+fn an_audit_runs_each_sync_period_and_repairs_only_drift() {
     let mut rig = Rig::running();
     rig.world.lock().drift.extend([Ok(Vec::new()), Ok(drift(3))]);
     rig.pass(SYNC_PERIOD * 3);
@@ -23,7 +23,7 @@ fn audits_come_each_sync_period_and_repair_only_what_drifted() {
 }
 
 #[test]
-fn a_word_from_the_kernel_is_followed_up_at_once() {
+fn a_kernel_notification_triggers_an_audit_at_once() {
     let mut rig = Rig::running();
     let start = rig.elapsed();
     rig.world.lock().drift.push_back(Ok(drift(20_000)));
@@ -33,10 +33,10 @@ fn a_word_from_the_kernel_is_followed_up_at_once() {
 }
 
 #[test]
-fn a_word_from_the_kernel_comes_before_a_write_that_would_fail() {
+fn a_triggered_audit_runs_before_a_write_that_would_fail() {
     let mut rig = Rig::running();
     rig.world.lock().drift.push_back(Ok(drift(1)));
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.kernel_changed();
     rig.step().unwrap();
     rig.pass(Duration::from_secs(2));
@@ -57,7 +57,7 @@ fn a_program_that_keeps_changing_the_table_does_not_make_the_loop_busy() {
 }
 
 #[test]
-fn a_repair_that_fails_is_followed_by_a_full_sync() {
+fn a_full_sync_follows_a_failed_repair() {
     let mut rig = Rig::running();
     rig.world.lock().drift.push_back(Ok(drift(1)));
     rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V4]));
@@ -69,7 +69,7 @@ fn a_repair_that_fails_is_followed_by_a_full_sync() {
 }
 
 #[test]
-fn an_audit_that_cannot_be_done_is_counted_and_followed_by_a_full_sync() {
+fn a_failed_audit_is_counted_and_a_full_sync_follows() {
     let mut rig = Rig::running();
     rig.world.lock().drift.push_back(Err(error()));
     rig.kernel_changed();

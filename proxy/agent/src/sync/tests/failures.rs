@@ -1,4 +1,4 @@
-//! Failures: backoff, a full sync next, and nothing lost.
+//! Failed writes: backoff, a full sync as the next write, and no change lost.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,11 +11,11 @@ fn both() -> Call {
 }
 
 #[test]
-fn nft_15_after_a_failure_the_next_try_is_a_full_sync() {
+fn nft_15_a_full_sync_follows_a_failure() {
     let mut rig = Rig::running();
     rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V4]));
     let start = rig.elapsed();
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(5));
     let calls = rig.timed_calls();
@@ -25,19 +25,19 @@ fn nft_15_after_a_failure_the_next_try_is_a_full_sync() {
     assert_eq!(rig.metric("kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"}"), 1.0);
     assert_eq!(rig.metric("kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv6\"}"), 0.0);
 
-    // All is well again: the next news is a small write.
-    rig.hear(slice("b", &["10.1.0.8"]));
+    // After a success the next change is a partial sync again.
+    rig.event(slice("b", &["10.1.0.8"]));
     rig.step().unwrap();
     assert_eq!(rig.calls(), [applied("b")]);
 }
 
 #[test]
-fn retries_wait_longer_and_longer_up_to_the_sync_period() {
+fn retry_waits_grow_up_to_the_sync_period() {
     let mut rig = Rig::running();
     for _ in 0..20 {
         rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V4, Family::V6]));
     }
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(600));
     let times: Vec<Duration> = rig.timed_calls().into_iter().map(|(at, _)| at).collect();
@@ -48,12 +48,12 @@ fn retries_wait_longer_and_longer_up_to_the_sync_period() {
 }
 
 #[test]
-fn news_does_not_wait_for_a_long_backoff() {
+fn a_change_does_not_wait_for_a_long_backoff() {
     let mut rig = Rig::running();
     for _ in 0..12 {
         rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V6]));
     }
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
     // Ten failures later the wait between retries is long.
     for _ in 0..600 {
@@ -64,7 +64,7 @@ fn news_does_not_wait_for_a_long_backoff() {
     assert_eq!(rig.world.lock().answers.len(), 2);
     rig.calls();
     let now = rig.elapsed();
-    rig.hear(slice("b", &["10.1.0.8"]));
+    rig.event(slice("b", &["10.1.0.8"]));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(2));
     let calls = rig.timed_calls();
@@ -73,16 +73,16 @@ fn news_does_not_wait_for_a_long_backoff() {
 }
 
 #[test]
-fn ct_3_what_failed_is_cleaned_once_it_got_through_with_what_came_meanwhile() {
+fn ct_3_conntrack_is_cleaned_once_failed_and_later_changes_are_applied() {
     let mut rig = Rig::running_with(true);
     rig.world.lock().answers.extend([
         Answer::Fails(vec![Family::V4, Family::V6]),
         Answer::Fails(vec![Family::V4, Family::V6]),
         Answer::Succeeds,
     ]);
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
-    rig.hear(slice("b", &["10.1.0.8"]));
+    rig.event(slice("b", &["10.1.0.8"]));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(4));
     let names = vec!["a".to_owned(), "b".to_owned()];
@@ -90,11 +90,11 @@ fn ct_3_what_failed_is_cleaned_once_it_got_through_with_what_came_meanwhile() {
 }
 
 #[test]
-fn met_2_trigger_times_outlive_a_failure_for_each_family_apart() {
+fn met_2_trigger_times_survive_a_failure_separately_for_each_family() {
     let mut rig = Rig::running();
     rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V6]));
     let now = UNIX_EPOCH + Duration::from_secs(1_000_000) + rig.elapsed();
-    rig.hear(triggered_slice("a", &["10.1.0.9"], Some(now)));
+    rig.event(triggered_slice("a", &["10.1.0.9"], Some(now)));
     rig.step().unwrap();
     let count = |rig: &Rig, family: &str| {
         rig.metric(&format!("kubeproxy_network_programming_duration_seconds_count{{ip_family=\"{family}\"}}"))
@@ -105,10 +105,10 @@ fn met_2_trigger_times_outlive_a_failure_for_each_family_apart() {
 }
 
 #[test]
-fn a_first_sync_that_fails_is_tried_again() {
+fn a_failed_write_is_retried_with_all_services() {
     let mut rig = Rig::running();
     rig.world.lock().answers.push_back(Answer::Fails(vec![Family::V4]));
-    rig.hear(service("c", 3));
+    rig.event(service("c", 3));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(3));
     let all = ["a", "b", "c"].map(str::to_owned).to_vec();

@@ -1,4 +1,4 @@
-//! The sync loop's decisions, with a fake dataplane and a clock that passes as the test says.
+//! Tests of the sync loop's decisions with a fake dataplane and a clock that the test controls.
 
 mod audits;
 mod failures;

@@ -1,4 +1,4 @@
-//! Leading edge, minSyncPeriod, bursts, settling, and what is measured on the way.
+//! Pacing: leading edge, minSyncPeriod, bursts, garbage collection, and the metrics of each.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,19 +10,19 @@ use super::rig::{Call, MIN_SYNC_PERIOD, Rig, applied, service, slice, triggered_
 fn cfg_18_an_idle_loop_writes_at_once() {
     let mut rig = Rig::running();
     let before = rig.elapsed();
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
     assert_eq!(rig.timed_calls(), [(before, applied("a"))]);
 }
 
 #[test]
-fn cfg_18_the_next_write_waits_from_the_end_of_the_last() {
+fn cfg_18_min_sync_period_runs_from_the_end_of_the_last_write() {
     let mut rig = Rig::running();
     rig.world.lock().cost = Duration::from_millis(300);
     let start = rig.elapsed();
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
-    rig.hear(slice("b", &["10.1.0.8"]));
+    rig.event(slice("b", &["10.1.0.8"]));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(5));
     let second = start + Duration::from_millis(300) + MIN_SYNC_PERIOD;
@@ -33,17 +33,17 @@ fn cfg_18_the_next_write_waits_from_the_end_of_the_last() {
 fn cfg_18_a_burst_is_one_change_also_while_paced() {
     let mut rig = Rig::running();
     for n in 10..60 {
-        rig.hear(service(&format!("s{n}"), n));
+        rig.event(service(&format!("s{n}"), n));
     }
     rig.step().unwrap();
     let calls = rig.calls();
     assert!(matches!(&calls[..], [Call::Apply(names)] if names.len() == 50), "{calls:?}");
 
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
     rig.pass(Duration::from_millis(500));
-    rig.hear(slice("a", &["10.1.0.8"]));
-    rig.hear(slice("b", &["10.1.0.7"]));
+    rig.event(slice("a", &["10.1.0.8"]));
+    rig.event(slice("b", &["10.1.0.7"]));
     rig.step().unwrap();
     assert_eq!(rig.calls(), []);
     rig.pass(Duration::from_secs(2));
@@ -51,35 +51,35 @@ fn cfg_18_a_burst_is_one_change_also_while_paced() {
 }
 
 #[test]
-fn an_event_that_does_not_concern_the_kernel_writes_nothing_and_paces_nothing() {
+fn an_event_without_effect_on_the_kernel_writes_nothing_and_delays_nothing() {
     let mut rig = Rig::running();
-    rig.hear(slice("a", &["10.1.0.1"]));
+    rig.event(slice("a", &["10.1.0.1"]));
     rig.step().unwrap();
-    rig.hear(slice("nobody", &["10.1.0.1"]));
+    rig.event(slice("nobody", &["10.1.0.1"]));
     rig.step().unwrap();
     assert_eq!(rig.calls(), []);
     let now = rig.elapsed();
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
     assert_eq!(rig.timed_calls(), [(now, applied("a"))]);
 }
 
 #[test]
-fn what_must_outlive_a_write_is_settled_when_the_dataplane_says() {
+fn garbage_is_collected_when_it_is_due() {
     let mut rig = Rig::running();
     let at = rig.elapsed() + Duration::from_millis(1500);
     rig.world.lock().garbage_due = Some(at);
     rig.pass(Duration::from_secs(4));
-    assert_eq!(rig.timed_calls(), [(at, Call::Settle)]);
+    assert_eq!(rig.timed_calls(), [(at, Call::CollectGarbage)]);
 }
 
 #[test]
-fn nft_14_a_settling_that_fails_is_counted_and_tried_again_with_backoff() {
+fn nft_14_a_failed_garbage_collection_is_counted_and_retried_with_backoff() {
     let mut rig = Rig::running();
     {
         let mut world = rig.world.lock();
         world.garbage_due = Some(world.elapsed);
-        world.settle_fails = true;
+        world.garbage_fails = true;
     }
     rig.pass(Duration::from_secs(2));
     let tries = rig.timed_calls();
@@ -87,16 +87,16 @@ fn nft_14_a_settling_that_fails_is_counted_and_tried_again_with_backoff() {
     let name = "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total{ip_family=\"IPv4\"}";
     assert_eq!(rig.metric(name), f64::from(u32::try_from(tries.len()).unwrap()));
 
-    rig.world.lock().settle_fails = false;
+    rig.world.lock().garbage_fails = false;
     rig.pass(Duration::from_secs(10));
-    assert_eq!(rig.calls(), [Call::Settle]);
+    assert_eq!(rig.calls(), [Call::CollectGarbage]);
 }
 
 #[test]
-fn ct_3_ct_7_conntrack_is_cleaned_and_measured_after_the_write_and_a_second_time_a_moment_later() {
+fn ct_3_ct_7_conntrack_is_cleaned_after_the_write_and_again_a_moment_later() {
     let mut rig = Rig::running_with(true);
     let start = rig.elapsed();
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(3));
     assert_eq!(
@@ -113,7 +113,7 @@ fn ct_3_ct_7_conntrack_is_cleaned_and_measured_after_the_write_and_a_second_time
 #[test]
 fn ct_7_time_and_number_of_deletions_are_measured() {
     let mut rig = Rig::running_with(true);
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(3));
     assert!(rig.metric("kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"}") >= 6.0);
@@ -121,7 +121,7 @@ fn ct_7_time_and_number_of_deletions_are_measured() {
 }
 
 #[test]
-fn ct_3_the_first_sync_cleans_what_was_left_from_before_a_restart() {
+fn ct_3_the_first_sync_cleans_entries_from_before_a_restart() {
     let mut rig = Rig::known(true);
     rig.step().unwrap();
     let names = vec!["a".to_owned(), "b".to_owned()];
@@ -129,10 +129,10 @@ fn ct_3_the_first_sync_cleans_what_was_left_from_before_a_restart() {
 }
 
 #[test]
-fn ct_3_a_clean_up_that_fails_is_tried_again_with_backoff_and_then_a_second_time() {
+fn ct_3_a_failed_clean_up_is_retried_with_backoff_and_has_a_second_pass() {
     let mut rig = Rig::running_with(true);
     rig.world.lock().clean_failures = 3;
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(3));
     let calls = rig.calls();
@@ -144,7 +144,7 @@ fn met_2_programming_latency_runs_from_the_trigger_to_the_end_of_the_write() {
     let mut rig = Rig::running();
     rig.world.lock().cost = Duration::from_secs(2);
     let now = UNIX_EPOCH + Duration::from_secs(1_000_000) + rig.elapsed();
-    rig.hear(triggered_slice("a", &["10.1.0.9"], Some(now - Duration::from_secs(3))));
+    rig.event(triggered_slice("a", &["10.1.0.9"], Some(now - Duration::from_secs(3))));
     rig.step().unwrap();
     assert_eq!(rig.calls(), [applied("a")]);
     let count = |le: &str| {
@@ -158,7 +158,7 @@ fn queued_and_last_sync_times_move() {
     let mut rig = Rig::running();
     rig.pass(Duration::from_secs(7));
     let now = 1_000_000.0 + rig.elapsed().as_secs_f64();
-    rig.hear(Event::ServiceGone(portway_model::ServiceName::new("default", "a")));
+    rig.event(Event::ServiceGone(portway_model::ServiceName::new("default", "a")));
     rig.step().unwrap();
     for name in ["last_queued_timestamp_seconds", "last_timestamp_seconds"] {
         assert_eq!(rig.metric(&format!("kubeproxy_sync_proxy_rules_{name}{{ip_family=\"IPv6\"}}")), now, "{name}");

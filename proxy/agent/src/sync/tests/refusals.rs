@@ -1,4 +1,4 @@
-//! Single objects that the kernel refuses.
+//! Objects that the kernel refuses while the rest of the sync is applied.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ fn all() -> Call {
 fn refusing() -> Rig {
     let mut rig = Rig::running();
     rig.world.lock().answers.push_back(Answer::Refuses("c"));
-    rig.hear(service("c", 3));
-    rig.hear(slice("a", &["10.1.0.9"]));
+    rig.event(service("c", 3));
+    rig.event(slice("a", &["10.1.0.9"]));
     rig.step().unwrap();
     assert_eq!(rig.calls(), [Call::Apply(vec!["a".to_owned(), "c".to_owned()])]);
     rig
 }
 
 #[test]
-fn a_refused_object_is_counted_and_tried_again_by_full_syncs_with_backoff() {
+fn a_refused_object_is_counted_and_retried_by_full_syncs_with_backoff() {
     let mut rig = refusing();
     assert_eq!(rig.metric("portway_refused_services"), 1.0);
     assert_eq!(rig.metric("portway_refused_objects_total{ip_family=\"IPv4\"}"), 1.0);
@@ -35,18 +35,18 @@ fn a_refused_object_is_counted_and_tried_again_by_full_syncs_with_backoff() {
 }
 
 #[test]
-fn a_refused_object_does_not_hold_up_what_comes_next() {
+fn a_refused_object_does_not_hold_up_later_changes() {
     let mut rig = refusing();
     rig.world.lock().answers.push_back(Answer::Refuses("c"));
     rig.pass(Duration::from_millis(1100));
     assert_eq!(rig.calls(), [all()]);
-    // Another refusal, and the next retry is far: news is a small write at once when the pace allows.
+    // Another refusal, and the next retry is far: a change is a partial sync as soon as the pace allows.
     for _ in 0..20 {
         rig.world.lock().answers.push_back(Answer::Refuses("c"));
     }
     rig.pass(Duration::from_secs(8));
     rig.calls();
-    rig.hear(slice("b", &["10.1.0.8"]));
+    rig.event(slice("b", &["10.1.0.8"]));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(1));
     assert_eq!(rig.calls().first(), Some(&applied("b")));
@@ -54,9 +54,9 @@ fn a_refused_object_does_not_hold_up_what_comes_next() {
 }
 
 #[test]
-fn a_service_that_changes_for_the_better_is_not_refused_any_more() {
+fn a_change_that_the_kernel_accepts_ends_the_refusal() {
     let mut rig = refusing();
-    rig.hear(service("c", 4));
+    rig.event(service("c", 4));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(2));
     assert_eq!(rig.metric("portway_refused_services"), 0.0);

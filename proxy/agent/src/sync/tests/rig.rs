@@ -1,4 +1,4 @@
-//! A [`Syncer`] on a fake dataplane, a fake conntrack and a fake clock, and the log of what it did when.
+//! A [`Syncer`] on a fake dataplane, a fake conntrack and a fake clock, with a log of its timed calls.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,33 +14,33 @@ use portway_model::{Change, Cluster, Config, Event, Family, Kind, Plan, ServiceN
 
 use crate::inbox::Message;
 use crate::metrics::Metrics;
-use crate::sync::gate::Opening;
+use crate::sync::barrier::Startup;
 use crate::sync::{Clock, ConntrackCleaner, Fatal, NodeWait, Pacing, Parts, Syncer};
 
 pub(super) const NODE: &str = "node-1";
 pub(super) const SYNC_PERIOD: Duration = Duration::from_secs(30);
 pub(super) const MIN_SYNC_PERIOD: Duration = Duration::from_secs(1);
 
-/// What the loop did, with the names of the Services that it was about.
+/// A call that the loop made, with the names of the Services in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Sync(Vec<String>),
     Apply(Vec<String>),
-    Settle,
+    CollectGarbage,
     Audit,
     Repair(usize),
     Note(Vec<String>),
     Clean,
 }
 
-/// What the next call of the dataplane answers; without one it succeeds.
+/// The result of the next write; without one it succeeds.
 pub(super) enum Answer {
     Fails(Vec<Family>),
     Refuses(&'static str),
     Succeeds,
 }
 
-/// What the fakes share with the test.
+/// The state that the fakes share with the test.
 pub(super) struct World {
     base: Instant,
     pub(super) elapsed: Duration,
@@ -50,7 +50,7 @@ pub(super) struct World {
     /// How long each write takes.
     pub(super) cost: Duration,
     pub(super) garbage_due: Option<Duration>,
-    pub(super) settle_fails: bool,
+    pub(super) garbage_fails: bool,
     pub(super) drift: VecDeque<Result<Vec<Drift>, DataplaneError>>,
     pub(super) clean_failures: usize,
     noted: bool,
@@ -137,9 +137,9 @@ impl Dataplane for Shared {
     }
 
     fn collect_garbage(&mut self) -> Report {
-        let mut world = self.called(Call::Settle);
+        let mut world = self.called(Call::CollectGarbage);
         let mut report = FamilyReport::new(Family::V4);
-        if world.settle_fails {
+        if world.garbage_fails {
             report.error = Some(error());
         } else {
             world.garbage_due = None;
@@ -193,13 +193,12 @@ pub(super) struct Rig {
     pub(super) syncer: Syncer,
 }
 
-/// How long the tests' Nodes are waited for.
-pub(super) const NODE_WAIT: NodeWait =
-    NodeWait { longest: Duration::from_secs(30), list_ends_it: false, pod_cidrs: None };
+/// How long the tests' loops wait for the Node.
+pub(super) const NODE_WAIT: NodeWait = NodeWait { max: Duration::from_secs(30), list_ends_it: false, pod_cidrs: None };
 
 impl Rig {
-    /// A loop that has heard nothing.
-    pub(super) fn silent(config: Config, node_wait: NodeWait, conntrack: bool) -> Self {
+    /// A loop that has received no event.
+    pub(super) fn empty(config: Config, node_wait: NodeWait, conntrack: bool) -> Self {
         let world = Shared(Arc::new(Mutex::new(World {
             base: Instant::now(),
             elapsed: Duration::ZERO,
@@ -207,7 +206,7 @@ impl Rig {
             answers: VecDeque::new(),
             cost: Duration::ZERO,
             garbage_due: None,
-            settle_fails: false,
+            garbage_fails: false,
             drift: VecDeque::new(),
             clean_failures: 0,
             noted: false,
@@ -227,12 +226,12 @@ impl Rig {
         Self { world, metrics, syncer }
     }
 
-    /// A loop that knows its Node and has written a cluster of two Services long ago.
+    /// A loop that knows its Node and wrote a cluster of two Services some time ago.
     pub(super) fn running() -> Self {
         Self::running_with(false)
     }
 
-    /// Such a loop, with conntrack.
+    /// The same, with or without conntrack clean-up.
     pub(super) fn running_with(conntrack: bool) -> Self {
         let mut rig = Self::known(conntrack);
         rig.step().unwrap();
@@ -242,32 +241,32 @@ impl Rig {
         rig
     }
 
-    /// A loop that has heard all it needs and has written nothing.
+    /// A loop that has received all it needs and has written nothing.
     pub(super) fn known(conntrack: bool) -> Self {
-        let mut rig = Self::silent(Config::default(), NODE_WAIT, conntrack);
-        rig.hear(Event::InterfaceAddresses(Vec::new()));
-        rig.hear(node());
+        let mut rig = Self::empty(Config::default(), NODE_WAIT, conntrack);
+        rig.event(Event::InterfaceAddresses(Vec::new()));
+        rig.event(node());
         for event in [service("a", 1), slice("a", &["10.1.0.1"]), service("b", 2), slice("b", &["10.1.0.2"])] {
-            rig.hear(event);
+            rig.event(event);
         }
-        rig.hear(Event::ListDone(Kind::Service));
-        rig.hear(Event::ListDone(Kind::EndpointSlice));
+        rig.event(Event::ListDone(Kind::Service));
+        rig.event(Event::ListDone(Kind::EndpointSlice));
         rig
     }
 
-    pub(super) fn hear(&mut self, event: Event) {
-        self.syncer.hear(Message::Event(event));
+    pub(super) fn event(&mut self, event: Event) {
+        self.syncer.handle(Message::Event(event));
     }
 
     pub(super) fn kernel_changed(&mut self) {
-        self.syncer.hear(Message::KernelChanged("table ip portway deleted".to_owned()));
+        self.syncer.handle(Message::KernelChanged("table ip portway deleted".to_owned()));
     }
 
     pub(super) fn step(&mut self) -> Result<(), Fatal> {
         self.syncer.step()
     }
 
-    /// Lets time pass, and wakes the loop whenever it wants to be woken.
+    /// Lets time pass, and steps the loop whenever it is due.
     pub(super) fn pass(&mut self, time: Duration) {
         self.try_pass(time).unwrap();
     }
@@ -304,9 +303,9 @@ impl Rig {
         self.world.lock().elapsed
     }
 
-    /// Whether the first write is still held back.
-    pub(super) fn is_closed(&self) -> bool {
-        self.syncer.opening() != Opening::Open
+    /// Whether the startup barrier still holds back the first write.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.syncer.startup() != Startup::Ready
     }
 
     /// A line of the metrics page.

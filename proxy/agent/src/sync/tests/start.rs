@@ -1,4 +1,4 @@
-//! Before the first write.
+//! The startup barrier: what must be known before the first write.
 
 use std::time::Duration;
 
@@ -18,56 +18,56 @@ fn node_with_pod_cidr(cidr: &str) -> Event {
 }
 
 #[test]
-fn watch_5_nothing_is_written_before_services_and_slices_were_both_seen_whole() {
-    let mut rig = Rig::silent(Config::default(), NODE_WAIT, false);
-    rig.hear(Event::InterfaceAddresses(Vec::new()));
-    rig.hear(node());
-    rig.hear(service("a", 1));
+fn watch_5_nothing_is_written_before_services_and_slices_are_both_listed_completely() {
+    let mut rig = Rig::empty(Config::default(), NODE_WAIT, false);
+    rig.event(Event::InterfaceAddresses(Vec::new()));
+    rig.event(node());
+    rig.event(service("a", 1));
     rig.step().unwrap();
-    rig.hear(Event::ListDone(Kind::Service));
+    rig.event(Event::ListDone(Kind::Service));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(3600));
     assert_eq!(rig.calls(), []);
 
-    rig.hear(slice("a", &["10.1.0.1"]));
-    rig.hear(Event::ListDone(Kind::EndpointSlice));
+    rig.event(slice("a", &["10.1.0.1"]));
+    rig.event(Event::ListDone(Kind::EndpointSlice));
     rig.step().unwrap();
     assert_eq!(rig.calls(), [Call::Sync(vec!["a".to_owned()])]);
 }
 
 #[test]
 fn watch_5_an_empty_cluster_is_written_too() {
-    let mut rig = Rig::silent(Config::default(), NODE_WAIT, false);
-    rig.hear(Event::InterfaceAddresses(Vec::new()));
-    rig.hear(node());
-    both_lists().into_iter().for_each(|event| rig.hear(event));
+    let mut rig = Rig::empty(Config::default(), NODE_WAIT, false);
+    rig.event(Event::InterfaceAddresses(Vec::new()));
+    rig.event(node());
+    both_lists().into_iter().for_each(|event| rig.event(event));
     rig.step().unwrap();
     assert_eq!(rig.calls(), [Call::Sync(Vec::new())]);
 }
 
 #[test]
-fn cfg_11_the_node_is_waited_for_before_the_first_write_but_only_so_long() {
-    let mut rig = Rig::silent(Config::default(), NODE_WAIT, false);
-    rig.hear(Event::InterfaceAddresses(Vec::new()));
-    both_lists().into_iter().for_each(|event| rig.hear(event));
+fn cfg_11_the_first_write_waits_for_the_node_for_a_limited_time() {
+    let mut rig = Rig::empty(Config::default(), NODE_WAIT, false);
+    rig.event(Event::InterfaceAddresses(Vec::new()));
+    both_lists().into_iter().for_each(|event| rig.event(event));
     // An API server may list the Node later.
-    rig.hear(Event::ListDone(Kind::Node));
+    rig.event(Event::ListDone(Kind::Node));
     rig.step().unwrap();
     rig.pass(Duration::from_millis(29_900));
-    assert!(rig.is_closed());
+    assert!(rig.is_waiting());
     assert_eq!(rig.calls(), []);
     rig.pass(Duration::from_millis(200));
     assert_eq!(rig.calls(), [Call::Sync(Vec::new())]);
 }
 
 #[test]
-fn cfg_11_manifests_without_the_node_are_not_waited_on() {
-    let mut rig = Rig::silent(Config::default(), NodeWait { list_ends_it: true, ..NODE_WAIT }, false);
-    rig.hear(Event::InterfaceAddresses(Vec::new()));
-    both_lists().into_iter().for_each(|event| rig.hear(event));
+fn cfg_11_a_complete_list_of_manifests_without_the_node_ends_the_wait() {
+    let mut rig = Rig::empty(Config::default(), NodeWait { list_ends_it: true, ..NODE_WAIT }, false);
+    rig.event(Event::InterfaceAddresses(Vec::new()));
+    both_lists().into_iter().for_each(|event| rig.event(event));
     rig.step().unwrap();
     assert_eq!(rig.calls(), []);
-    rig.hear(Event::ListDone(Kind::Node));
+    rig.event(Event::ListDone(Kind::Node));
     rig.step().unwrap();
     assert_eq!(rig.calls(), [Call::Sync(Vec::new())]);
 }
@@ -75,9 +75,9 @@ fn cfg_11_manifests_without_the_node_are_not_waited_on() {
 fn node_cidr_rig() -> Rig {
     let config = Config { detect_local: DetectLocal::NodeCidr, ..Config::default() };
     let wait = NodeWait { pod_cidrs: Some(Duration::from_secs(300)), ..NODE_WAIT };
-    let mut rig = Rig::silent(config, wait, false);
-    rig.hear(Event::InterfaceAddresses(Vec::new()));
-    both_lists().into_iter().for_each(|event| rig.hear(event));
+    let mut rig = Rig::empty(config, wait, false);
+    rig.event(Event::InterfaceAddresses(Vec::new()));
+    both_lists().into_iter().for_each(|event| rig.event(event));
     rig
 }
 
@@ -93,19 +93,19 @@ fn cfg_12_node_cidr_waits_for_pod_cidrs_and_gives_up_after_five_minutes() {
 }
 
 #[test]
-fn cfg_12_node_cidr_goes_on_when_pod_cidrs_come_and_ends_when_they_change() {
+fn cfg_12_node_cidr_starts_with_the_first_pod_cidrs_and_ends_when_they_change() {
     let mut rig = node_cidr_rig();
     rig.step().unwrap();
     rig.pass(Duration::from_secs(200));
-    rig.hear(node_with_pod_cidr("10.1.0.0/24"));
+    rig.event(node_with_pod_cidr("10.1.0.0/24"));
     rig.step().unwrap();
     assert_eq!(rig.calls(), [Call::Sync(Vec::new())]);
 
-    rig.hear(node_with_pod_cidr("10.1.0.0/24"));
+    rig.event(node_with_pod_cidr("10.1.0.0/24"));
     rig.step().unwrap();
     rig.pass(Duration::from_secs(400));
 
-    rig.hear(node_with_pod_cidr("10.2.0.0/24"));
+    rig.event(node_with_pod_cidr("10.2.0.0/24"));
     let range = |text: &str| text.parse::<IpNet>().unwrap().to_string();
     assert_eq!(
         rig.step(),
@@ -118,10 +118,10 @@ fn cfg_12_node_cidr_goes_on_when_pod_cidrs_come_and_ends_when_they_change() {
 }
 
 #[test]
-fn cfg_12_a_node_that_is_gone_does_not_end_the_process() {
+fn cfg_12_a_deleted_node_does_not_end_the_process() {
     let mut rig = node_cidr_rig();
-    rig.hear(node_with_pod_cidr("10.1.0.0/24"));
+    rig.event(node_with_pod_cidr("10.1.0.0/24"));
     rig.step().unwrap();
-    rig.hear(Event::NodeGone(NODE.to_owned()));
+    rig.event(Event::NodeGone(NODE.to_owned()));
     assert_eq!(rig.step(), Ok(()));
 }

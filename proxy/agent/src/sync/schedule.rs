@@ -1,0 +1,103 @@
+//! When the kernel is next written or audited, and whether the next write is a full sync.
+//!
+//! All of it is state of one target of writes and knows neither dataplane nor cluster, so that each family can have
+//! its own.
+
+use std::time::{Duration, Instant};
+
+use super::audit::AuditSchedule;
+use super::kind::SyncKind;
+use crate::backoff::{Backoff, Retry};
+
+/// The wait after a first failure.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+
+/// After a failure, a new change waits at most this long, however long the backoff has become: one family may well be
+/// able to apply it.
+const MAX_NEWS_DELAY: Duration = Duration::from_secs(1);
+
+/// How often the loop writes and audits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pacing {
+    /// The time between two audits, and the longest wait between retries.
+    pub sync_period: Duration,
+    /// The shortest time from the end of one write to the start of the next (contract CFG-18).
+    pub min_sync_period: Duration,
+}
+
+impl Pacing {
+    /// A task that is retried after failures, at least once in each sync period.
+    pub(super) fn retry(self) -> Retry {
+        Retry::new(Backoff::new(FIRST_RETRY, self.sync_period))
+    }
+}
+
+/// The schedule of writes and audits.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    min_sync_period: Duration,
+    /// Whether the next write must be a full sync: at the start and after a failure.
+    full: bool,
+    /// The earliest time of the next write (minSyncPeriod).
+    paced_until: Instant,
+    /// Retries a write that failed.
+    failed_write: Retry,
+    /// Retries refused objects, by a full sync.
+    refused: Retry,
+    pub(super) audits: AuditSchedule,
+}
+
+impl Schedule {
+    /// A schedule whose first write is a full sync, due at once.
+    pub(super) fn new(pacing: Pacing, now: Instant) -> Self {
+        Self {
+            min_sync_period: pacing.min_sync_period,
+            full: true,
+            paced_until: now,
+            failed_write: pacing.retry(),
+            refused: pacing.retry(),
+            audits: AuditSchedule::new(pacing.sync_period, now),
+        }
+    }
+
+    /// When the next write is due, if one is: `news` are changes that no write has tried, `pending` those that a write
+    /// has not got through.
+    pub(super) fn write_due(&self, news: bool, pending: bool) -> Option<Instant> {
+        let due = match (self.failed_write.retry_at(), self.failed_write.failed_at()) {
+            (Some(retry_at), Some(failed_at)) if news => Some(retry_at.min(failed_at + MAX_NEWS_DELAY)),
+            (Some(retry_at), _) => Some(retry_at),
+            (None, _) if news || pending || self.full => Some(self.paced_until),
+            (None, _) => self.refused.retry_at(),
+        };
+        due.map(|due| due.max(self.paced_until))
+    }
+
+    /// Which kind of write is next. A refused object whose retry is due makes it a full sync.
+    pub(super) fn next_write(&mut self, now: Instant) -> SyncKind {
+        self.full |= self.refused.retry_at().is_some_and(|at| at <= now);
+        if self.full { SyncKind::Full } else { SyncKind::Partial }
+    }
+
+    /// When the next audit is due. An audit compares the kernel with what was applied, so there is none while a full
+    /// sync is due anyway.
+    pub(super) fn audit_due(&self) -> Option<Instant> {
+        (!self.full).then(|| self.audits.due())
+    }
+
+    /// Schedules the next write after one of any kind has ended, or after an audit failed and left the kernel's state
+    /// unknown.
+    pub(super) fn write_ended(&mut self, failed: bool, refused_services: usize, now: Instant) {
+        self.paced_until = now + self.min_sync_period;
+        self.full = failed;
+        if failed {
+            self.failed_write.failed(now);
+        } else {
+            self.failed_write.succeeded();
+        }
+        if refused_services == 0 {
+            self.refused.succeeded();
+        } else if self.refused.retry_at().is_none_or(|at| at <= now) {
+            self.refused.failed(now);
+        }
+    }
+}
