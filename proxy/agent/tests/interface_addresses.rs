@@ -70,7 +70,7 @@ impl Running {
 }
 
 #[test]
-fn addresses_are_told_at_once_and_when_they_change() {
+fn addresses_are_sent_at_once_and_after_each_change() {
     let running = Running::start();
     running.until(&["127.0.0.1", "::1"]);
     running.ip("link add one type veth peer name two");
@@ -88,7 +88,7 @@ fn addresses_are_told_at_once_and_when_they_change() {
 }
 
 #[test]
-fn a_tentative_address_counts_once_it_is_settled() {
+fn a_tentative_address_is_sent_once_it_is_usable() {
     let running = Running::start();
     running.until(&["127.0.0.1", "::1"]);
     running.ip("link add one type veth peer name two");
@@ -106,7 +106,7 @@ fn a_tentative_address_counts_once_it_is_settled() {
 }
 
 #[test]
-fn changes_that_change_nothing_are_not_told() {
+fn notifications_without_a_change_send_nothing() {
     let running = Running::start();
     running.until(&["127.0.0.1", "::1"]);
     running.ip("link add one type veth peer name two");

@@ -169,7 +169,7 @@ fn queries(server: &ApiServer, resource: Resource) -> Vec<String> {
 }
 
 #[test]
-fn watch_1_2_3_4_what_is_watched() {
+fn watch_1_2_3_4_the_selected_objects_are_watched() {
     let server = server(&["web"]);
     let store = server.store();
     let mut other = service("other-proxy");
@@ -221,7 +221,7 @@ fn watch_1_2_3_4_what_is_watched() {
 }
 
 #[test]
-fn watch_6_a_label_takes_a_live_service_away_and_gives_it_back() {
+fn watch_6_a_label_removes_a_live_service_and_adds_it_again() {
     let server = server(&["web"]);
     let mut running = Running::synced(config(&server));
     let mut other = service("web");
@@ -233,7 +233,7 @@ fn watch_6_a_label_takes_a_live_service_away_and_gives_it_back() {
 }
 
 #[test]
-fn watch_7_a_relist_period_lists_anew() {
+fn watch_7_a_relist_period_lists_again() {
     let server = server(&["web"]);
     let mut running =
         Running::synced(KubernetesConfig { relist_period: Some(Duration::from_millis(300)), ..config(&server) });
@@ -279,7 +279,7 @@ fn a_server_that_ignores_streaming_lists_is_asked_for_pages() {
 }
 
 #[test]
-fn a_list_whose_pages_expire_comes_in_one_piece() {
+fn a_list_whose_pages_expire_is_requested_in_one_piece() {
     let faults = Faults {
         streaming_lists: StreamingLists::Refused,
         errors: vec![ErrorRule::all(410).resource(Resource::Service).verb(Verb::ListContinued)],
@@ -290,7 +290,7 @@ fn a_list_whose_pages_expire_comes_in_one_piece() {
 }
 
 #[test]
-fn what_was_deleted_while_the_version_expired_is_found_gone() {
+fn objects_deleted_before_the_version_expired_are_removed() {
     for streaming_lists in [StreamingLists::Honoured, StreamingLists::Refused] {
         let server = faulty(&["web", "old"], Faults { streaming_lists, ..Faults::default() });
         let mut running = Running::synced(config(&server));
@@ -309,7 +309,7 @@ fn what_was_deleted_while_the_version_expired_is_found_gone() {
 }
 
 #[test]
-fn a_watch_that_breaks_off_goes_on_where_it_was() {
+fn a_watch_that_breaks_off_resumes_from_its_last_version() {
     let server = server(&["web"]);
     let mut running = Running::synced(config(&server));
     for (cut, name) in [(Cut::Now, "a"), (Cut::MidObject, "b"), (Cut::MidObject, "c"), (Cut::Now, "d")] {
@@ -324,7 +324,7 @@ fn a_watch_that_breaks_off_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_server_that_expires_every_watch_is_not_stormed() {
+fn a_server_that_expires_every_watch_is_asked_with_backoff() {
     let server = faulty(&["web"], Faults { streaming_lists: StreamingLists::Refused, ..Faults::default() });
     let mut running = Running::synced(config(&server));
     server.set_faults(Faults { streaming_lists: StreamingLists::Refused, expire_watches: true, ..Faults::default() });
@@ -339,7 +339,7 @@ fn a_server_that_expires_every_watch_is_not_stormed() {
 }
 
 #[test]
-fn a_server_that_goes_away_takes_nothing_with_it_and_is_found_within_seconds() {
+fn an_outage_of_the_server_removes_nothing_and_watches_resume_within_seconds() {
     let store = Store::new();
     store.put_all([service("web"), service("old")]).unwrap();
     let first = ApiServer::local(store.clone()).unwrap();
@@ -363,7 +363,7 @@ fn a_server_that_goes_away_takes_nothing_with_it_and_is_found_within_seconds() {
 }
 
 #[test]
-fn a_server_that_is_not_there_yet_is_waited_for() {
+fn a_server_that_starts_later_is_found() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -377,7 +377,7 @@ fn a_server_that_is_not_there_yet_is_waited_for() {
 }
 
 #[test]
-fn watch_3_a_server_without_service_cidrs_is_asked_rarely_and_everything_else_goes_on() {
+fn watch_3_a_server_without_service_cidrs_is_asked_rarely_and_other_kinds_are_watched() {
     for status in [404, 403] {
         let faults =
             Faults { errors: vec![ErrorRule::all(status).resource(Resource::ServiceCidr)], ..Faults::default() };
@@ -401,7 +401,7 @@ fn watch_3_service_cidrs_are_found_once_the_server_has_them() {
 }
 
 #[test]
-fn errors_and_slow_answers_are_outlasted() {
+fn errors_and_slow_answers_are_retried() {
     let faults = Faults {
         delay_milliseconds: 300,
         errors: vec![
@@ -417,7 +417,7 @@ fn errors_and_slow_answers_are_outlasted() {
 }
 
 #[test]
-fn a_watch_that_only_seems_open_is_opened_anew() {
+fn a_watch_that_hangs_is_reopened() {
     let server = server(&["web"]);
     let mut config = config(&server);
     config.tuning.watch_timeout = Duration::from_secs(1);
@@ -434,7 +434,7 @@ fn a_watch_that_only_seems_open_is_opened_anew() {
 }
 
 #[test]
-fn one_bad_object_costs_nothing_but_itself() {
+fn one_bad_object_affects_nothing_but_itself() {
     for streaming_lists in [StreamingLists::Honoured, StreamingLists::Refused] {
         let server = faulty(&["a", "z"], Faults { streaming_lists, ..Faults::default() });
         let mut bad = service("bad");
@@ -470,7 +470,7 @@ fn an_event_reaches_the_queue_at_once() {
 }
 
 #[test]
-fn what_cannot_be_connected_to_is_said_in_one_sentence() {
+fn unusable_configurations_are_reported_in_one_sentence() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
@@ -493,12 +493,12 @@ fn what_cannot_be_connected_to_is_said_in_one_sentence() {
         KubernetesConfig::default(),
     ];
     let (sink, _inbox) = channel(16, SourceMetrics::default());
-    let said: Vec<String> = cases
+    let sentences: Vec<String> = cases
         .into_iter()
         .map(|config| {
             let error: ConnectError = runtime.block_on(run(config, sink.clone())).unwrap_err();
             error.to_string().replace(&folder.path().display().to_string(), "")
         })
         .collect();
-    insta::assert_snapshot!(said.join("\n"));
+    insta::assert_snapshot!(sentences.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! The addresses of this node's interfaces, read by rtnetlink and again whenever the kernel says that one changed.
+//! The addresses of this node's interfaces, read over rtnetlink at the start and after each change.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,17 +12,17 @@ use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 
 use crate::inbox::{EventSink, InboxClosed};
 
-/// How long to go on collecting notifications before addresses are read again: an interface that comes up with many
-/// addresses costs one reading.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long to collect notifications before addresses are read again, so that an interface with many addresses costs
+/// one read.
+const COLLECT_PERIOD: Duration = Duration::from_millis(10);
 
-/// How long to wait before a broken netlink socket is opened anew.
-const REOPEN: Duration = Duration::from_secs(1);
+/// The wait before a broken netlink socket is reopened.
+const REOPEN_DELAY: Duration = Duration::from_secs(1);
 
-/// Why the interface addresses cannot be followed.
+/// Why the interface addresses cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressesError {
-    /// The netlink socket could not be opened or has broken.
+    /// The netlink socket could not be opened or failed.
     #[error("cannot listen to the kernel's address changes: {0}")]
     Socket(#[from] io::Error),
     /// The kernel refused to list the addresses.
@@ -30,17 +30,20 @@ pub enum AddressesError {
     List(#[from] rtnetlink::Error),
 }
 
-/// Sends all interface addresses of the network namespace that the first poll runs in, at once and after each change.
-/// Ends when nobody listens any more. Fails only if the very first list fails; later it warns and tries again.
+/// Sends all interface addresses of the current network namespace, at once and after each change, until the sync loop
+/// ends. The namespace is that of the thread that polls first.
+///
+/// # Errors
+/// If the first list fails. Later failures are logged and retried.
 pub async fn run(sink: EventSink) -> Result<(), AddressesError> {
     let mut sent = None;
     loop {
         match follow(&sink, &mut sent).await {
             Ok(InboxClosed) => return Ok(()),
             Err(error) if sent.is_none() => return Err(error),
-            Err(error) => tracing::warn!(%error, "interface addresses may be out of date; trying again"),
+            Err(error) => tracing::warn!(%error, "interface addresses may be outdated; retrying"),
         }
-        tokio::time::sleep(REOPEN).await;
+        tokio::time::sleep(REOPEN_DELAY).await;
     }
 }
 
@@ -58,18 +61,18 @@ async fn follow(sink: &EventSink, sent: &mut Option<BTreeSet<IpAddr>>) -> Result
             }
             *sent = Some(found);
         }
-        // What the notification says does not matter, nor whether some were lost to an overrun: the list is read anew.
+        // The content of a notification does not matter, nor whether some were lost: the whole list is read again.
         if news.next().await.is_none() {
             break;
         }
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(COLLECT_PERIOD).await;
         while news.try_recv().is_ok() {}
     }
     drop(connection);
     Err(AddressesError::Socket(io::ErrorKind::ConnectionAborted.into()))
 }
 
-/// The task that drives the netlink socket ends with the future that uses it.
+/// Ends the task that drives the netlink socket together with the future that uses it.
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
@@ -87,8 +90,8 @@ async fn list(handle: &Handle) -> Result<BTreeSet<IpAddr>, AddressesError> {
     Ok(found)
 }
 
-/// The address of a message, if the node owns it. An IPv6 address whose uniqueness is still in doubt (tentative) or
-/// disproved may be another host's; the kernel tells again once it is settled.
+/// The address of a message, if the node owns it. An IPv6 address that is tentative or failed duplicate address
+/// detection may be another host's; the kernel sends another notification once it is decided.
 fn usable(message: &AddressMessage) -> Option<IpAddr> {
     let mut address = None;
     let mut local = None;
@@ -102,8 +105,8 @@ fn usable(message: &AddressMessage) -> Option<IpAddr> {
             _ => {}
         }
     }
-    let in_doubt = flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
-    if in_doubt || flags.contains(AddressFlags::Dadfailed) {
+    let tentative = flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
+    if tentative || flags.contains(AddressFlags::Dadfailed) {
         return None;
     }
     local.or(address)

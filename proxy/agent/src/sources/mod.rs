@@ -1,8 +1,8 @@
-//! Where news comes from: the API server, a folder of manifests, and the node's own interfaces.
+//! The sources of events: the API server, a folder of manifests, and the node's own interfaces.
 //!
 //! Each source is a future that sends [`Event`](portway_model::Event)s into the agent's
-//! [`EventSink`](crate::inbox::EventSink) until nobody listens any more. A source keeps no objects: it turns what it
-//! reads into the model's compact types and lets the rest go. Nothing here knows about policy or about the kernel's
+//! [`EventSink`](crate::inbox::EventSink) until the sync loop ends. A source keeps no objects: it converts what it
+//! reads into the model's compact types and drops the rest. Nothing here knows about policy or about the kernel's
 //! rules.
 
 pub mod addresses;

@@ -1,7 +1,7 @@
 //! A client for the API server from a kubeconfig, the pod's service account or a bare address.
 //!
-//! kube's own client stack has no keepalive: a connection whose other end vanished without a word would be noticed only
-//! when its watch should have ended. This one is the same stack over a connector that asks.
+//! kube's own client stack has no TCP keepalive: a connection whose other end vanished silently would be noticed only
+//! when its watch should have ended. This is the same stack over a connector with keepalive.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,44 +16,44 @@ use tower::{BoxError, ServiceBuilder};
 
 use super::KubernetesConfig;
 
-/// How long a connection attempt may take.
+/// The longest time that one connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silence on a connection before the other end is asked whether it is there.
+/// How long a connection is silent before the first keepalive probe.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Time between such questions.
+/// The time between two keepalive probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// Unanswered questions after which the connection is given up.
+/// The number of unanswered probes after which the connection is closed.
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// Why no client could be made. None of these is cured by waiting.
+/// Why no client could be created. Retrying does not help with any of these.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The kubeconfig could not be read or does not fit together.
+    /// The kubeconfig could not be read, or its parts contradict each other.
     #[error("kubeconfig {}: {}", path.display(), kubeconfig_text(error))]
     Kubeconfig {
-        /// The file.
+        /// The kubeconfig file as given.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         error: KubeconfigError,
     },
-    /// The master is no address.
+    /// `--master` is not an address of an API server.
     #[error("--master={master:?} is not an address like http://host:port")]
     Master {
         /// The address as given.
         master: String,
     },
-    /// There is neither a kubeconfig nor a master, and this is no pod.
+    /// Neither a kubeconfig nor a master is given, and the process does not run in a pod.
     #[error("no API server is named (--kubeconfig, --master) and this is not a pod with a service account: {0}")]
     InCluster(#[from] InClusterError),
-    /// The kubeconfig asks for a proxy.
+    /// The kubeconfig names an HTTP proxy.
     #[error("the API server is to be reached through the proxy {0}, which portway does not support")]
     Proxy(http::Uri),
-    /// Credentials or certificates cannot be used.
+    /// The credentials or certificates cannot be used.
     #[error("cannot set up the connection to the API server: {0}")]
     Setup(#[from] kube::Error),
 }
 
-/// The error in one line: kube's own text repeats the path and quotes the file.
+/// Shortens the error to one line: kube's own text repeats the path and quotes the file.
 fn kubeconfig_text(error: &KubeconfigError) -> String {
     match error {
         KubeconfigError::ReadConfig(error, _) => error.to_string(),
@@ -62,7 +62,7 @@ fn kubeconfig_text(error: &KubeconfigError) -> String {
     }
 }
 
-/// Makes a client. No connection is tried yet.
+/// Creates a client; it connects with the first request.
 pub(super) async fn connect(config: &KubernetesConfig) -> Result<Client, ConnectError> {
     let config = cluster(config).await?;
     if let Some(proxy) = &config.proxy_url {
@@ -110,7 +110,7 @@ async fn cluster(config: &KubernetesConfig) -> Result<Config, ConnectError> {
     Ok(read)
 }
 
-/// An address with scheme and host; without a scheme it is plain HTTP, as kube-proxy takes it.
+/// Parses an address with a scheme and a host; without a scheme it is plain HTTP, as in kube-proxy.
 fn address(master: &str) -> Result<http::Uri, ConnectError> {
     let full = if master.contains("://") { master.to_owned() } else { format!("http://{master}") };
     match full.parse::<http::Uri>() {
@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// The kernel's word for a connection to `port` that it probes when it is silent (`tr` is 2 in /proc/net/tcp).
+    /// Whether the kernel has a keepalive timer for a connection to `port` (`tr` is 2 in /proc/net/tcp).
     fn is_probed(port: u16) -> bool {
         let connections = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
         connections.lines().any(|line| {

@@ -1,4 +1,4 @@
-//! How lists and watches end, and what that says of the server.
+//! Why lists and watches end, and what that says about the server.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::inbox::InboxClosed;
 pub(super) enum End {
     #[error(transparent)]
     Closed(#[from] InboxClosed),
-    /// In the ordinary way.
+    /// The server closed the watch after the time that it was asked for.
     #[error("the server ended the watch")]
     Finished,
     #[error("a new list is due")]
@@ -20,7 +20,7 @@ pub(super) enum End {
     Torn,
     #[error("the server did not answer within {0:?}")]
     NoAnswer(Duration),
-    #[error("the server no longer has the version to go on from")]
+    #[error("the server no longer has the version to resume from")]
     Expired,
     #[error("the server has no streaming lists ({0})")]
     NoStreaming(String),
@@ -30,7 +30,7 @@ pub(super) enum End {
     Request(kube::Error),
     #[error("the connection broke: {0}")]
     Read(std::io::Error),
-    #[error("the server sent something that is no {what}: {error}")]
+    #[error("the server sent something that is not a {what}: {error}")]
     Malformed { what: &'static str, error: serde_json::Error },
 }
 
@@ -74,8 +74,9 @@ fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// How a server without streaming lists answers a request for one: servers before 1.27 reject `resourceVersionMatch` on
-/// a watch, those that have the feature switched off reject `sendInitialEvents`, others do not know what to do with it.
+/// Recognizes the answer of a server without streaming lists to a request for one. Servers before 1.27 reject
+/// `resourceVersionMatch` on a watch, servers with the feature switched off reject `sendInitialEvents`, and others do
+/// not know the parameter.
 pub(super) fn refused(error: kube::Error) -> End {
     match End::from(error) {
         End::Api(status) if matches!(status.code, 400 | 406 | 415 | 422 | 501) => {
@@ -85,7 +86,7 @@ pub(super) fn refused(error: kube::Error) -> End {
     }
 }
 
-/// How long the server asks to be left alone; not longer than it makes sense to believe.
+/// The wait that the server asks for in `Retry-After`, at most ten seconds.
 pub(super) fn server_wish(failure: &End) -> Duration {
     match failure {
         End::Api(status) => {

@@ -1,7 +1,7 @@
-//! The API server as a source: what is watched, with which selectors (contract section 3).
+//! The API server as a source: which objects are watched, with which selectors (contract section 3).
 //!
-//! kube gives configuration, credentials, TLS and requests. The watching itself is portway's own (`watch`), because
-//! kube's watcher has no way back from a streaming list to list and watch.
+//! kube provides configuration, credentials, TLS and requests. Listing and watching are portway's own (`watch`),
+//! because kube's watcher cannot fall back from a streaming list to list and watch.
 
 mod client;
 mod end;
@@ -29,43 +29,43 @@ use watch::{Necessity, Selection, Watch};
 pub use wire::BadObject;
 use wire::decode;
 
-/// Which API server, and how patient to be with it.
+/// How to reach the API server, and what to watch there.
 #[derive(Clone, Debug, Default)]
 pub struct KubernetesConfig {
     /// A kubeconfig file. Without it and without `master`, the pod's service account is used.
     pub kubeconfig: Option<PathBuf>,
-    /// `http://host:port` of the API server, which needs no credentials then; with `kubeconfig`, only that file's server
-    /// address is replaced.
+    /// `http://host:port` of the API server, which needs no credentials then; with `kubeconfig`, only that file's
+    /// server address is replaced.
     pub master: Option<String>,
     /// The name of this node; only its Node object is watched (contract WATCH-4).
     pub node_name: String,
-    /// Lists everything anew this often. `None`: only when the server asks for it, since watches miss nothing.
+    /// Lists everything again this often. `None`: only when the server asks for it, since watches miss nothing.
     /// (kube-proxy's `configSyncPeriod`, contract WATCH-7, only delivers its own copies of the objects again.)
     pub relist_period: Option<Duration>,
-    /// Waiting times and sizes.
+    /// Timeouts and sizes of requests.
     pub tuning: Tuning,
 }
 
-/// Waiting times and sizes of lists and watches. The defaults suit any cluster; tests shorten them.
+/// Timeouts and sizes of lists and watches. The defaults suit any cluster; tests shorten them.
 #[derive(Clone, Debug)]
 pub struct Tuning {
     /// The shortest time that the server is asked to keep a watch open; each watch asks for a random time between this
     /// and its double, so that nodes do not come back all at once.
     pub watch_timeout: Duration,
-    /// How long an answer may take to begin, and a page of a list to be whole.
+    /// How long the server may take to start an answer, and to complete one page of a list.
     pub answer_timeout: Duration,
-    /// A streaming list that has begun and is silent for so long comes from a server that ignores the request for
-    /// one: objects are listed and watched instead.
+    /// A streaming list that is silent for this long comes from a server that ignores the request for one: objects are
+    /// listed in pages instead.
     pub streaming_silence: Duration,
-    /// A streaming list that is not whole after so long is given up in favour of list and watch.
+    /// A streaming list that is incomplete after this long is given up in favour of pages.
     pub streaming_limit: Duration,
     /// The wait after a first failure; it doubles with each further one.
     pub backoff_first: Duration,
-    /// The longest wait between tries, give or take a half.
+    /// The longest wait between attempts, varied by up to a half.
     pub backoff_limit: Duration,
-    /// How often to ask again for a kind that the server does not have or does not allow, if portway can do without.
+    /// How often to retry an optional kind that the server does not have or does not allow.
     pub missing_kind_retry: Duration,
-    /// Objects in one page of a list.
+    /// How many objects one page of a list holds.
     pub page_size: u32,
 }
 
@@ -84,16 +84,16 @@ impl Default for Tuning {
     }
 }
 
-/// Watches Services, EndpointSlices, this node's Node and ServiceCIDRs, and sends what they are and become. Survives
-/// every absence of the server; ends when nobody listens any more.
+/// Watches Services, EndpointSlices, this node's Node and ServiceCIDRs, and sends each object and each change. It
+/// survives any outage of the server and ends when the sync loop has ended.
 ///
 /// # Errors
-/// If the configuration cannot be read or used. A server that does not answer is no error.
+/// If the configuration cannot be read or used. A server that does not answer is not an error.
 pub async fn run(config: KubernetesConfig, sink: EventSink) -> Result<(), ConnectError> {
     follow(config, sink).await
 }
 
-/// The same objects, as they come, into a trace.
+/// Records the same objects and changes into a trace.
 ///
 /// # Errors
 /// As [`run`].
@@ -101,10 +101,10 @@ pub async fn record(config: KubernetesConfig, recording: Recording) -> Result<()
     follow(config, recording).await
 }
 
-/// What lists and watches make of one object of this kind.
+/// Decodes one object of this kind as lists and watches do.
 ///
 /// # Errors
-/// If it is none: which object, which field, and what is wrong with it.
+/// If the text is not such an object; the error names the object, the field and the problem.
 pub fn read(kind: Kind, object: &RawValue) -> Result<Event, BadObject> {
     match kind {
         Kind::Service => decode::<Service>(object).map(Object::into_event),
@@ -125,15 +125,15 @@ async fn follow<S: Sink>(config: KubernetesConfig, sink: S) -> Result<(), Connec
         necessity,
     };
     let own_node = format!("metadata.name={}", config.node_name);
-    // The first to find that nobody listens ends them all.
+    // The first to find that the receiver has ended ends them all.
     tokio::select! {
         // Contract WATCH-1.
-        _ = watch(Selection::new("!service.kubernetes.io/service-proxy-name", "spec.clusterIP!=None"), Necessity::Needed)
+        _ = watch(Selection::new("!service.kubernetes.io/service-proxy-name", "spec.clusterIP!=None"), Necessity::Required)
             .run::<Service>() => {}
         // Contract WATCH-2.
-        _ = watch(Selection::new("!service.kubernetes.io/headless", ""), Necessity::Needed).run::<EndpointSlice>() => {}
+        _ = watch(Selection::new("!service.kubernetes.io/headless", ""), Necessity::Required).run::<EndpointSlice>() => {}
         // Contract WATCH-4.
-        _ = watch(Selection::new("", &own_node), Necessity::Needed).run::<Node>() => {}
+        _ = watch(Selection::new("", &own_node), Necessity::Required).run::<Node>() => {}
         // Contract WATCH-3.
         _ = watch(Selection::new("", ""), Necessity::Optional).run::<ServiceCIDR>() => {}
     }

@@ -1,4 +1,4 @@
-//! Rows of failures: how long to wait after each, and one warning for each row.
+//! Consecutive failures of one watch: the wait after each, and one warning for all of them.
 
 use std::time::Duration;
 
@@ -6,55 +6,67 @@ use tokio::time::Instant;
 
 use super::Tuning;
 use super::end::End;
+use crate::backoff::Backoff;
 
-/// A row of failures: how long to wait, and one warning for each row.
-#[derive(Default)]
+/// Spreads waits by up to a half in both directions, so that nodes do not all reconnect at once.
+const JITTER: std::ops::Range<f64> = 0.5..1.5;
+
+/// Counts consecutive failures of one watch, and logs when they start and end.
 pub(super) struct Outage {
-    pub(super) failures: u32,
+    failures: u32,
+    backoff: Backoff,
     since: Option<Instant>,
-    told_missing: bool,
+    warned_unavailable: bool,
 }
 
 impl Outage {
-    /// Counts a failure, warns of the first, and says how long to wait.
-    pub(super) fn failed(&mut self, kind: &str, failure: &End, tuning: &Tuning) -> Duration {
-        let wait = self.count_silently(tuning).max(backoff(1, tuning));
+    /// An outage that has not started: no failure yet.
+    pub(super) fn new(tuning: &Tuning) -> Self {
+        let backoff = Backoff::new(tuning.backoff_first, tuning.backoff_limit).with_jitter(JITTER);
+        Self { failures: 0, backoff, since: None, warned_unavailable: false }
+    }
+
+    /// How many failures there were in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Counts a failure, warns of the first, and returns how long to wait.
+    pub(super) fn failed(&mut self, kind: &str, failure: &End) -> Duration {
+        let wait = match self.count_silently() {
+            Duration::ZERO => self.backoff.peek(),
+            wait => wait,
+        };
         if self.since.is_none() {
             self.since = Some(Instant::now());
-            tracing::warn!(kind, "watching {kind}s failed, what is known stays in force: {failure}");
+            tracing::warn!(kind, "watching {kind}s failed; known objects stay in force; retrying: {failure}");
         } else {
             tracing::debug!(kind, failures = self.failures, ?wait, "watching {kind}s failed again: {failure}");
         }
         wait
     }
 
-    /// Counts a failure that is part of the ordinary; the first costs no wait.
-    pub(super) fn count_silently(&mut self, tuning: &Tuning) -> Duration {
+    /// Counts a failure that is part of normal operation. The first one costs no wait.
+    pub(super) fn count_silently(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        if self.failures == 1 { Duration::ZERO } else { backoff(self.failures - 1, tuning) }
+        if self.failures == 1 { Duration::ZERO } else { self.backoff.failed() }
     }
 
-    /// The kind is not to be had; warns the first time.
-    pub(super) fn missing(&mut self, kind: &str, end: &End) {
-        if !self.told_missing {
-            self.told_missing = true;
-            tracing::warn!(kind, "portway goes on without {kind}s: {end}");
+    /// Warns once that the server does not have this kind.
+    pub(super) fn unavailable(&mut self, kind: &str, end: &End) {
+        if !self.warned_unavailable {
+            self.warned_unavailable = true;
+            tracing::warn!(kind, "portway continues without {kind}s: {end}");
         }
     }
 
-    /// It works.
+    /// Ends the outage, and logs how long it took if one was logged.
     pub(super) fn over(&mut self, kind: &str) {
         self.failures = 0;
-        self.told_missing = false;
+        self.backoff.succeeded();
+        self.warned_unavailable = false;
         if let Some(since) = self.since.take() {
             tracing::info!(kind, "watching {kind}s works again after {:.1?}", since.elapsed());
         }
     }
-}
-
-/// The wait after the n-th failure in a row, counted from 1: doubling up to the limit, and up to a half more or less so
-/// that nodes do not all come at once.
-fn backoff(failures: u32, tuning: &Tuning) -> Duration {
-    let doubled = tuning.backoff_first.saturating_mul(1_u32 << failures.saturating_sub(1).min(16));
-    doubled.min(tuning.backoff_limit).mul_f64(0.5 + fastrand::f64())
 }

@@ -1,4 +1,4 @@
-//! Where the objects of lists and watches go: to the sync loop, or into a trace.
+//! Receivers of the objects of lists and watches: the sync loop, or a trace.
 
 use std::future::Future;
 
@@ -10,25 +10,25 @@ use crate::inbox::{EventSink, InboxClosed};
 use crate::recorder::Recording;
 use crate::sources::convert::Object;
 
-/// Takes what is seen of one kind of object. An error means that nobody listens any more.
+/// Receives the objects and changes of one kind. An error means that the receiver has ended.
 pub(super) trait Sink: Clone + Send + Sync + 'static {
-    /// A list begins.
+    /// Starts a list of all objects of this kind.
     fn begins<K: Object>(&self) -> impl Future<Output = Result<(), InboxClosed>> + Send;
 
-    /// The object as it now is. Returns its version, empty if it has none, or `None` if the object cannot be read: that
-    /// was said then, and it is left out.
+    /// Receives an object in its current state. Returns its version, which may be empty, or `None` if the object cannot
+    /// be read; that has been logged then, and the object is skipped.
     fn object<K: Object>(&self, object: &RawValue) -> impl Future<Output = Result<Option<String>, InboxClosed>> + Send;
 
-    /// The object of this name is gone.
+    /// Receives the deletion of the object of this name.
     fn gone<K: Object>(&self, namespace: String, name: String) -> impl Future<Output = Result<(), InboxClosed>> + Send;
 
-    /// The list that began is whole: what it did not name is gone.
+    /// Completes the list: objects that it did not contain are deleted.
     fn done<K: Object>(&self) -> impl Future<Output = Result<(), InboxClosed>> + Send;
 
-    /// A list or watch broke off and is begun anew.
+    /// Counts a list or watch that broke off and is restarted.
     fn interrupted<K: Object>(&self);
 
-    /// The server does not have this kind, or does not allow it.
+    /// Notes that the server does not have this kind, or does not allow access to it.
     fn missing<K: Object>(&self);
 }
 
@@ -44,7 +44,7 @@ impl Sink for EventSink {
                 (object.into_event(), version.unwrap_or_default())
             }
             Err(bad) => {
-                tracing::error!("{bad}; this object is left out, all others go on being served");
+                tracing::error!("{bad}; this object is skipped; all others are served");
                 return Ok(None);
             }
         };
@@ -76,7 +76,7 @@ impl Sink for Recording {
         let value: serde_json::Value = match serde_json::from_str(object.get()) {
             Ok(value) => value,
             Err(error) => {
-                tracing::error!("{}: an object cannot be read: {error}; it is left out", K::KIND);
+                tracing::error!("cannot read a {}: {error}; it is skipped", K::KIND);
                 return Ok(None);
             }
         };
@@ -93,7 +93,7 @@ impl Sink for Recording {
     }
 
     fn interrupted<K: Object>(&self) {
-        // The end of a recording that cannot be written is found by the next object.
+        // The next object reports that the recording cannot be written.
         let _ = self.with(|recorder| {
             recorder.interrupted();
             Ok(())

@@ -1,10 +1,9 @@
-//! One kind of object, listed and watched for as long as anybody listens.
+//! Lists and watches one kind of object until the receiver ends.
 //!
-//! A kind begins with a list, then follows the changes from the version that the list showed. The list comes as a
-//! stream where the server has that; a server that refuses it, or takes the request and never ends the list, is asked
-//! for pages instead. A watch that breaks off goes on from the last version seen; only a server that no longer knows
-//! that version (410 Gone) makes a new list necessary. Whatever happens, what was sent stays in force until a new
-//! list is whole.
+//! It starts with a list, then follows the changes from the version of the list. The list is a streaming list where the
+//! server supports it; a server that refuses it, or accepts the request and never completes the list, is asked for
+//! pages instead. A watch that breaks off resumes from the last version seen; a new list is needed only when the server
+//! no longer has that version (410 Gone). What was sent stays in force until a new list is complete.
 
 use std::time::Duration;
 
@@ -22,14 +21,14 @@ use super::wire::{Line, Meta, Page};
 use crate::inbox::InboxClosed;
 use crate::sources::convert::Object;
 
-/// A line buffer that grew beyond this for one huge object is let go.
-const BUFFER_KEPT: usize = 256 * 1024;
-/// A watch that was open for so long counts as working even if nothing happened.
-const PROVEN: Duration = Duration::from_secs(5);
-/// After so many failures of one watch in a row, the version that it asks for is suspected: list anew.
-const PATIENCE: u32 = 4;
+/// The line buffer shrinks to this size after a huge object.
+const MAX_BUFFER_KEPT: usize = 256 * 1024;
+/// A watch that has been open this long counts as working even if no event came.
+const PROVEN_AFTER: Duration = Duration::from_secs(5);
+/// After this many consecutive failures of one watch, the version that it asks for is suspect: list again.
+const MAX_RESUME_FAILURES: u32 = 4;
 
-/// Which objects of a kind.
+/// Selects the objects of a kind that are watched.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
     labels: Option<String>,
@@ -37,28 +36,28 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// By label and field selector; an empty one selects everything.
+    /// Selects by label and field selector; an empty one selects everything.
     pub(super) fn new(labels: &str, fields: &str) -> Self {
         let some = |selector: &str| (!selector.is_empty()).then(|| selector.to_owned());
         Self { labels: some(labels), fields: some(fields) }
     }
 }
 
-/// What to think of a server that does not have a kind or does not allow it.
+/// What to do when the server does not have a kind, or does not allow access to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Necessity {
-    /// Ask again and again.
-    Needed,
-    /// Warn once and ask rarely: older servers lack it.
+    /// Retry as after any failure.
+    Required,
+    /// Warn once and retry rarely: older servers lack it.
     Optional,
 }
 
-/// A kind that has a place on the API server.
+/// A kind that the API server serves.
 pub(super) trait Watched: Object + kube::Resource<DynamicType = ()> {}
 
 impl<K: Object + kube::Resource<DynamicType = ()>> Watched for K {}
 
-/// All that watching one kind needs.
+/// Everything needed to watch one kind.
 pub(super) struct Watch<S> {
     pub(super) client: Client,
     pub(super) sink: S,
@@ -68,191 +67,245 @@ pub(super) struct Watch<S> {
     pub(super) necessity: Necessity,
 }
 
-/// What is remembered from one list or watch to the next.
-struct Memory {
-    /// Go on after this version; `None`: list first.
-    version: Option<String>,
-    /// Ask for streaming lists. Once a server was found to have none, it is not asked again.
-    streaming: bool,
-    /// The next list comes in one piece: a list that took too long to page through has expired halfway.
-    unpaged: bool,
-    /// When the next list is due whatever happens.
-    relist_at: Option<Instant>,
-    /// This watch heard something new or stayed open for a while.
-    proven: bool,
+/// The state of a watch. It survives requests that fail.
+enum State {
+    /// There is no complete list, or the last one is outdated: the next request lists, by the method that the server
+    /// supports.
+    Listing,
+    /// The last list is complete, and the changes up to `version` are sent: the next request watches from there.
+    /// `proven` once the current request has brought a change or has been open for [`PROVEN_AFTER`]. (A list alone
+    /// proves nothing: a server may answer each list and expire each watch.)
+    Watching { version: String, proven: bool },
 }
 
-impl Memory {
-    /// The watch works: failures before it no longer count. (A list alone proves nothing: a server may answer each list
-    /// and expire each watch.)
-    fn prove<K: Object>(&mut self, outage: &mut Outage) {
-        self.proven = true;
-        outage.over(K::KIND);
-    }
+/// How to list objects. A server that refuses one method is asked by the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ListMethod {
+    /// A watch that sends all objects first.
+    Streaming,
+    /// A list in pages. Once a server refused a streaming list, it is not asked for one again.
+    Pages,
+    /// A list in one piece, because pages expired before the last one was read.
+    OnePiece,
 }
 
 impl<S: Sink> Watch<S> {
-    /// Lists and watches until nobody listens.
+    /// Lists and watches until the receiver ends.
     pub(super) async fn run<K: Watched>(self) -> InboxClosed {
-        let mut memory = Memory { version: None, streaming: true, unpaged: false, relist_at: None, proven: false };
-        let mut outage = Outage::default();
+        let outage = Outage::new(&self.tuning);
+        let state = State::Listing;
+        let mut watcher = Watcher { watch: self, state, method: ListMethod::Streaming, relist_at: None, outage };
         loop {
-            memory.proven = false;
-            let resumed = memory.version.is_some();
-            let end = match self.once::<K>(&mut memory, &mut outage).await {
+            let resumed = watcher.start_attempt();
+            let end = match watcher.attempt::<K>().await {
                 Err(end) => end,
                 Ok(()) => End::Finished,
             };
-            let wait = match end {
-                End::Closed(closed) => return closed,
-                End::RelistDue => {
-                    memory.version = None;
-                    Duration::ZERO
-                }
-                End::Finished if memory.proven => Duration::ZERO,
-                End::NoStreaming(ref why) => {
-                    tracing::info!(kind = K::KIND, why, "no streaming list; listing in pages");
-                    memory.streaming = false;
-                    Duration::ZERO
-                }
-                End::Expired => {
-                    tracing::debug!(kind = K::KIND, "version expired; listing anew");
-                    memory.version = None;
-                    self.sink.interrupted::<K>();
-                    outage.count_silently(&self.tuning)
-                }
-                End::Api(ref status) if self.necessity == Necessity::Optional && matches!(status.code, 403..=405) => {
-                    memory.version = None;
-                    outage.missing(K::KIND, &end);
-                    self.sink.missing::<K>();
-                    self.tuning.missing_kind_retry
-                }
-                ref failure => {
-                    self.sink.interrupted::<K>();
-                    let wait = outage.failed(K::KIND, failure, &self.tuning);
-                    if resumed && outage.failures >= PATIENCE && matches!(failure, End::Api(_) | End::Malformed { .. })
-                    {
-                        memory.version = None;
-                    }
-                    wait.max(server_wish(failure))
-                }
-            };
-            if !wait.is_zero() {
-                sleep(wait).await;
+            match watcher.ended::<K>(end, resumed) {
+                Err(closed) => return closed,
+                Ok(Duration::ZERO) => {}
+                Ok(wait) => sleep(wait).await,
+            }
+        }
+    }
+}
+
+/// A running watch: its configuration and what it keeps from one request to the next.
+struct Watcher<S> {
+    watch: Watch<S>,
+    state: State,
+    method: ListMethod,
+    /// When the next list is due in any case.
+    relist_at: Option<Instant>,
+    outage: Outage,
+}
+
+impl<S: Sink> Watcher<S> {
+    /// Prepares the next request. Returns whether it resumes from a known version.
+    fn start_attempt(&mut self) -> bool {
+        match &mut self.state {
+            State::Watching { version, proven } if !version.is_empty() => {
+                *proven = false;
+                true
+            }
+            _ => {
+                self.state = State::Listing;
+                false
             }
         }
     }
 
-    async fn once<K: Watched>(&self, memory: &mut Memory, outage: &mut Outage) -> Result<(), End> {
+    /// Decides what follows the end of a request: the next state, and how long to wait before the next request.
+    fn ended<K: Watched>(&mut self, end: End, resumed: bool) -> Result<Duration, InboxClosed> {
+        let sink = &self.watch.sink;
+        Ok(match end {
+            End::Closed(closed) => return Err(closed),
+            End::RelistDue => {
+                self.state = State::Listing;
+                Duration::ZERO
+            }
+            End::Finished if matches!(self.state, State::Watching { proven: true, .. }) => Duration::ZERO,
+            End::NoStreaming(why) => {
+                tracing::info!(kind = K::KIND, why, "the server has no streaming lists; listing in pages");
+                self.method = ListMethod::Pages;
+                Duration::ZERO
+            }
+            End::Expired => {
+                tracing::debug!(kind = K::KIND, "the version expired; listing again");
+                self.state = State::Listing;
+                sink.interrupted::<K>();
+                self.outage.count_silently()
+            }
+            End::Api(ref status) if self.watch.necessity == Necessity::Optional && matches!(status.code, 403..=405) => {
+                self.state = State::Listing;
+                self.outage.unavailable(K::KIND, &end);
+                sink.missing::<K>();
+                self.watch.tuning.missing_kind_retry
+            }
+            failure => {
+                sink.interrupted::<K>();
+                let wait = self.outage.failed(K::KIND, &failure);
+                let suspect = matches!(failure, End::Api(_) | End::Malformed { .. });
+                if resumed && suspect && self.outage.failures() >= MAX_RESUME_FAILURES {
+                    self.state = State::Listing;
+                }
+                wait.max(server_wish(&failure))
+            }
+        })
+    }
+
+    /// Marks the watch as working: earlier failures no longer count.
+    fn prove<K: Watched>(&mut self) {
+        if let State::Watching { proven, .. } = &mut self.state {
+            *proven = true;
+        }
+        self.outage.over(K::KIND);
+    }
+
+    fn is_listing(&self) -> bool {
+        matches!(self.state, State::Listing)
+    }
+
+    /// Lists if needed, then watches until the watch ends.
+    async fn attempt<K: Watched>(&mut self) -> Result<(), End> {
         let request = Request::new(K::url_path(&(), None));
-        if memory.version.is_none() {
-            memory.relist_at = self.relist_period.map(|period| Instant::now() + period);
-            if memory.streaming {
-                return self.follow::<K>(&request, memory, outage, Phase::Initial).await;
+        if self.is_listing() {
+            self.relist_at = self.watch.relist_period.map(|period| Instant::now() + period);
+            if self.method != ListMethod::Streaming {
+                self.list::<K>(&request).await?;
             }
-            self.list::<K>(&request, memory).await?;
         }
-        self.follow::<K>(&request, memory, outage, Phase::Live).await
+        self.follow::<K>(&request).await
     }
 
-    /// Lists page by page.
-    async fn list<K: Object>(&self, request: &Request, memory: &mut Memory) -> Result<(), End> {
+    /// Lists in pages, or in one piece.
+    async fn list<K: Watched>(&mut self, request: &Request) -> Result<(), End> {
+        let Watch { client, sink, tuning, selection, .. } = &self.watch;
         let mut next = None;
         loop {
             let first = next.is_none();
             let params = ListParams {
-                label_selector: self.selection.labels.clone(),
-                field_selector: self.selection.fields.clone(),
-                limit: (!memory.unpaged).then_some(self.tuning.page_size),
+                label_selector: selection.labels.clone(),
+                field_selector: selection.fields.clone(),
+                limit: (self.method == ListMethod::Pages).then_some(tuning.page_size),
                 continue_token: next,
                 ..ListParams::default()
             };
             let request = request.list(&params).map_err(kube::Error::BuildRequest)?;
-            let text = timeout(self.tuning.answer_timeout, self.client.request_text(request))
-                .await
-                .map_err(|_| End::NoAnswer(self.tuning.answer_timeout))?
-                .map_err(End::from)
-                .inspect_err(|end| memory.unpaged |= !first && matches!(end, End::Expired))?;
+            let text = match timeout(tuning.answer_timeout, client.request_text(request)).await {
+                Err(_) => return Err(End::NoAnswer(tuning.answer_timeout)),
+                Ok(Ok(text)) => text,
+                Ok(Err(error)) => {
+                    let end = End::from(error);
+                    if !first && matches!(end, End::Expired) {
+                        self.method = ListMethod::OnePiece;
+                    }
+                    return Err(end);
+                }
+            };
             let page: Page<'_> = serde_json::from_str(&text).map_err(|error| End::Malformed { what: "list", error })?;
             if first {
-                self.sink.begins::<K>().await?;
+                sink.begins::<K>().await?;
             }
             for item in page.items.unwrap_or_default() {
-                self.sink.object::<K>(item).await?;
+                sink.object::<K>(item).await?;
             }
             if page.metadata.next.is_empty() {
-                memory.unpaged = false;
-                memory.version = Some(page.metadata.resource_version).filter(|version| !version.is_empty());
-                self.sink.done::<K>().await?;
+                self.method = ListMethod::Pages;
+                self.state = State::Watching { version: page.metadata.resource_version, proven: false };
+                sink.done::<K>().await?;
                 return Ok(());
             }
             next = Some(page.metadata.next);
         }
     }
 
-    /// Opens a watch and reads it to its end.
-    async fn follow<K: Object>(
-        &self,
-        request: &Request,
-        memory: &mut Memory,
-        outage: &mut Outage,
-        mut phase: Phase,
-    ) -> Result<(), End> {
-        let open_for = self.tuning.watch_timeout.mul_f64(1.0 + fastrand::f64());
+    /// Opens a watch, which sends a streaming list first if one is needed, and reads it to its end.
+    async fn follow<K: Watched>(&mut self, request: &Request) -> Result<(), End> {
+        let Watch { sink, tuning, selection, .. } = &self.watch;
+        let client = self.watch.client.clone();
+        let (answer_timeout, streaming_silence) = (tuning.answer_timeout, tuning.streaming_silence);
+        let listing = self.is_listing();
+        let open_for = tuning.watch_timeout.mul_f64(1.0 + fastrand::f64());
         let params = WatchParams {
-            label_selector: self.selection.labels.clone(),
-            field_selector: self.selection.fields.clone(),
+            label_selector: selection.labels.clone(),
+            field_selector: selection.fields.clone(),
             timeout: Some(u32::try_from(open_for.as_secs().max(1)).unwrap_or(u32::MAX)),
             bookmarks: true,
-            send_initial_events: phase == Phase::Initial,
+            send_initial_events: listing,
         };
         // No version asks a streaming list for the newest state. Any state at all ("0") could lie before what was seen.
-        let version = memory.version.as_deref().unwrap_or_default();
+        let version = match &self.state {
+            State::Listing => "",
+            State::Watching { version, .. } => version,
+        };
         let request = request.watch(&params, version).map_err(kube::Error::BuildRequest)?;
-        let lines = timeout(self.tuning.answer_timeout, self.client.request_stream(request))
+        let lines = timeout(answer_timeout, client.request_stream(request))
             .await
-            .map_err(|_| End::NoAnswer(self.tuning.answer_timeout))?
-            .map_err(|error| if phase == Phase::Initial { refused(error) } else { End::from(error) })?;
+            .map_err(|_| End::NoAnswer(answer_timeout))?
+            .map_err(|error| if listing { refused(error) } else { End::from(error) })?;
         futures::pin_mut!(lines);
 
-        if phase == Phase::Initial {
-            self.sink.begins::<K>().await?;
+        if listing {
+            sink.begins::<K>().await?;
         }
         let opened = Instant::now();
         // The server should end the watch by itself, a moment before this.
-        let must_end = opened + open_for + self.tuning.answer_timeout;
-        let list_limit = opened + self.tuning.streaming_limit;
-        let proven_at = opened + PROVEN;
+        let must_end = opened + open_for + answer_timeout;
+        let list_limit = opened + tuning.streaming_limit;
+        let proven_at = opened + PROVEN_AFTER;
         let mut line = Vec::new();
         loop {
-            let deadline = match phase {
-                Phase::Initial => list_limit.min(Instant::now() + self.tuning.streaming_silence),
-                Phase::Live => memory.relist_at.map_or(must_end, |relist| relist.min(must_end)),
+            let deadline = match self.state {
+                State::Listing => list_limit.min(Instant::now() + streaming_silence),
+                State::Watching { .. } => self.relist_at.map_or(must_end, |relist| relist.min(must_end)),
             };
             line.clear();
-            line.shrink_to(BUFFER_KEPT);
+            line.shrink_to(MAX_BUFFER_KEPT);
             let last = {
                 let reading = next_line(&mut lines, &mut line);
                 futures::pin_mut!(reading);
                 loop {
-                    let proving = phase == Phase::Live && !memory.proven;
-                    let wake = if proving { deadline.min(proven_at) } else { deadline };
+                    let wake = match self.state {
+                        State::Watching { proven: false, .. } => deadline.min(proven_at),
+                        _ => deadline,
+                    };
                     match timeout_at(wake, &mut reading).await {
                         Ok(read) => break read?,
-                        Err(_) if Instant::now() < deadline => memory.prove::<K>(outage),
-                        Err(_) if phase == Phase::Initial => {
-                            return Err(End::NoStreaming("it began one and did not end it".to_owned()));
+                        Err(_) if Instant::now() < deadline => self.prove::<K>(),
+                        Err(_) if self.is_listing() => {
+                            return Err(End::NoStreaming("it started one and did not complete it".to_owned()));
                         }
                         Err(_) if deadline < must_end => return Err(End::RelistDue),
                         Err(_) => {
-                            memory.prove::<K>(outage);
+                            self.prove::<K>();
                             return Err(End::Finished);
                         }
                     }
                 }
             };
             if !line.is_empty() {
-                phase = self.hear::<K>(&line, last, memory, outage, phase).await?;
+                self.handle::<K>(&line, last).await?;
             }
             if last {
                 return Err(End::Finished);
@@ -260,34 +313,28 @@ impl<S: Sink> Watch<S> {
         }
     }
 
-    /// Takes one line of a watch.
-    async fn hear<K: Object>(
-        &self,
-        line: &[u8],
-        last: bool,
-        memory: &mut Memory,
-        outage: &mut Outage,
-        phase: Phase,
-    ) -> Result<Phase, End> {
+    /// Handles one line of a watch.
+    async fn handle<K: Watched>(&mut self, line: &[u8], last: bool) -> Result<(), End> {
+        let sink = &self.watch.sink;
         let line: Line<'_> = serde_json::from_slice(line)
             .map_err(|error| if last { End::Torn } else { End::Malformed { what: "watch event", error } })?;
-        let version = match &*line.kind {
-            "ADDED" | "MODIFIED" => match self.sink.object::<K>(line.object).await? {
+        let next = match &*line.kind {
+            "ADDED" | "MODIFIED" => match sink.object::<K>(line.object).await? {
                 Some(version) => version,
                 None => meta(line.object)?.resource_version,
             },
             "DELETED" => {
                 let meta = meta(line.object)?;
                 let version = meta.resource_version;
-                self.sink.gone::<K>(meta.namespace, meta.name).await?;
+                sink.gone::<K>(meta.namespace, meta.name).await?;
                 version
             }
             "BOOKMARK" => {
                 let meta = meta(line.object)?;
-                if phase == Phase::Initial && meta.ends_initial_events() {
-                    self.sink.done::<K>().await?;
-                    memory.version = Some(meta.resource_version).filter(|version| !version.is_empty());
-                    return Ok(Phase::Live);
+                if self.is_listing() && meta.ends_initial_events() {
+                    sink.done::<K>().await?;
+                    self.state = State::Watching { version: meta.resource_version, proven: false };
+                    return Ok(());
                 }
                 meta.resource_version
             }
@@ -302,29 +349,23 @@ impl<S: Sink> Watch<S> {
                 String::new()
             }
         };
-        // Before its list is whole, a stream's versions are no place to go on from.
-        if phase == Phase::Live && !version.is_empty() && memory.version.as_ref() != Some(&version) {
-            memory.version = Some(version);
-            memory.prove::<K>(outage);
+        // Versions within a streaming list are no place to resume from, so they are ignored while it is incomplete.
+        if let State::Watching { version, .. } = &mut self.state
+            && !next.is_empty()
+            && *version != next
+        {
+            *version = next;
+            self.prove::<K>();
         }
-        Ok(phase)
+        Ok(())
     }
-}
-
-/// Where a watch stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// It sends a list.
-    Initial,
-    /// It sends changes.
-    Live,
 }
 
 fn meta(object: &serde_json::value::RawValue) -> Result<Meta, End> {
     Meta::of(object).map_err(|error| End::Malformed { what: "object", error })
 }
 
-/// Reads one line without its end. `true`: nothing comes after it.
+/// Reads one line without its end. Returns whether it is the last.
 async fn next_line<R: AsyncBufRead + Unpin>(lines: &mut R, line: &mut Vec<u8>) -> Result<bool, End> {
     match lines.read_until(b'\n', line).await {
         Ok(_) if line.last() == Some(&b'\n') => {

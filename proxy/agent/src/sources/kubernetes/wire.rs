@@ -1,4 +1,4 @@
-//! The bytes of lists and watches, decoded object by object, so that one bad object costs nothing but itself.
+//! Decodes lists and watches object by object, so that a bad object affects nothing but itself.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::sources::convert::Object;
 
-/// One line of a watch. The order of the two fields does not matter.
+/// One line of a watch. Its two fields come in any order.
 #[derive(Deserialize)]
 pub(super) struct Line<'a> {
     /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`.
@@ -28,18 +28,19 @@ pub(super) struct Page<'a> {
     pub(super) items: Option<Vec<&'a RawValue>>,
 }
 
-/// A page's `metadata`.
+/// The `metadata` of one page: the list's version, and how to get the next page.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct PageMeta {
-    /// The state of the cluster that the whole list shows.
+    /// The version of the cluster's state that the list shows.
     pub(super) resource_version: String,
-    /// Where the next page begins; empty on the last.
+    /// The token for the next page; empty on the last page.
     #[serde(rename = "continue")]
     pub(super) next: String,
 }
 
-/// The metadata that any object has: enough to name it, to go on after it, and to know the end of a streaming list.
+/// The metadata that every object has: enough to name it, to resume after it, and to recognize the end of a streaming
+/// list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Meta {
@@ -57,7 +58,7 @@ struct Annotations {
 }
 
 impl Meta {
-    /// Reads it out of an object.
+    /// Reads only the metadata of an object.
     pub(super) fn of(object: &RawValue) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Envelope {
@@ -67,13 +68,13 @@ impl Meta {
         serde_json::from_str::<Envelope>(object.get()).map(|envelope| envelope.metadata)
     }
 
-    /// This bookmark says that a streaming list is whole.
+    /// Whether this bookmark completes a streaming list.
     pub(super) fn ends_initial_events(&self) -> bool {
         self.annotations.initial_events_end.as_deref() == Some("true")
     }
 }
 
-/// An object that the API should not hold: which one, which field, and what is wrong with it.
+/// An object that cannot be decoded: the object, the field, and the problem.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind} {name}: {field}: {problem}")]
 pub struct BadObject {
@@ -83,9 +84,9 @@ pub struct BadObject {
     problem: serde_json::Error,
 }
 
-/// Decodes an object.
+/// Decodes an object, or names the field that is wrong.
 pub(super) fn decode<K: Object>(object: &RawValue) -> Result<K, BadObject> {
-    // The path to a bad field is looked for only once there is one.
+    // The path to a bad field is computed only once there is one.
     serde_json::from_str(object.get()).map_err(|problem| {
         let deserializer = &mut serde_json::Deserializer::from_str(object.get());
         let field = match serde_path_to_error::deserialize::<_, K>(deserializer) {
