@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 
 use crate::metrics::SourceMetrics;
 
-/// The most events that wait in the queue. Each holds one API object, so this bounds the memory that a slow kernel costs.
+/// The most events that wait in the queue. Each holds one API object, so this bounds the memory that a slow kernel
+/// costs.
 pub const MAX_EVENTS: usize = 1024;
 
 /// A message to the sync loop.

@@ -1,23 +1,23 @@
-//! Logs: text or JSON on standard error, and what each verbosity shows.
+//! Logging on standard error, as text or JSON, and what each verbosity shows.
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, fmt};
 
-/// The form of the log.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Lines of text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object for each line.
     Json,
 }
 
 /// Starts logging for the whole process.
 ///
 /// # Errors
-/// If it was started before.
+/// If logging was started before.
 pub fn start(format: Format, verbosity: u8) -> Result<(), TryInitError> {
     let registry = tracing_subscriber::registry();
     let writer = std::io::stderr;
@@ -34,8 +34,8 @@ pub fn start(format: Format, verbosity: u8) -> Result<(), TryInitError> {
     }
 }
 
-/// What is shown, after klog's habit: 0 and 1 for operators, 2 and 3 with every write, more for developers. Libraries
-/// always say less than portway.
+/// Selects what each verbosity shows, as klog does: 0 and 1 for operators, 2 and 3 with every sync, more for
+/// developers. Libraries always log less than portway.
 fn filter(verbosity: u8) -> Targets {
     let (portway, libraries) = match verbosity {
         0 | 1 => (LevelFilter::INFO, LevelFilter::WARN),
@@ -47,6 +47,7 @@ fn filter(verbosity: u8) -> Targets {
     Targets::new().with_default(libraries).with_targets([
         ("portway", portway),
         ("portway_dataplane", portway),
+        ("portway_kernel", portway),
         ("portway_model", portway),
     ])
 }
@@ -66,11 +67,11 @@ mod tests {
             (10, Level::TRACE, Level::TRACE),
         ] {
             let filter = filter(verbosity);
-            for (target, most) in
+            for (target, max) in
                 [("portway::sync", portway), ("portway_dataplane::nftables", portway), ("kube_client", library)]
             {
                 for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
-                    assert_eq!(filter.would_enable(target, &level), level <= most, "-v {verbosity} {target} {level}");
+                    assert_eq!(filter.would_enable(target, &level), level <= max, "-v {verbosity} {target} {level}");
                 }
             }
         }

@@ -1,8 +1,8 @@
-//! Records what sources see into a trace: first the cluster as it is, then each change with its time.
+//! Records the events of a source into a trace: first the cluster's current state, then each change with its time.
 //!
-//! Lists and watches come in any order and may begin anew; a trace has a start and then changes. So objects are gathered
-//! until every kind was listed whole, and written then. After that each event of a watch is one change in the trace, and
-//! a list that became necessary is written as what it shows to have changed.
+//! Lists and watches come in any order and may restart, while a trace has one start and then changes. So objects are
+//! collected until every kind is listed completely, and written then. After that each watch event is one change in the
+//! trace, and a repeated list is written as the changes that it shows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,39 +17,39 @@ use serde_json::value::RawValue;
 
 use crate::inbox::InboxClosed;
 
-/// Kinds that are listed before a recording starts.
+/// The number of kinds that are listed before a recording starts.
 const KINDS: usize = 4;
 
-/// Where a trace is written to.
+/// The destination of a trace.
 pub type Output = Box<dyn Write + Send>;
 
-/// A recording that sources write into. Clones are the same one.
+/// A recording that sources write into. Clones share it.
 #[derive(Clone)]
 pub struct Recording(Arc<Mutex<State>>);
 
 enum State {
     Running(Box<Recorder>),
-    /// It was finished, or could not be written.
+    /// It was finished, or failed with this error.
     Ended(Option<io::Error>),
 }
 
-/// What was recorded so far.
+/// Counts of what was recorded so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Objects that there were at the start; until then, those that were seen.
+    /// Objects at the start; before the start, objects listed so far.
     pub objects: usize,
-    /// Changes since.
+    /// Changes since the start.
     pub events: usize,
     /// Bytes of the trace, before compression.
     pub bytes: u64,
-    /// Lists and watches that broke off and were begun anew. Changes meanwhile were recorded as one.
+    /// Lists and watches that broke off and were restarted. The changes of one object meanwhile were recorded as one.
     pub interruptions: usize,
-    /// Time since the start; `None` before every kind was listed.
+    /// Time since the start; `None` before every kind is listed.
     pub time: Option<Duration>,
 }
 
 impl Recording {
-    /// Begins a trace with its header.
+    /// Starts a trace and writes its header.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -75,7 +75,7 @@ impl Recording {
         Ok(Self(Arc::new(Mutex::new(State::Running(Box::new(recorder))))))
     }
 
-    /// What was recorded so far; nothing after the end.
+    /// Counts what was recorded so far; all zero after the end.
     pub fn progress(&self) -> Progress {
         match &*self.lock() {
             State::Running(recorder) => recorder.progress(),
@@ -83,7 +83,7 @@ impl Recording {
         }
     }
 
-    /// Hands all that was recorded to the file.
+    /// Flushes everything recorded so far to the file.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -91,7 +91,7 @@ impl Recording {
         self.with(|recorder| recorder.writer.flush())
     }
 
-    /// Ends the trace, and says what is in it.
+    /// Ends the trace and returns its counts.
     ///
     /// # Errors
     /// If it cannot be written, or could not be written before.
@@ -104,7 +104,7 @@ impl Recording {
         }
     }
 
-    /// Lets sources write. After a failure nothing is recorded any more, and they are told so.
+    /// Runs a write of a source. After a failure nothing more is recorded, and every call fails.
     pub(crate) fn with(&self, write: impl FnOnce(&mut Recorder) -> io::Result<()>) -> Result<(), InboxClosed> {
         let mut state = self.lock();
         match &mut *state {
@@ -117,36 +117,36 @@ impl Recording {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A writer that panicked left a trace that ends there, as if it had been cut off.
+        // A writer that panicked leaves a trace that is cut off there.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The recording itself.
+/// The state of a running recording.
 pub(crate) struct Recorder {
     writer: Writer<Output>,
     masker: Masker,
     node: String,
-    /// The cluster as it is, until the start.
+    /// The cluster's current objects, until the start.
     pending: BTreeMap<ObjectName, Box<RawValue>>,
-    /// What the trace holds of the cluster now: a hash of each object.
+    /// The objects in the trace, each with a hash of its current state.
     known: HashMap<ObjectName, u64>,
-    /// The names in lists that are not whole yet.
+    /// The names in lists that are incomplete.
     listing: HashMap<Kind, HashSet<ObjectName>>,
-    /// Kinds that were listed whole, or are not to be had.
+    /// Kinds that are listed completely, or that the server does not have.
     listed: HashSet<Kind>,
     start: Option<Instant>,
     progress: Progress,
 }
 
 impl Recorder {
-    /// A list of this kind begins, or begins again.
+    /// Starts a list of this kind, or restarts it.
     pub(crate) fn begins(&mut self, kind: Kind) -> io::Result<()> {
         self.listing.insert(kind, HashSet::new());
         Ok(())
     }
 
-    /// An object as it now is.
+    /// Records an object in its current state.
     pub(crate) fn object(&mut self, kind: Kind, api_version: &str, word: &str, object: &Value) -> io::Result<()> {
         let Some(kept) = keep(api_version, word, object, &self.masker) else { return Ok(()) };
         let name = ObjectName::of(&kept);
@@ -158,8 +158,8 @@ impl Recorder {
             return Ok(());
         };
         let before = self.known.insert(name, hash);
-        // A list names everything; a watch what has changed, if only in a field that no trace keeps: that costs a proxy
-        // something too.
+        // A list contains every object. A watch contains only changes, if perhaps of a field that no trace keeps; they
+        // cost a proxy something too.
         if listed && before == Some(hash) {
             return Ok(());
         }
@@ -167,13 +167,13 @@ impl Recorder {
         self.writer.put(start.elapsed(), &text)
     }
 
-    /// An object is gone.
+    /// Records the deletion of an object.
     pub(crate) fn gone(&mut self, api_version: &str, kind: &str, namespace: String, name: String) -> io::Result<()> {
         let name = ObjectName { api_version: api_version.to_owned(), kind: kind.to_owned(), namespace, name };
         self.forget(self.masker.object(name))
     }
 
-    /// The list of this kind is whole.
+    /// Completes the list of this kind: objects that it did not contain are deleted.
     pub(crate) fn done(&mut self, kind: Kind) -> io::Result<()> {
         if let Some(named) = self.listing.remove(&kind) {
             let all = self.pending.keys().chain(self.known.keys());
@@ -183,17 +183,17 @@ impl Recorder {
             }
         }
         self.listed.insert(kind);
-        self.start_if_whole()
+        self.start_if_complete()
     }
 
-    /// This kind is not to be had.
+    /// Notes that the server does not have this kind.
     pub(crate) fn missing(&mut self, kind: Kind) -> io::Result<()> {
         self.listing.remove(&kind);
         self.listed.insert(kind);
-        self.start_if_whole()
+        self.start_if_complete()
     }
 
-    /// A list or watch broke off.
+    /// Counts a list or watch that broke off.
     pub(crate) fn interrupted(&mut self) {
         self.progress.interruptions += 1;
     }
@@ -210,14 +210,14 @@ impl Recorder {
         self.writer.delete(start.elapsed(), name)
     }
 
-    fn start_if_whole(&mut self) -> io::Result<()> {
+    fn start_if_complete(&mut self) -> io::Result<()> {
         if self.start.is_some() || self.listed.len() < KINDS {
             return Ok(());
         }
         let pending = std::mem::take(&mut self.pending);
         if !pending.keys().any(|name| kind_of(name) == Some(Kind::Node)) {
             let node = &self.node;
-            tracing::warn!("the cluster has no Node {node}, so none is recorded: name one with --hostname-override");
+            tracing::warn!("the cluster has no Node {node}, so none is recorded; name one with --hostname-override");
         }
         self.progress.objects = pending.len();
         for (name, text) in pending {
@@ -235,7 +235,7 @@ impl Recorder {
 
     fn finish(self) -> io::Result<Progress> {
         let done = self.progress();
-        // Without a start there is nothing that could be played back, and its end would hide that.
+        // Without a start there is nothing to replay, and an end line would hide that.
         match done.time {
             Some(time) => drop(self.writer.finish(time)?),
             None => drop(self.writer),

@@ -1,4 +1,4 @@
-//! `portway record` against the test API server, and what it wrote played back into another.
+//! `portway record` against the test API server, and its trace replayed into another one.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -133,7 +133,7 @@ fn change(shape: &Synthetic, store: &Store) -> usize {
 }
 
 #[test]
-fn a_recording_played_back_is_the_same_cluster_with_the_same_changes() {
+fn a_replayed_recording_has_the_same_objects_and_changes() {
     let folder = folder();
     for (name, signal) in [("plain.trace", Signal::TERM), ("compressed.trace.gz", Signal::INT)] {
         let (shape, store) = cluster();
@@ -190,7 +190,7 @@ fn the_time_of_a_change_is_recorded() {
 }
 
 #[test]
-fn a_recorder_that_is_killed_leaves_what_it_had() {
+fn a_killed_recorder_leaves_everything_recorded_so_far() {
     let folder = folder();
     for name in ["plain", "compressed.gz"] {
         let (shape, store) = cluster();
@@ -212,7 +212,7 @@ fn a_recorder_that_is_killed_leaves_what_it_had() {
 }
 
 #[test]
-fn what_changes_while_the_server_is_away_is_recorded_as_what_has_changed() {
+fn changes_during_an_outage_of_the_server_are_recorded_afterwards() {
     let folder = folder();
     let (shape, store) = cluster();
     let server = ApiServer::local(store.clone()).unwrap();
@@ -229,7 +229,10 @@ fn what_changes_while_the_server_is_away_is_recorded_as_what_has_changed() {
     recorder.until_events(4);
     let file = recorder.file.clone();
     let (status, said) = recorder.end(Signal::TERM);
-    assert!(status == Some(0) && said.contains("interruptions, changes during which count as one"), "{said}");
+    assert!(
+        status == Some(0) && said.contains("interruptions, during which several changes of an object count as one"),
+        "{said}"
+    );
     assert_eq!(events(&file).len(), 4, "what a new list shows unchanged is no event");
     let second = Store::new();
     let mut trace = Trace::open(&file).unwrap();
@@ -239,7 +242,7 @@ fn what_changes_while_the_server_is_away_is_recorded_as_what_has_changed() {
 }
 
 #[test]
-fn a_masked_recording_is_a_cluster_of_the_same_shape_with_nothing_of_its_names_and_addresses() {
+fn a_masked_recording_keeps_the_shape_and_no_name_or_address() {
     let folder = folder();
     let (shape, store) = cluster();
     let server = ApiServer::local(store.clone()).unwrap();
@@ -270,7 +273,7 @@ fn a_masked_recording_is_a_cluster_of_the_same_shape_with_nothing_of_its_names_a
 }
 
 #[test]
-fn a_recording_ends_by_itself_after_its_time_and_says_when_there_is_nothing_to_play_back() {
+fn a_recording_ends_after_its_duration_and_fails_if_there_is_nothing_to_replay() {
     let folder = folder();
     let (_, store) = cluster();
     let server = ApiServer::local(store).unwrap();
@@ -294,11 +297,11 @@ fn a_recording_ends_by_itself_after_its_time_and_says_when_there_is_nothing_to_p
     recorder.until("header", || Reader::open(&recorder.file).is_ok());
     let (status, said) = recorder.end(Signal::INT);
     assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("before the cluster's objects were all listed"), "{said}");
+    assert!(said.contains("before all of the cluster's objects were listed"), "{said}");
 }
 
 #[test]
-fn a_file_system_that_is_full_ends_it_with_a_sentence() {
+fn a_full_file_system_ends_it_with_one_sentence() {
     let (_, store) = cluster();
     let server = ApiServer::local(store).unwrap();
     let done = Command::new(env!("CARGO_BIN_EXE_portway"))

@@ -1,22 +1,25 @@
-//! Durations as Go writes them, because kube-proxy's flags take them so: `30s`, `1m30s`, `100ms`, `1.5h`, `0`.
+//! Parses durations in Go's format, as kube-proxy's flags take them: `30s`, `1m30s`, `100ms`, `1.5h`, `0`.
+//!
+//! jiff's parser of friendly durations differs: it rejects `0`, `.5s`, `1.s` and `1.5h30m`, and accepts `30 s`,
+//! `1s ago` and `01:02:03`.
 
 use std::time::Duration;
 
-/// Why a text is no duration.
+/// Why a text is not a duration that a flag can take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DurationError {
-    /// Not of the form.
+    /// The text does not have the format of a duration.
     #[error("not a duration; write it like 30s, 1m30s or 100ms")]
     Syntax,
-    /// Below zero.
+    /// The duration is less than zero.
     #[error("a duration must not be negative")]
     Negative,
-    /// More than Go's durations hold, about 292 years.
+    /// The duration exceeds Go's largest, about 292 years.
     #[error("too long for a duration")]
     TooLong,
 }
 
-/// Reads a duration.
+/// Parses a duration, which must not be negative.
 pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     if let Some(rest) = text.strip_prefix('-') {
         return if unsigned(rest)?.is_zero() { Ok(Duration::ZERO) } else { Err(DurationError::Negative) };
@@ -24,7 +27,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     unsigned(text.strip_prefix('+').unwrap_or(text))
 }
 
-/// Reads a duration without a sign.
+/// Parses a duration without a sign.
 fn unsigned(text: &str) -> Result<Duration, DurationError> {
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -45,7 +48,7 @@ fn unsigned(text: &str) -> Result<Duration, DurationError> {
     }
 }
 
-/// One number with its unit, in nanoseconds, and what follows it.
+/// Parses one number with its unit. Returns the nanoseconds and the rest of the text.
 fn part(text: &str) -> Result<(u128, &str), DurationError> {
     let (whole, rest) = digits(text);
     let (fraction, rest) = match rest.strip_prefix('.') {
@@ -80,7 +83,7 @@ fn part(text: &str) -> Result<(u128, &str), DurationError> {
     Ok((amount, rest))
 }
 
-/// The digits that a text begins with, and the rest.
+/// Splits a text after its leading digits.
 fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
@@ -91,7 +94,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reads_what_go_reads() {
+    fn accepts_what_go_accepts() {
         for (text, milliseconds) in [
             ("0", 0),
             ("0s", 0),
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_go_refuses() {
+    fn rejects_what_go_rejects() {
         for (text, error) in [
             ("", DurationError::Syntax),
             ("-", DurationError::Syntax),
@@ -138,7 +141,7 @@ mod tests {
         }
 
         #[test]
-        fn whole_milliseconds_come_back(milliseconds in 0_u64..10_000_000_000) {
+        fn milliseconds_are_parsed_exactly(milliseconds in 0_u64..10_000_000_000) {
             prop_assert_eq!(parse(&format!("{milliseconds}ms")), Ok(Duration::from_millis(milliseconds)));
         }
     }

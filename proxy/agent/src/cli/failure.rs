@@ -1,25 +1,25 @@
-//! How a command ends badly: one sentence for a person, and the exit status.
+//! Failures of a command: one sentence for a person, and the exit status.
 
 use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What the user gave cannot be used: exit status 2.
+    /// The user's input cannot be used: exit status 2.
     BadInput(String),
-    /// Something went wrong with good input: exit status 1.
+    /// Something failed although the input is good: exit status 1.
     Runtime(String),
 }
 
 impl Failure {
-    /// Input that an error, with its causes, speaks of.
+    /// Bad input, described by an error and its causes.
     pub(crate) fn bad_input(error: &dyn Error) -> Self {
         Self::BadInput(sentence(error))
     }
 
-    /// A failure that an error, with its causes, speaks of.
+    /// A failure of `what`, described by an error and its causes.
     pub(crate) fn runtime(what: &str, error: &dyn Error) -> Self {
         Self::Runtime(format!("{what}: {}", sentence(error)))
     }
@@ -40,15 +40,15 @@ impl fmt::Display for Failure {
     }
 }
 
-/// An error and its causes in one line. A cause that the text ends with already is not said again.
+/// Joins an error and its causes into one line. A cause that the text ends with already is not repeated.
 fn sentence(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
+        let reason = error.to_string();
+        if !text.ends_with(&reason) {
             text.push_str(": ");
-            text.push_str(&said);
+            text.push_str(&reason);
         }
         cause = error.source();
     }
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cause_is_said_once() {
+    fn every_cause_appears_once() {
         let cause = || std::io::Error::other("no such\n  table");
         assert_eq!(sentence(&Layered::Says(cause())), "reading the table: no such; table");
         assert_eq!(sentence(&Layered::Hides(cause())), "reading the table: no such; table");

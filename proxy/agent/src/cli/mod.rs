@@ -1,4 +1,4 @@
-//! The command line: what it takes, and which parts it wires together.
+//! The command line: parses it and wires the parts of the agent together.
 
 mod args;
 mod cleanup;
@@ -18,7 +18,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use args::{CleanupArgs, RecordArgs, RenderArgs, RunArgs};
 use failure::Failure;
 
-/// Keeps a node's kernel equal to what the cluster's Services say, in place of kube-proxy.
+/// Programs Kubernetes Services into this node's kernel: a replacement for kube-proxy.
 #[derive(Debug, Parser)]
 #[command(
     name = "portway",
@@ -34,23 +34,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch Services and EndpointSlices, and keep this node's kernel equal to them.
+    /// Watch Services and EndpointSlices, and program this node's kernel to serve them.
     Run(Box<RunArgs>),
-    /// Print what would be in the kernel for some manifests, touching neither kernel nor cluster.
+    /// Print the rules for some manifests, without touching kernel or cluster.
     Render(Box<RenderArgs>),
-    /// Write what happens to the cluster's Services into a file, masked or not, to play it back in a benchmark.
+    /// Record the cluster's Services and their changes into a file, to replay them in a benchmark.
     Record(RecordArgs),
-    /// Remove everything from the kernel that portway ever put there.
+    /// Remove all of portway's rules from the kernel.
     Cleanup(CleanupArgs),
-    /// Print the version.
+    /// Print the version of portway.
     Version,
 }
 
-/// Runs the program with these words of the command line, the program's name first.
-pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let command = match Cli::try_parse_from(words) {
+/// Runs the program with these command-line arguments, the program's name first.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli.command,
-        Err(error) => return refused(&error),
+        Err(error) => return not_parsed(&error),
     };
     let done = match command {
         Command::Run(args) => run::run(*args),
@@ -64,12 +64,12 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => ended(&failure),
+        Err(failure) => failed(&failure),
     }
 }
 
-/// Says what is wrong with the command line, or prints the help that was asked for.
-fn refused(error: &clap::Error) -> ExitCode {
+/// Prints the requested help, or what is wrong with the command line.
+fn not_parsed(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // Nothing can be done about a closed standard output.
@@ -81,17 +81,17 @@ fn refused(error: &clap::Error) -> ExitCode {
             ExitCode::from(2)
         }
         _ => {
-            // The first paragraph says what is wrong; usage and hints follow it.
+            // The first paragraph is the error; usage and hints follow it.
             let text = error.render().to_string();
             let paragraph = text.split("\n\n").next().unwrap_or_default();
             let paragraph = paragraph.strip_prefix("error: ").unwrap_or(paragraph);
             let sentence = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-            ended(&Failure::BadInput(sentence))
+            failed(&Failure::BadInput(sentence))
         }
     }
 }
 
-fn ended(failure: &Failure) -> ExitCode {
+fn failed(failure: &Failure) -> ExitCode {
     eprintln!("portway: {failure}");
     failure.exit_code()
 }

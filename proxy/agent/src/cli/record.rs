@@ -1,4 +1,4 @@
-//! `portway record`: writes what happens to a cluster's Services into a file.
+//! `portway record`: records a cluster's Services and their changes into a file.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -16,20 +16,20 @@ use crate::logging::{self, Format};
 use crate::recorder::{Output, Progress, Recording};
 use crate::sources::kubernetes::{self, KubernetesConfig, Tuning};
 
-/// How often the progress line is written anew, and whether it is time to end is looked at.
-const GLANCE: Duration = Duration::from_millis(100);
+/// How often the progress line is updated and the duration is checked.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
 
-/// How often what was recorded is handed to the file: a recorder that is killed loses no more than this.
-const FLUSH: Duration = Duration::from_secs(1);
+/// How often the file is flushed: a recorder that is killed loses at most this much time.
+const FLUSH_PERIOD: Duration = Duration::from_secs(1);
 
-/// Records until a signal comes, the time is over, or it cannot go on.
+/// Records until a signal comes, the duration is over, or recording fails.
 pub(super) fn record(args: &RecordArgs) -> Result<(), Failure> {
     let (kubeconfig, master) = settings::api(&args.api)?;
     let node_name = match settings::given_node_name(&args.name)? {
         Some(name) => name,
         None => settings::default_node_name()?,
     };
-    let longest = longest(args.duration.as_deref())?;
+    let max = max_duration(args.duration.as_deref())?;
     let masker = Masker::new(&masked(args)).map_err(|error| Failure::runtime("no random key", &error))?;
     let config = KubernetesConfig { kubeconfig, master, node_name, relist_period: None, tuning: Tuning::default() };
     logging::start(Format::Text, 0).map_err(|error| Failure::runtime("cannot start logging", &error))?;
@@ -43,7 +43,7 @@ pub(super) fn record(args: &RecordArgs) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::runtime("cannot start the runtime", &error))?;
     let mut line = ProgressLine::new();
-    let followed = runtime.block_on(follow(config, &recording, longest, &mut line));
+    let followed = runtime.block_on(follow(config, &recording, max, &mut line));
     line.end();
     let done = recording.finish().map_err(|error| cannot_write(&error))?;
     followed?;
@@ -53,12 +53,12 @@ pub(super) fn record(args: &RecordArgs) -> Result<(), Failure> {
             Ok(())
         }
         None => Err(Failure::Runtime(format!(
-            "the recording ended before the cluster's objects were all listed; {name} holds nothing to play back"
+            "the recording ended before all of the cluster's objects were listed; {name} has nothing to replay"
         ))),
     }
 }
 
-fn longest(text: Option<&str>) -> Result<Option<Duration>, Failure> {
+fn max_duration(text: Option<&str>) -> Result<Option<Duration>, Failure> {
     let Some(text) = text else { return Ok(None) };
     match duration::parse(text) {
         Ok(Duration::ZERO) => Err(Failure::BadInput(format!("--duration {text:?}: must be longer than 0"))),
@@ -74,7 +74,7 @@ fn masked(args: &RecordArgs) -> Vec<Masked> {
     all.into_iter().filter_map(|(is, what)| is.then_some(what)).collect()
 }
 
-/// Opens the file, and says whether it is to be compressed.
+/// Opens the output, and decides from its name whether to compress it.
 fn open(out: &Path) -> Result<(Output, bool), Failure> {
     if out == Path::new("-") {
         return Ok((Box::new(io::stdout()), false));
@@ -86,19 +86,19 @@ fn open(out: &Path) -> Result<(Output, bool), Failure> {
     }
 }
 
-/// Records until the end, whatever brings it.
+/// Records until a signal, the end of the duration, or a failure.
 async fn follow(
     config: KubernetesConfig,
     recording: &Recording,
-    longest: Option<Duration>,
+    max: Option<Duration>,
     line: &mut ProgressLine,
 ) -> Result<(), Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::runtime("cannot listen for signals", &error));
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut glance = interval(GLANCE);
-    glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut flush = interval(FLUSH);
+    let mut progress_timer = interval(PROGRESS_PERIOD);
+    progress_timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut flush = interval(FLUSH_PERIOD);
     flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watching = kubernetes::record(config, recording.clone());
     tokio::pin!(watching);
@@ -106,17 +106,17 @@ async fn follow(
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            // It ends well only when the file could not be written, which `finish` tells.
+            // It succeeds only if the file could not be written, which `finish` reports.
             ended = &mut watching => return ended.map_err(|error| Failure::bad_input(&error)),
             _ = flush.tick() => {
                 if recording.flush().is_err() {
                     return Ok(());
                 }
             }
-            _ = glance.tick() => {
+            _ = progress_timer.tick() => {
                 let progress = recording.progress();
                 line.show(&progress);
-                if longest.is_some_and(|longest| progress.time >= Some(longest)) {
+                if max.is_some_and(|max| progress.time >= Some(max)) {
                     return Ok(());
                 }
             }
@@ -127,15 +127,15 @@ async fn follow(
 fn describe(progress: &Progress) -> String {
     let Progress { objects, events, bytes, interruptions, time } = progress;
     let seconds = time.map_or(0.0, |time| time.as_secs_f64());
-    let again = match interruptions {
+    let interrupted = match interruptions {
         0 => String::new(),
-        count => format!("; {count} interruptions, changes during which count as one"),
+        count => format!("; {count} interruptions, during which several changes of an object count as one"),
     };
     let mebibytes = *bytes as f64 / f64::from(1 << 20);
-    format!("{objects} objects and {events} events in {seconds:.1} s, {mebibytes:.1} MiB{again}")
+    format!("{objects} objects and {events} events in {seconds:.1} s, {mebibytes:.1} MiB{interrupted}")
 }
 
-/// One line that is written over and over, if a person looks.
+/// A progress line that overwrites itself, if standard error is a terminal.
 struct ProgressLine {
     terminal: bool,
     shown: bool,
@@ -152,9 +152,9 @@ impl ProgressLine {
         }
         let text = match progress.time {
             None => format!("listing: {} objects", progress.objects),
-            Some(_) => format!("recording: {}; Ctrl-C ends it", describe(progress)),
+            Some(_) => format!("recording: {}; press Ctrl-C to end", describe(progress)),
         };
-        // Back to the line's start, and what was there is erased.
+        // Returns to the start of the line and erases it.
         let _ = write!(io::stderr(), "\r\x1b[K{text}");
         self.shown = true;
     }

@@ -1,4 +1,5 @@
-//! `portway run`: starts sources, sync loop, metrics page and kernel watch, and waits for a signal or a failure.
+//! `portway run`: starts the sources, the sync loop, the metrics page and the kernel watch, and waits for a signal or a
+//! failure.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,19 +24,19 @@ use crate::sources::kubernetes::{self, KubernetesConfig};
 use crate::sources::manifests::{self, ManifestsConfig};
 use crate::sync::{self, Fatal, NodeWait, Parts, Syncer, SystemClock};
 
-/// How long to wait for the Node before the first write (contract CFG-11).
-const NODE_WAIT: Duration = Duration::from_secs(30);
+/// The longest wait for the Node before the first write (contract CFG-11).
+const NODE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same with manifests, which name the Node at once or not at all.
-const MANIFESTS_NODE_WAIT: Duration = Duration::from_secs(5);
+/// The same with manifests, which contain the Node from the start or not at all.
+const MANIFESTS_NODE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait for the Node's pod ranges (contract CFG-12).
-const POD_CIDRS_WAIT: Duration = Duration::from_secs(300);
+/// The longest wait for the Node's pod ranges (contract CFG-12).
+const POD_CIDRS_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long a write that has begun may go on after a signal.
-const STOP_WAIT: Duration = Duration::from_secs(10);
+/// How long a running sync may take to finish after a signal.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs until a signal comes, which is success, or something fails.
+/// Runs until a signal ends it, which is success, or something fails.
 pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let setup = settings::setup(&args.mode)?;
     let mode = setup.driver.mode;
@@ -70,11 +71,11 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
         metrics = metrics_address.map(|address| address.to_string()),
         "portway starts"
     );
-    for doubt in settings::doubts(&setup, &args.traffic, &config) {
-        tracing::warn!("{doubt}");
+    for warning in settings::warnings(&setup, &args.traffic, &config) {
+        tracing::warn!("{warning}");
     }
 
-    let metrics = Arc::new(Metrics::new(mode).map_err(|error| Failure::runtime("cannot make metrics", &error))?);
+    let metrics = Arc::new(Metrics::new(mode).map_err(|error| Failure::runtime("cannot create the metrics", &error))?);
     let (sink, inbox) = inbox::channel(inbox::MAX_EVENTS, metrics.source.clone());
     let watch = dataplane.watch();
     let mut syncer = Syncer::new(Parts {
@@ -93,7 +94,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
         Ok(Some(watch)) => sync::listen(watch, sink.sender(), syncer.notified())
             .map_err(|error| Failure::runtime("cannot start a thread", &error))?,
         Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "what others change in the kernel is only found by audits"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot listen to the kernel's notifications; only audits find foreign changes")
+        }
     }
 
     let sender = sink.sender();
@@ -120,7 +123,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     })
 }
 
-/// Waits for the first of: a signal, the end of the loop, a source that cannot go on.
+/// Waits for the first of: a signal, the end of the sync loop, a source that fails.
 async fn until_the_end(
     source: impl Future<Output = Result<(), Failure>>,
     sender: MessageSender,
@@ -132,7 +135,7 @@ async fn until_the_end(
     let ended = |end: Result<Result<(), Fatal>, oneshot::error::RecvError>| match end {
         Ok(Ok(())) => Ok(()),
         Ok(Err(fatal)) => Err(Failure::Runtime(fatal.to_string())),
-        Err(_) => Err(Failure::Runtime("the sync loop has died; what it said stands above".to_owned())),
+        Err(_) => Err(Failure::Runtime("the sync loop panicked; its message is above".to_owned())),
     };
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
@@ -146,16 +149,18 @@ async fn until_the_end(
             }
         } => return Err(failed),
     };
-    tracing::info!(signal = name, "ending; what is in the kernel stays");
+    tracing::info!(signal = name, "ending; the rules stay in the kernel");
     // An error means that the loop has ended already.
     let _ = sender.send(Message::Stop);
-    match tokio::time::timeout(STOP_WAIT, end).await {
+    match tokio::time::timeout(STOP_TIMEOUT, end).await {
         Ok(end) => ended(end),
-        Err(_) => Err(Failure::Runtime(format!("a write did not end within {} s", STOP_WAIT.as_secs()))),
+        Err(_) => {
+            Err(Failure::Runtime(format!("a sync did not finish within {} s of the signal", STOP_TIMEOUT.as_secs())))
+        }
     }
 }
 
-/// Runs the source of Services.
+/// Runs the source of Services until it fails or the sync loop ends.
 async fn follow(source: Source, node_name: String, sink: EventSink) -> Result<(), Failure> {
     match source {
         Source::Api { kubeconfig, master } => {
@@ -175,19 +180,19 @@ async fn follow(source: Source, node_name: String, sink: EventSink) -> Result<()
     }
 }
 
-/// Follows the addresses of the node's interfaces. Without them most of what there is to do can be done.
+/// Follows the addresses of the node's interfaces. A failure is only a warning: most Services do not need them.
 async fn follow_addresses(sink: EventSink) {
     if let Err(error) = addresses::run(sink).await {
-        tracing::warn!(%error, "NodePorts do not follow the addresses of this node's interfaces");
+        tracing::warn!(%error, "cannot follow the addresses of this node's interfaces; NodePorts may miss some of them");
     }
 }
 
 fn node_wait(source: &Source, config: &Config) -> NodeWait {
     let (max, list_ends_it) = match source {
-        Source::Api { .. } => (NODE_WAIT, false),
-        Source::Manifests(_) => (MANIFESTS_NODE_WAIT, true),
+        Source::Api { .. } => (NODE_TIMEOUT, false),
+        Source::Manifests(_) => (MANIFESTS_NODE_TIMEOUT, true),
     };
-    let pod_cidrs = (config.detect_local == DetectLocal::NodeCidr).then_some(POD_CIDRS_WAIT);
+    let pod_cidrs = (config.detect_local == DetectLocal::NodeCidr).then_some(POD_CIDRS_TIMEOUT);
     NodeWait { max, list_ends_it, pod_cidrs }
 }
 
@@ -200,7 +205,7 @@ fn describe(source: &Source) -> String {
     }
 }
 
-/// Says at once what would otherwise be an obscure refusal of the first write.
+/// Fails early with a clear sentence, instead of an obscure failure of the first write.
 pub(super) fn require_net_admin() -> Result<(), Failure> {
     let sets = capabilities(None).map_err(|error| Failure::runtime("cannot read this process's rights", &error))?;
     if sets.effective.contains(CapabilitySet::NET_ADMIN) {

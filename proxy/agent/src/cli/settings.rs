@@ -1,4 +1,4 @@
-//! From words to settings, and what is wrong with the words (contract CFG-8).
+//! Validates flags and turns them into settings (contract CFG-8).
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -17,25 +17,25 @@ use crate::sync::Pacing;
 
 /// The default of --min-sync-period.
 ///
-/// kube-proxy's is 1 s, made for rewriting every rule at each sync. Here a write costs what has changed, and a first
-/// write after a pause is never held back; so this only gathers what a rolling update or a burst brings closely
-/// together, at a delay that nobody notices.
+/// kube-proxy's is 1 s, because it rewrites every rule at each sync. Here a sync costs as much as has changed, and a
+/// first sync after a pause is never delayed. So this only joins the changes of a rolling update or a burst, at a delay
+/// that nobody notices.
 pub(crate) const DEFAULT_MIN_SYNC_PERIOD: &str = "10ms";
 
-/// The port of the metrics page where none is given.
+/// The port of the metrics page if the address has none.
 const METRICS_PORT: u16 = 10249;
 
-/// Where Services come from.
+/// The source of Services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The API server.
+    /// The API server of a cluster.
     Api {
-        /// Kubeconfig file.
+        /// Path of the kubeconfig file, if one is given.
         kubeconfig: Option<PathBuf>,
-        /// Address of the server.
+        /// Address that overrides the kubeconfig's, if one is given.
         master: Option<String>,
     },
-    /// A folder of manifests.
+    /// A folder of manifest files.
     Manifests(PathBuf),
 }
 
@@ -45,7 +45,7 @@ fn bad(sentence: String) -> Failure {
 
 /// The mode's driver and the options of all modes.
 pub(crate) struct Setup {
-    /// The driver of the mode that is asked for.
+    /// The driver of the requested mode.
     pub(crate) driver: &'static Driver,
     /// The options of all modes, of which the driver reads its own.
     pub(crate) options: Options,
@@ -62,7 +62,7 @@ pub(crate) fn driver(text: &str) -> Result<&'static Driver, Failure> {
         .ok_or_else(|| bad(format!("--mode {mode}: this version has no {mode} dataplane yet; use {}", built())))
 }
 
-/// Reads the mode and the options of all modes.
+/// Parses the flags of the mode and the options of all modes.
 pub(crate) fn setup(args: &ModeArg) -> Result<Setup, Failure> {
     let driver = driver(&args.mode)?;
     let mut iptables = iptables::Config::default();
@@ -76,7 +76,7 @@ pub(crate) fn setup(args: &ModeArg) -> Result<Setup, Failure> {
     Ok(Setup { driver, options: Options { iptables } })
 }
 
-/// Reads where Services come from.
+/// Parses the flags that select the source of Services.
 pub(crate) fn source(args: &SourceArgs) -> Result<Source, Failure> {
     if let Some(folder) = &args.manifests {
         return match std::fs::metadata(folder) {
@@ -89,9 +89,9 @@ pub(crate) fn source(args: &SourceArgs) -> Result<Source, Failure> {
     Ok(Source::Api { kubeconfig, master })
 }
 
-/// Reads which API server: a kubeconfig file and an address, either or none of them.
+/// Parses the flags of the API server: a kubeconfig file and an address, both optional.
 pub(crate) fn api(args: &ApiArgs) -> Result<(Option<PathBuf>, Option<String>), Failure> {
-    // kube-proxy takes empty values for values that are not given.
+    // kube-proxy treats empty values like missing ones.
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let master = given(&args.master);
     if let Some(master) = &master {
@@ -109,7 +109,7 @@ pub(crate) fn api(args: &ApiArgs) -> Result<(Option<PathBuf>, Option<String>), F
     Ok((kubeconfig, master))
 }
 
-/// The node's name: --hostname-override, trimmed and in lower case (contract CFG-5); `None` where it is not given.
+/// Parses --hostname-override: trimmed and in lower case (contract CFG-5), or `None` if it is not given.
 pub(crate) fn given_node_name(args: &NameArg) -> Result<Option<String>, Failure> {
     let Some(given) = &args.hostname_override else { return Ok(None) };
     let name = given.trim().to_lowercase();
@@ -119,7 +119,7 @@ pub(crate) fn given_node_name(args: &NameArg) -> Result<Option<String>, Failure>
     Ok(Some(name))
 }
 
-/// The node's name where none is given.
+/// The node's name if --hostname-override is not given: $NODE_NAME, else the host name.
 pub(crate) fn default_node_name() -> Result<String, Failure> {
     let from_environment = std::env::var("NODE_NAME").unwrap_or_default();
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -131,7 +131,7 @@ pub(crate) fn default_node_name() -> Result<String, Failure> {
     Ok(name)
 }
 
-/// The model's configuration.
+/// Builds the model's configuration from the flags.
 pub(crate) fn config(
     driver: &Driver,
     node_name: String,
@@ -216,7 +216,7 @@ fn detect_local(args: &TrafficArgs) -> Result<DetectLocal, Failure> {
     }
 }
 
-/// Contract NP-1, NP-5.
+/// Parses --nodeport-addresses (contract NP-1, NP-5).
 fn node_port_addresses(driver: &Driver, words: &[String]) -> Result<NodePortSelection, Failure> {
     let mut selections = Vec::new();
     let mut ranges = Vec::new();
@@ -248,7 +248,7 @@ fn node_port_addresses(driver: &Driver, words: &[String]) -> Result<NodePortSele
     })
 }
 
-/// Reads how often to write (contract CFG-8).
+/// Parses the sync periods (contract CFG-8).
 pub(crate) fn pacing(args: &PacingArgs) -> Result<Pacing, Failure> {
     let read = |flag: &str, text: &str| -> Result<Duration, Failure> {
         duration::parse(text).map_err(|error| bad(format!("{flag} {text:?}: {error}")))
@@ -259,13 +259,13 @@ pub(crate) fn pacing(args: &PacingArgs) -> Result<Pacing, Failure> {
         return Err(bad("--sync-period must be longer than 0".to_owned()));
     }
     if min_sync_period > sync_period {
-        let (least, most) = (&args.min_sync_period, &args.sync_period);
-        return Err(bad(format!("--min-sync-period {least} must not be longer than --sync-period {most}")));
+        let (min, max) = (&args.min_sync_period, &args.sync_period);
+        return Err(bad(format!("--min-sync-period {min} must not be longer than --sync-period {max}")));
     }
     Ok(Pacing { sync_period, min_sync_period })
 }
 
-/// Reads where to serve metrics, if anywhere (contract CFG-2, CFG-8).
+/// Parses the address of the metrics page; `None` if it is disabled (contract CFG-2, CFG-8).
 pub(crate) fn metrics_address(args: &ObservationArgs) -> Result<Option<SocketAddr>, Failure> {
     let text = args.metrics_bind_address.as_str();
     if text.is_empty() {
@@ -284,7 +284,7 @@ pub(crate) fn metrics_address(args: &ObservationArgs) -> Result<Option<SocketAdd
     }
 }
 
-/// Reads the form of the log.
+/// Parses the format of the log.
 pub(crate) fn log_format(args: &ObservationArgs) -> Result<Format, Failure> {
     match args.logging_format.as_str() {
         "text" => Ok(Format::Text),
@@ -293,7 +293,7 @@ pub(crate) fn log_format(args: &ObservationArgs) -> Result<Format, Failure> {
     }
 }
 
-/// Reads how much to log.
+/// Parses the log verbosity.
 pub(crate) fn verbosity(args: &ObservationArgs) -> Result<u8, Failure> {
     match args.verbosity.parse() {
         Ok(verbosity) if verbosity <= 10 => Ok(verbosity),
@@ -301,35 +301,34 @@ pub(crate) fn verbosity(args: &ObservationArgs) -> Result<u8, Failure> {
     }
 }
 
-/// What is allowed and probably not meant: one sentence for each (contract CFG-13, NFT-18).
-pub(crate) fn doubts(setup: &Setup, traffic: &TrafficArgs, config: &Config) -> Vec<String> {
-    let mut doubts = Vec::new();
+/// Warns of flags that are valid but probably not intended, in one sentence each (contract CFG-13, NFT-18).
+pub(crate) fn warnings(setup: &Setup, traffic: &TrafficArgs, config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
     if config.detect_local == DetectLocal::None {
         let mode = &traffic.detect_local_mode;
-        doubts.push(if mode.is_empty() {
-            "neither --cluster-cidr nor --detect-local-mode is given: pods' traffic is not told from other traffic, so \
-             pods that use a load balancer or external address with externalTrafficPolicy Local are treated as outside \
-             clients"
+        warnings.push(if mode.is_empty() {
+            "neither --cluster-cidr nor --detect-local-mode is given: traffic from pods is not recognized, so pods that \
+             use a load balancer or external address with externalTrafficPolicy Local are treated as external clients"
                 .to_owned()
         } else {
             format!("--detect-local-mode {mode} without --cluster-cidr has no effect")
         });
     } else if !matches!(config.detect_local, DetectLocal::ClusterCidr(_)) && !traffic.cluster_cidr.is_empty() {
-        doubts.push(format!("--cluster-cidr has no effect with --detect-local-mode {}", traffic.detect_local_mode));
+        warnings.push(format!("--cluster-cidr has no effect with --detect-local-mode {}", traffic.detect_local_mode));
     }
     if !(setup.driver.serves_loopback)(&setup.options) && selects_loopback(&config.node_port_addresses) {
-        doubts.push(
+        warnings.push(
             "--nodeport-addresses covers loopback addresses, but NodePorts are not served on loopback in this mode"
                 .to_owned(),
         );
     }
-    doubts
+    warnings
 }
 
 fn selects_loopback(selection: &NodePortSelection) -> bool {
     match selection {
         NodePortSelection::Primary | NodePortSelection::All => false,
-        // A range of all addresses says "all", as in kube-proxy.
+        // A range of all addresses means "all", as in kube-proxy.
         NodePortSelection::Cidrs(ranges) => {
             ranges.iter().any(|range| range.prefix_len() > 0 && range.addr().is_loopback())
         }

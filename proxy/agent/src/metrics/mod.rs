@@ -35,7 +35,7 @@ pub struct Metrics {
     registry: Registry,
     /// Metrics of the sync loop's writes.
     pub sync: SyncMetrics,
-    /// Metrics of audits.
+    /// Metrics of audits and the drift that they find.
     pub audit: AuditMetrics,
     /// Metrics of conntrack clean-up.
     pub conntrack: ConntrackMetrics,

@@ -1,9 +1,9 @@
 //! The startup barrier: what must be known before the first write, and what ends the process.
 //!
-//! Services and EndpointSlices must have been listed completely (contract WATCH-5). The Node and the interface addresses
-//! should be known too, or a restart would remove the NodePorts for a moment; the barrier waits for them only for a
-//! limited time (contract CFG-11). With the Node's pod ranges as local detector nothing works without them (contract
-//! CFG-12).
+//! Services and EndpointSlices must have been listed completely (contract WATCH-5). The Node and the interface
+//! addresses should be known too, or a restart would remove the NodePorts for a moment; the barrier waits for them only
+//! for a limited time (contract CFG-11). With the Node's pod ranges as local detector nothing works without them
+//! (contract CFG-12).
 
 use std::time::{Duration, Instant};
 

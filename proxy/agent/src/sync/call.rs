@@ -13,7 +13,7 @@ use super::kind::SyncKind;
 /// How long a call took.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Took {
-    /// Wall-clock time.
+    /// Elapsed time of the loop's clock.
     pub(super) wall: Duration,
     /// CPU time of the sync thread.
     pub(super) cpu: Duration,

@@ -11,8 +11,8 @@ use crate::metrics::ConntrackMetrics;
 
 /// Deletes conntrack entries of UDP flows whose backend a Change took away (contract CT-3).
 ///
-/// The loop calls it right after the kernel follows a Change. A packet in flight may recreate a stale entry, so there is
-/// a second pass a moment later. It is a trait so that tests run the loop without a kernel.
+/// The loop calls it right after the kernel follows a Change. A packet in flight may recreate a stale entry, so there
+/// is a second pass a moment later. It is a trait so that tests run the loop without a kernel.
 pub trait ConntrackCleaner: Send {
     /// Queues the clean-up of a Change that the kernel now follows. A Change may be queued twice, alone and as part of
     /// a later one, when a part of it failed.

@@ -1,8 +1,8 @@
 //! The sync loop: takes events, decides when to write the kernel, and loses no pending change.
 //!
-//! One thread runs it ([`run`]). All decisions are in [`Syncer`], which is given the time and the messages and says when
-//! to wake it; so tests run it with a fake dataplane and a fake clock. The loop knows no API server, no netlink and no
-//! policy.
+//! One thread runs it ([`run`]). All decisions are in [`Syncer`], which is given the time and the messages and says
+//! when to wake it; so tests run it with a fake dataplane and a fake clock. The loop knows no API server, no netlink
+//! and no policy.
 
 mod audit;
 mod barrier;

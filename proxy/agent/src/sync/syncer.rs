@@ -54,7 +54,7 @@ pub struct Syncer {
     refusals: Refusals,
     schedule: Schedule,
     garbage_retry: Retry,
-    /// Counts writes.
+    /// The number of writes so far, which the spans of logs carry.
     generation: u64,
     first_sync: FirstSync,
 }

@@ -6,14 +6,14 @@ use crate::program::portway;
 
 /// Runs the program with bad arguments, and checks the error.
 #[track_caller]
-fn refused(args: &[&str], sentence: &str) {
+fn rejected(args: &[&str], sentence: &str) {
     let done = portway(args);
     assert_eq!(done.err, format!("portway: {sentence}\n"), "{args:?}");
     assert_eq!((done.status, done.out.as_str()), (2, ""), "{args:?}");
 }
 
 #[test]
-fn cfg_8_each_bad_flag_is_refused_in_one_sentence() {
+fn cfg_8_each_bad_flag_is_rejected_in_one_sentence() {
     for (args, sentence) in [
         (&["--mode", "ipvs"][..], "--mode ipvs: this version has no ipvs dataplane yet; use nftables or iptables"),
         (&["--iptables-dispatch=bush"], "--iptables-dispatch \"bush\" is not known; use auto, list or tree"),
@@ -97,12 +97,12 @@ fn cfg_8_each_bad_flag_is_refused_in_one_sentence() {
             "invalid value 'perhaps' for '--masquerade-all[=<BOOL>]' [possible values: true, false]",
         ),
     ] {
-        refused(&[&["run"], args].concat(), sentence);
+        rejected(&[&["run"], args].concat(), sentence);
     }
 }
 
 #[test]
-fn each_bad_flag_of_record_is_refused_in_one_sentence() {
+fn each_bad_flag_of_record_is_rejected_in_one_sentence() {
     let in_cluster = "no API server is named (--kubeconfig, --master) and this is not a pod with a service account: \
                       failed to read an incluster environment variable: environment variable not found";
     for (args, sentence) in [
@@ -117,21 +117,21 @@ fn each_bad_flag_of_record_is_refused_in_one_sentence() {
         (&["--out", "/dev/null", "--hostname-override", "node-1"], in_cluster),
         (&["--out", "-", "--mask=names"], "unexpected value 'names' for '--mask' found; no more were expected"),
     ] {
-        refused(&[&["record"], args].concat(), sentence);
+        rejected(&[&["record"], args].concat(), sentence);
     }
 }
 
 #[test]
-fn cfg_5_a_blank_hostname_override_is_refused() {
+fn cfg_5_a_blank_hostname_override_is_rejected() {
     for blank in ["", "  "] {
         let sentence = "empty hostname-override is invalid: --hostname-override needs the name of a Node";
-        refused(&["run", "--hostname-override", blank], sentence);
-        refused(&["render", "-f", "-", "--node", blank], sentence);
+        rejected(&["run", "--hostname-override", blank], sentence);
+        rejected(&["render", "-f", "-", "--node", blank], sentence);
     }
 }
 
 #[test]
-fn render_needs_files_that_can_be_read() {
+fn render_needs_readable_files() {
     let done = portway(&["render"]);
     assert_eq!(done.status, 2);
     assert_eq!(done.err, "portway: the following required arguments were not provided: --file <FILE>...\n");

@@ -1,4 +1,4 @@
-//! Help is output that people read: changes of it are reviewed as such.
+//! Snapshots of the help pages, so that changes of them are reviewed.
 
 use crate::program::portway;
 
@@ -45,7 +45,7 @@ fn without_a_command_the_help_is_shown_as_an_error() {
 }
 
 #[test]
-fn the_version_is_printed_either_way() {
+fn command_and_flags_print_the_version() {
     let expected = format!("portway {}\n", env!("CARGO_PKG_VERSION"));
     for words in [["version"], ["--version"], ["-V"]] {
         let done = portway(&words);

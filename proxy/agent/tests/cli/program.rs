@@ -1,22 +1,22 @@
-//! Running the built program.
+//! Runs the built program.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// What the program did.
+/// The result of a run.
 pub(crate) struct Done {
     pub(crate) status: i32,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-/// Runs the program with these words, an environment of nothing but a PATH, and nothing to read.
+/// Runs the program with these arguments, an environment with only PATH, and empty standard input.
 pub(crate) fn portway(words: &[&str]) -> Done {
     portway_reading(words, "")
 }
 
-/// The same with something to read on standard input.
+/// The same with this text on standard input.
 pub(crate) fn portway_reading(words: &[&str], input: &str) -> Done {
     let mut child = Command::new(env!("CARGO_BIN_EXE_portway"))
         .args(words)

@@ -86,7 +86,7 @@ fn text(path: &Path) -> String {
 }
 
 #[test]
-fn a_signal_ends_it_well_and_what_is_in_the_kernel_stays() {
+fn a_signal_ends_it_with_success_and_the_rules_stay_in_the_kernel() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut running = Running::start(&["--manifests", &project("examples/demo"), "--hostname-override=node-1"]);
         let log = running.log_until("first sync done");
@@ -94,12 +94,12 @@ fn a_signal_ends_it_well_and_what_is_in_the_kernel_stays() {
         running.send(signal);
         let (out, log) = running.end();
         assert_eq!(out, "status 0\nremoved table ip portway\nremoved table ip6 portway\n", "{log}");
-        assert!(log.contains("ending; what is in the kernel stays"), "{log}");
+        assert!(log.contains("ending; the rules stay in the kernel"), "{log}");
     }
 }
 
 #[test]
-fn cfg_12_changed_pod_cidrs_end_it_with_status_1_and_what_is_in_the_kernel_stays() {
+fn cfg_12_changed_pod_cidrs_end_it_with_status_1_and_the_rules_stay_in_the_kernel() {
     let folder = copy_of_the_demo();
     let words = ["--manifests", &text(folder.path()), "--hostname-override=node-1", "--detect-local-mode=NodeCIDR"];
     let mut running = Running::start(&words);
@@ -129,7 +129,7 @@ fn cfg_20_a_json_log_is_json_with_mode_and_generation() {
 }
 
 #[test]
-fn without_the_right_to_write_the_kernel_it_says_so_in_one_sentence() {
+fn without_cap_net_admin_it_fails_with_one_sentence() {
     for words in [&["run", "--manifests", "/tmp"][..], &["cleanup"]] {
         let done = Command::new("setpriv")
             .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", env!("CARGO_BIN_EXE_portway")])
