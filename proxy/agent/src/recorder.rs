@@ -141,14 +141,14 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     /// Starts a list of this kind, or restarts it.
-    pub(crate) fn begins(&mut self, kind: Kind) -> io::Result<()> {
+    pub(crate) fn list_started(&mut self, kind: Kind) -> io::Result<()> {
         self.listing.insert(kind, HashSet::new());
         Ok(())
     }
 
     /// Records an object in its current state.
-    pub(crate) fn object(&mut self, kind: Kind, api_version: &str, word: &str, object: &Value) -> io::Result<()> {
-        let Some(kept) = keep(api_version, word, object, &self.masker) else { return Ok(()) };
+    pub(crate) fn object(&mut self, kind: Kind, api_version: &str, kind_name: &str, object: &Value) -> io::Result<()> {
+        let Some(kept) = keep(api_version, kind_name, object, &self.masker) else { return Ok(()) };
         let name = ObjectName::of(&kept);
         let listed = self.listing.get_mut(&kind).map(|names| names.insert(name.clone())).is_some();
         let text = serde_json::value::to_raw_value(&kept)?;
@@ -168,13 +168,13 @@ impl Recorder {
     }
 
     /// Records the deletion of an object.
-    pub(crate) fn gone(&mut self, api_version: &str, kind: &str, namespace: String, name: String) -> io::Result<()> {
+    pub(crate) fn deleted(&mut self, api_version: &str, kind: &str, namespace: String, name: String) -> io::Result<()> {
         let name = ObjectName { api_version: api_version.to_owned(), kind: kind.to_owned(), namespace, name };
         self.forget(self.masker.object(name))
     }
 
     /// Completes the list of this kind: objects that it did not contain are deleted.
-    pub(crate) fn done(&mut self, kind: Kind) -> io::Result<()> {
+    pub(crate) fn list_completed(&mut self, kind: Kind) -> io::Result<()> {
         if let Some(named) = self.listing.remove(&kind) {
             let all = self.pending.keys().chain(self.known.keys());
             let gone = all.filter(|name| kind_of(name) == Some(kind) && !named.contains(name));
@@ -187,7 +187,7 @@ impl Recorder {
     }
 
     /// Notes that the server does not have this kind.
-    pub(crate) fn missing(&mut self, kind: Kind) -> io::Result<()> {
+    pub(crate) fn unavailable(&mut self, kind: Kind) -> io::Result<()> {
         self.listing.remove(&kind);
         self.listed.insert(kind);
         self.start_if_complete()

@@ -58,7 +58,9 @@ impl Running {
         let begun = Instant::now();
         let mut last = BTreeSet::new();
         while begun.elapsed() < Duration::from_secs(10) {
-            let Some(mut found) = self.next(Duration::from_secs(1)) else { continue };
+            let Some(mut found) = self.next(Duration::from_secs(1)) else {
+                continue;
+            };
             found.retain(|address| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()));
             if found == wanted {
                 return begun.elapsed();
@@ -98,11 +100,11 @@ fn a_tentative_address_is_sent_once_it_is_usable() {
     running.ip("addr add fd00::1/64 dev one");
     running.until(&["127.0.0.1", "::1", "fd00::1"]);
     // Duplicate address detection listens for a second.
-    assert!(begun.elapsed() > Duration::from_millis(500), "told after {:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_millis(500), "sent after {:?}", begun.elapsed());
     let begun = Instant::now();
     running.ip("addr add fd00::2/64 dev one nodad");
     running.until(&["127.0.0.1", "::1", "fd00::1", "fd00::2"]);
-    assert!(begun.elapsed() < Duration::from_millis(500), "told after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(500), "sent after {:?}", begun.elapsed());
 }
 
 #[test]

@@ -31,11 +31,11 @@ struct Recorder {
 
 impl Recorder {
     /// Starts it, and waits until the trace has a start.
-    fn start(server: &ApiServer, file: PathBuf, words: &[&str]) -> Self {
+    fn start(server: &ApiServer, file: PathBuf, arguments: &[&str]) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_portway"))
             .args(["record", "--hostname-override=node-0", "--master", &server.url(), "--out"])
             .arg(&file)
-            .args(words)
+            .args(arguments)
             .env_clear()
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -59,12 +59,12 @@ impl Recorder {
         self.until(&format!("{count} events"), || events(&self.file).len() >= count);
     }
 
-    /// Ends it with a signal: its exit status, none if it was killed, and what it said.
+    /// Ends it with a signal: its exit status, `None` if it was killed, and its standard error.
     fn end(mut self, signal: Signal) -> (Option<i32>, String) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
-        let mut said = String::new();
-        std::io::Read::read_to_string(&mut self.child.stderr.take().unwrap(), &mut said).unwrap();
-        (self.child.wait().unwrap().code(), said)
+        let mut stderr = String::new();
+        std::io::Read::read_to_string(&mut self.child.stderr.take().unwrap(), &mut stderr).unwrap();
+        (self.child.wait().unwrap().code(), stderr)
     }
 }
 
@@ -143,9 +143,9 @@ fn a_replayed_recording_has_the_same_objects_and_changes() {
         let count = change(&shape, &store);
         recorder.until_events(count);
         let file = recorder.file.clone();
-        let (status, said) = recorder.end(signal);
-        assert_eq!(status, Some(0), "{said}");
-        assert!(said.contains(&format!("recorded {} objects and {count} events in ", before.len())), "{said}");
+        let (status, stderr) = recorder.end(signal);
+        assert_eq!(status, Some(0), "{stderr}");
+        assert!(stderr.contains(&format!("recorded {} objects and {count} events in ", before.len())), "{stderr}");
         assert_eq!(std::fs::read(&file).unwrap()[0] == b'{', name == "plain.trace");
 
         let second = Store::new();
@@ -206,7 +206,7 @@ fn a_killed_recorder_leaves_everything_recorded_so_far() {
         assert_eq!(trace.fill(&second).unwrap(), objects);
         let done = trace.replay(&second, Pace::Unpaced, &AtomicBool::new(false)).unwrap();
         assert_eq!(done.events, count);
-        assert!(done.cut_off.is_some_and(|said| said.contains("the recorder was killed")));
+        assert!(done.cut_off.is_some_and(|reason| reason.contains("the recorder was killed")));
         assert_eq!(kept(&second), kept(&store));
     }
 }
@@ -228,10 +228,10 @@ fn changes_during_an_outage_of_the_server_are_recorded_afterwards() {
     store.compact();
     recorder.until_events(4);
     let file = recorder.file.clone();
-    let (status, said) = recorder.end(Signal::TERM);
+    let (status, stderr) = recorder.end(Signal::TERM);
     assert!(
-        status == Some(0) && said.contains("interruptions, during which several changes of an object count as one"),
-        "{said}"
+        status == Some(0) && stderr.contains("interruptions, during which several changes of an object count as one"),
+        "{stderr}"
     );
     assert_eq!(events(&file).len(), 4, "what a new list shows unchanged is no event");
     let second = Store::new();
@@ -295,9 +295,9 @@ fn a_recording_ends_after_its_duration_and_fails_if_there_is_nothing_to_replay()
         .unwrap();
     let recorder = Recorder { child, file };
     recorder.until("header", || Reader::open(&recorder.file).is_ok());
-    let (status, said) = recorder.end(Signal::INT);
-    assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("before all of the cluster's objects were listed"), "{said}");
+    let (status, stderr) = recorder.end(Signal::INT);
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("before all of the cluster's objects were listed"), "{stderr}");
 }
 
 #[test]
@@ -308,8 +308,8 @@ fn a_full_file_system_ends_it_with_one_sentence() {
         .args(["record", "--hostname-override=node-0", "--master", &server.url(), "--out=/dev/full"])
         .output()
         .unwrap();
-    let said = String::from_utf8(done.stderr).unwrap();
-    assert_eq!(said, "portway: cannot write /dev/full: No space left on device (os error 28)\n");
+    let stderr = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(stderr, "portway: cannot write /dev/full: No space left on device (os error 28)\n");
     assert_eq!(done.status.code(), Some(1));
 }
 

@@ -71,7 +71,9 @@ pub(crate) fn setup(args: &ModeArg) -> Result<Setup, Failure> {
         "auto" | "" => Some(iptables::TREE_ABOVE),
         "list" => None,
         "tree" => Some(0),
-        other => return Err(bad(format!("--iptables-dispatch {other:?} is not known; use auto, list or tree"))),
+        other => {
+            return Err(bad(format!("--iptables-dispatch {other:?} is not known; use auto, list or tree")));
+        }
     };
     Ok(Setup { driver, options: Options { iptables } })
 }
@@ -217,11 +219,11 @@ fn detect_local(args: &TrafficArgs) -> Result<DetectLocal, Failure> {
 }
 
 /// Parses --nodeport-addresses (contract NP-1, NP-5).
-fn node_port_addresses(driver: &Driver, words: &[String]) -> Result<NodePortSelection, Failure> {
+fn node_port_addresses(driver: &Driver, values: &[String]) -> Result<NodePortSelection, Failure> {
     let mut selections = Vec::new();
     let mut ranges = Vec::new();
-    for word in words.iter().map(|word| word.trim()).filter(|word| !word.is_empty()) {
-        match word {
+    for value in values.iter().map(|value| value.trim()).filter(|value| !value.is_empty()) {
+        match value {
             "primary" => selections.push(NodePortSelection::Primary),
             "all" => selections.push(NodePortSelection::All),
             "localhost" if driver.takes_localhost => {
@@ -231,9 +233,9 @@ fn node_port_addresses(driver: &Driver, words: &[String]) -> Result<NodePortSele
                 let why = "NodePorts are not served on loopback in this mode";
                 return Err(bad(format!("--nodeport-addresses localhost: {why}; use ranges, primary or all")));
             }
-            word if word.contains('/') => ranges.push(range("--nodeport-addresses", word)?),
-            word => {
-                return Err(bad(format!("--nodeport-addresses {word:?}: not an address range, primary or all")));
+            value if value.contains('/') => ranges.push(range("--nodeport-addresses", value)?),
+            value => {
+                return Err(bad(format!("--nodeport-addresses {value:?}: not an address range, primary or all")));
             }
         }
     }

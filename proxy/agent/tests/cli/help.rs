@@ -47,8 +47,8 @@ fn without_a_command_the_help_is_shown_as_an_error() {
 #[test]
 fn command_and_flags_print_the_version() {
     let expected = format!("portway {}\n", env!("CARGO_PKG_VERSION"));
-    for words in [["version"], ["--version"], ["-V"]] {
-        let done = portway(&words);
-        assert_eq!((done.status, done.out.as_str(), done.err.as_str()), (0, expected.as_str(), ""), "{words:?}");
+    for arguments in [["version"], ["--version"], ["-V"]] {
+        let done = portway(&arguments);
+        assert_eq!((done.status, done.out.as_str(), done.err.as_str()), (0, expected.as_str(), ""), "{arguments:?}");
     }
 }

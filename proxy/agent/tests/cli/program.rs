@@ -12,14 +12,14 @@ pub(crate) struct Done {
 }
 
 /// Runs the program with these arguments, an environment with only PATH, and empty standard input.
-pub(crate) fn portway(words: &[&str]) -> Done {
-    portway_reading(words, "")
+pub(crate) fn portway(arguments: &[&str]) -> Done {
+    portway_reading(arguments, "")
 }
 
 /// The same with this text on standard input.
-pub(crate) fn portway_reading(words: &[&str], input: &str) -> Done {
+pub(crate) fn portway_reading(arguments: &[&str], input: &str) -> Done {
     let mut child = Command::new(env!("CARGO_BIN_EXE_portway"))
-        .args(words)
+        .args(arguments)
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("COLUMNS", "100")

@@ -20,10 +20,10 @@ struct Running {
 }
 
 impl Running {
-    fn start(words: &[&str]) -> Self {
+    fn start(arguments: &[&str]) -> Self {
         let mut shell = Command::new("unshare")
             .args(["--net", "sh", "-c", SCRIPT, "sh", "--metrics-bind-address="])
-            .args(words)
+            .args(arguments)
             .env("PORTWAY", env!("CARGO_BIN_EXE_portway"))
             .env_remove("NODE_NAME")
             .stdin(Stdio::null())
@@ -101,8 +101,8 @@ fn a_signal_ends_it_with_success_and_the_rules_stay_in_the_kernel() {
 #[test]
 fn cfg_12_changed_pod_cidrs_end_it_with_status_1_and_the_rules_stay_in_the_kernel() {
     let folder = copy_of_the_demo();
-    let words = ["--manifests", &text(folder.path()), "--hostname-override=node-1", "--detect-local-mode=NodeCIDR"];
-    let mut running = Running::start(&words);
+    let arguments = ["--manifests", &text(folder.path()), "--hostname-override=node-1", "--detect-local-mode=NodeCIDR"];
+    let mut running = Running::start(&arguments);
     running.log_until("first sync done");
     let node = folder.path().join("node.yaml");
     let changed = std::fs::read_to_string(&node).unwrap().replace("10.1.1.0/24", "10.1.7.0/24");
@@ -114,9 +114,9 @@ fn cfg_12_changed_pod_cidrs_end_it_with_status_1_and_the_rules_stay_in_the_kerne
 
 #[test]
 fn cfg_20_a_json_log_is_json_with_mode_and_generation() {
-    let words =
+    let arguments =
         ["--manifests", &project("examples/demo"), "--hostname-override=node-1", "--logging-format=json", "-v2"];
-    let mut running = Running::start(&words);
+    let mut running = Running::start(&arguments);
     let log = running.log_until("first sync done");
     running.send(Signal::TERM);
     running.end();
@@ -130,10 +130,10 @@ fn cfg_20_a_json_log_is_json_with_mode_and_generation() {
 
 #[test]
 fn without_cap_net_admin_it_fails_with_one_sentence() {
-    for words in [&["run", "--manifests", "/tmp"][..], &["cleanup"]] {
+    for arguments in [&["run", "--manifests", "/tmp"][..], &["cleanup"]] {
         let done = Command::new("setpriv")
             .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", env!("CARGO_BIN_EXE_portway")])
-            .args(words)
+            .args(arguments)
             .output()
             .unwrap();
         let error = String::from_utf8(done.stderr).unwrap();

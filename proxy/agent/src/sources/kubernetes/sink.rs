@@ -13,27 +13,31 @@ use crate::sources::convert::Object;
 /// Receives the objects and changes of one kind. An error means that the receiver has ended.
 pub(super) trait Sink: Clone + Send + Sync + 'static {
     /// Starts a list of all objects of this kind.
-    fn begins<K: Object>(&self) -> impl Future<Output = Result<(), InboxClosed>> + Send;
+    fn list_started<K: Object>(&self) -> impl Future<Output = Result<(), InboxClosed>> + Send;
 
     /// Receives an object in its current state. Returns its version, which may be empty, or `None` if the object cannot
     /// be read; that has been logged then, and the object is skipped.
     fn object<K: Object>(&self, object: &RawValue) -> impl Future<Output = Result<Option<String>, InboxClosed>> + Send;
 
     /// Receives the deletion of the object of this name.
-    fn gone<K: Object>(&self, namespace: String, name: String) -> impl Future<Output = Result<(), InboxClosed>> + Send;
+    fn deleted<K: Object>(
+        &self,
+        namespace: String,
+        name: String,
+    ) -> impl Future<Output = Result<(), InboxClosed>> + Send;
 
     /// Completes the list: objects that it did not contain are deleted.
-    fn done<K: Object>(&self) -> impl Future<Output = Result<(), InboxClosed>> + Send;
+    fn list_completed<K: Object>(&self) -> impl Future<Output = Result<(), InboxClosed>> + Send;
 
     /// Counts a list or watch that broke off and is restarted.
     fn interrupted<K: Object>(&self);
 
     /// Notes that the server does not have this kind, or does not allow access to it.
-    fn missing<K: Object>(&self);
+    fn unavailable<K: Object>(&self);
 }
 
 impl Sink for EventSink {
-    async fn begins<K: Object>(&self) -> Result<(), InboxClosed> {
+    async fn list_started<K: Object>(&self) -> Result<(), InboxClosed> {
         self.send(Event::ListBegins(K::MODEL)).await
     }
 
@@ -52,11 +56,11 @@ impl Sink for EventSink {
         Ok(Some(version))
     }
 
-    async fn gone<K: Object>(&self, namespace: String, name: String) -> Result<(), InboxClosed> {
+    async fn deleted<K: Object>(&self, namespace: String, name: String) -> Result<(), InboxClosed> {
         self.send(K::gone(namespace, name)).await
     }
 
-    async fn done<K: Object>(&self) -> Result<(), InboxClosed> {
+    async fn list_completed<K: Object>(&self) -> Result<(), InboxClosed> {
         self.send(Event::ListDone(K::MODEL)).await
     }
 
@@ -64,12 +68,12 @@ impl Sink for EventSink {
         EventSink::interrupted(self, K::MODEL);
     }
 
-    fn missing<K: Object>(&self) {}
+    fn unavailable<K: Object>(&self) {}
 }
 
 impl Sink for Recording {
-    async fn begins<K: Object>(&self) -> Result<(), InboxClosed> {
-        self.with(|recorder| recorder.begins(K::MODEL))
+    async fn list_started<K: Object>(&self) -> Result<(), InboxClosed> {
+        self.with(|recorder| recorder.list_started(K::MODEL))
     }
 
     async fn object<K: Object>(&self, object: &RawValue) -> Result<Option<String>, InboxClosed> {
@@ -84,12 +88,12 @@ impl Sink for Recording {
         Ok(Some(value["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned()))
     }
 
-    async fn gone<K: Object>(&self, namespace: String, name: String) -> Result<(), InboxClosed> {
-        self.with(|recorder| recorder.gone(K::API_VERSION, K::KIND, namespace, name))
+    async fn deleted<K: Object>(&self, namespace: String, name: String) -> Result<(), InboxClosed> {
+        self.with(|recorder| recorder.deleted(K::API_VERSION, K::KIND, namespace, name))
     }
 
-    async fn done<K: Object>(&self) -> Result<(), InboxClosed> {
-        self.with(|recorder| recorder.done(K::MODEL))
+    async fn list_completed<K: Object>(&self) -> Result<(), InboxClosed> {
+        self.with(|recorder| recorder.list_completed(K::MODEL))
     }
 
     fn interrupted<K: Object>(&self) {
@@ -100,8 +104,8 @@ impl Sink for Recording {
         });
     }
 
-    fn missing<K: Object>(&self) {
+    fn unavailable<K: Object>(&self) {
         // As above.
-        let _ = self.with(|recorder| recorder.missing(K::MODEL));
+        let _ = self.with(|recorder| recorder.unavailable(K::MODEL));
     }
 }

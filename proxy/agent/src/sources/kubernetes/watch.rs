@@ -159,7 +159,7 @@ impl<S: Sink> Watcher<S> {
             End::Api(ref status) if self.watch.necessity == Necessity::Optional && matches!(status.code, 403..=405) => {
                 self.state = State::Listing;
                 self.outage.unavailable(K::KIND, &end);
-                sink.missing::<K>();
+                sink.unavailable::<K>();
                 self.watch.tuning.missing_kind_retry
             }
             failure => {
@@ -225,7 +225,7 @@ impl<S: Sink> Watcher<S> {
             };
             let page: Page<'_> = serde_json::from_str(&text).map_err(|error| End::Malformed { what: "list", error })?;
             if first {
-                sink.begins::<K>().await?;
+                sink.list_started::<K>().await?;
             }
             for item in page.items.unwrap_or_default() {
                 sink.object::<K>(item).await?;
@@ -233,7 +233,7 @@ impl<S: Sink> Watcher<S> {
             if page.metadata.next.is_empty() {
                 self.method = ListMethod::Pages;
                 self.state = State::Watching { version: page.metadata.resource_version, proven: false };
-                sink.done::<K>().await?;
+                sink.list_completed::<K>().await?;
                 return Ok(());
             }
             next = Some(page.metadata.next);
@@ -267,7 +267,7 @@ impl<S: Sink> Watcher<S> {
         futures::pin_mut!(lines);
 
         if listing {
-            sink.begins::<K>().await?;
+            sink.list_started::<K>().await?;
         }
         let opened = Instant::now();
         // The server should end the watch by itself, a moment before this.
@@ -326,13 +326,13 @@ impl<S: Sink> Watcher<S> {
             "DELETED" => {
                 let meta = meta(line.object)?;
                 let version = meta.resource_version;
-                sink.gone::<K>(meta.namespace, meta.name).await?;
+                sink.deleted::<K>(meta.namespace, meta.name).await?;
                 version
             }
             "BOOKMARK" => {
                 let meta = meta(line.object)?;
                 if self.is_listing() && meta.ends_initial_events() {
-                    sink.done::<K>().await?;
+                    sink.list_completed::<K>().await?;
                     self.state = State::Watching { version: meta.resource_version, proven: false };
                     return Ok(());
                 }
