@@ -215,6 +215,6 @@ mod tests {
         file.write_all(b"kind: Service\n").unwrap();
         let error = Trace::open(file.path()).err().unwrap();
         let name = file.path().display();
-        assert_eq!(format!("{error:#}"), format!("{name}: this is no trace: its first line is no header"));
+        assert_eq!(format!("{error:#}"), format!("{name}: this is not a trace: its first line is not a header"));
     }
 }

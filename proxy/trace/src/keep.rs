@@ -1,32 +1,32 @@
-//! What is kept of an API object: the fields that service proxies read, and nothing else.
+//! Reduces API objects to the fields that service proxies read.
 //!
-//! The tables below name each field and say what it holds, which is also how it is masked. A field that they do not name
-//! is not recorded, so nothing gets into a trace by accident: no environment, no managedFields, no annotation but those
-//! that count.
+//! The tables below name each field and its type, which also decides how it is masked. A field that they do not name is
+//! not recorded, so nothing gets into a trace by accident: no environment, no managedFields, and only the annotations
+//! that proxies read.
 
 use serde_json::{Map, Value};
 
 use crate::mask::Masker;
 
-/// What a field holds.
+/// The type of a field.
 enum Field {
     /// The name of an object, a port, a zone or a host.
     Name,
-    /// An IP address, or where there is none the name of a host.
+    /// An IP address, or the name of a host.
     Address,
     /// A range of IP addresses.
     Range,
-    /// One of the API's own words.
+    /// One of the API's constants.
     Word(&'static [&'static str]),
-    /// A time as RFC 3339 writes it.
+    /// A time in RFC 3339 format.
     Time,
-    /// A number, such as a port.
+    /// An integer or a decimal number.
     Number,
-    /// A boolean, such as a condition.
+    /// A boolean, which is true or false.
     Flag,
     /// An object of these fields.
     Object(&'static [(&'static str, Field)]),
-    /// A list whose items are of this kind.
+    /// A list of values of this type.
     List(&'static Field),
 }
 
@@ -126,8 +126,8 @@ const NODE: Field = Object(&[
 const SERVICE_CIDR: Field =
     Object(&[("metadata", Object(&[("name", Name)])), ("spec", Object(&[("cidrs", List(&Range))]))]);
 
-/// What a trace keeps of an object, masked; `None` for kinds that no trace holds. The object need not say its
-/// `apiVersion` and `kind`, as those in lists do not; the result does.
+/// Reduces an object to the fields that a trace keeps, and masks them; `None` for kinds that traces do not contain. The
+/// result has an `apiVersion` and a `kind`, even if the object lacks them, as objects in lists do.
 pub fn keep(api_version: &str, kind: &str, object: &Value, masker: &Masker) -> Option<Value> {
     let fields = match (api_version, kind) {
         ("v1", "Service") => &SERVICE,
@@ -142,7 +142,7 @@ pub fn keep(api_version: &str, kind: &str, object: &Value, masker: &Masker) -> O
     Some(Value::Object(kept))
 }
 
-/// What is kept of one value; `None` where it is not what the field holds.
+/// Reduces and masks one value; `None` if it does not have the field's type.
 fn part(field: &Field, value: &Value, masker: &Masker) -> Option<Value> {
     match (field, value) {
         (Object(fields), Value::Object(map)) => {
@@ -157,19 +157,19 @@ fn part(field: &Field, value: &Value, masker: &Masker) -> Option<Value> {
         }
         (Number, Value::Number(_)) | (Flag, Value::Bool(_)) => Some(value.clone()),
         (Name, Value::String(text)) => Some(masker.name(text).into()),
-        // Services without a cluster IP say so with a word.
+        // The cluster IP of a headless Service.
         (Address, Value::String(text)) if text == "None" => Some(value.clone()),
         (Address, Value::String(text)) => Some(masker.address(text).into()),
         (Range, Value::String(text)) => Some(masker.range(text).into()),
         (Word(known), Value::String(text)) if known.contains(&text.as_str()) => Some(value.clone()),
         (Time, Value::String(text)) if is_time(text) => Some(value.clone()),
-        // A word that is not the API's could be anything.
+        // A text that is not one of the API's constants could be anything.
         (Word(_) | Time, Value::String(text)) => Some(masker.name(text).into()),
         _ => None,
     }
 }
 
-/// Whether nothing but a time can be meant.
+/// Whether a text can only be a time.
 fn is_time(text: &str) -> bool {
     text.len() <= 40
         && text.starts_with(|c: char| c.is_ascii_digit())

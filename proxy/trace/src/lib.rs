@@ -1,10 +1,10 @@
-//! Traces: what a cluster's Services, EndpointSlices, Node and ServiceCIDRs were, and how they changed, in a file.
+//! Traces: files with a cluster's Services, EndpointSlices, Node and ServiceCIDRs, and with their changes.
 //!
-//! `portway record` writes them, the benchmark harness replays them through the test API server. So a trace holds API
-//! objects, cut down to the fields that service proxies read, and any proxy can be shown one.
+//! `portway record` writes them, and the benchmark harness replays them through the test API server. So a trace
+//! contains API objects, reduced to the fields that service proxies read, and can be replayed to any proxy.
 //!
-//! A file is JSON lines, compressed with gzip or not: a [`Header`]; a line for each object that there was at the start;
-//! a line for each change, with its time since then; and an end. See [`Line`] for how each looks.
+//! A file consists of JSON lines, optionally compressed with gzip: a [`Header`]; a line for each object at the start; a
+//! line for each change, with its time since the start; and an end. [`Line`] shows an example of each.
 
 mod keep;
 mod line;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The version of the form. It grows when older readers would misread a trace.
+/// The version of the format. It is raised when older readers would misread a trace.
 pub const FORMAT: u32 = 1;
 
 /// A line of a trace.
@@ -20,51 +20,51 @@ pub const FORMAT: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "kebab-case")]
 pub enum Line {
-    /// The first line of every trace.
+    /// The description of the trace, which is its first line.
     Header(Header),
-    /// An object that there was when the recording began. All of these come before the first change.
+    /// An object that existed at the start. All of these come before the first change.
     Object {
         /// The API object, with `apiVersion` and `kind`.
         object: Value,
     },
     /// An object was created or changed.
     Put {
-        /// Microseconds since the initial objects were all known.
+        /// Microseconds since the start, which is when all initial objects were known.
         at_micros: u64,
-        /// The whole object as it then was, with `apiVersion` and `kind`.
+        /// The whole object after the change, with `apiVersion` and `kind`.
         object: Value,
     },
     /// An object was deleted.
     Delete {
-        /// Microseconds since the initial objects were all known.
+        /// Microseconds since the start, which is when all initial objects were known.
         at_micros: u64,
-        /// The name of the deleted object.
+        /// The kind and name of the deleted object.
         object: ObjectName,
     },
-    /// The recording was ended on purpose. A trace without this line was cut off.
+    /// The recording ended normally. A trace without this line was cut off.
     End {
-        /// Microseconds since the initial objects were all known.
+        /// Microseconds since the start, which is when all initial objects were known.
         at_micros: u64,
     },
 }
 
-/// What a trace is.
+/// Describes a trace: its format, origin and masking.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// The version of the form: [`FORMAT`].
+    /// The version of the format: [`FORMAT`].
     pub format: u32,
-    /// Seconds since 1970 when the recording began.
+    /// When the recording started, in seconds since 1970.
     pub started: u64,
-    /// The version of portway that recorded.
+    /// The version of portway that recorded the trace.
     pub portway: String,
-    /// The node whose Node object was watched, masked as names are. A proxy that is shown the trace stands for this node.
+    /// The node whose Node object was recorded, masked as names are. In a replay the proxy runs as this node.
     pub node: String,
-    /// The kinds of values that were masked.
+    /// The values that were masked; empty if none were.
     #[serde(default)]
     pub masked: Vec<Masked>,
 }
 
-/// What can be masked.
+/// The values that can be masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Masked {
@@ -74,23 +74,23 @@ pub enum Masked {
     Addresses,
 }
 
-/// Names one object of one kind.
+/// Identifies one object by kind and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectName {
-    /// The API group and version, such as `discovery.k8s.io/v1`.
+    /// The API group and version, such as `v1` or `discovery.k8s.io/v1`.
     pub api_version: String,
     /// The kind, such as `Service` or `EndpointSlice`.
     pub kind: String,
-    /// Empty for kinds that belong to no namespace.
+    /// The namespace; empty for kinds without namespaces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
-    /// The object's name within its namespace.
+    /// The name within the namespace.
     pub name: String,
 }
 
 impl ObjectName {
-    /// The name of an API object; a part that is not there is empty.
+    /// The identity of an API object; missing parts are empty.
     pub fn of(object: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         Self {
@@ -102,19 +102,19 @@ impl ObjectName {
     }
 }
 
-/// One change of one object.
+/// One change of one object, with its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Time since the initial objects were all known.
+    /// The time since the start, which is when all initial objects were known.
     pub at: Duration,
-    /// What happened to the object.
+    /// The new state of the object, or its deletion.
     pub change: Change,
 }
 
-/// What happened to an object.
+/// A change of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// It was created or changed, and is now this.
+    /// The object was created or changed; this is its new state.
     Put(Value),
     /// The object of this name was deleted.
     Delete(ObjectName),

@@ -1,4 +1,4 @@
-//! Reads a trace, also one whose end is missing.
+//! Reads traces, even if their end is missing.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,27 +10,27 @@ use serde_json::Value;
 
 use crate::line::{Change, Event, FORMAT, Header, Line};
 
-/// What a file that is compressed with gzip begins with.
+/// The first bytes of a file that is compressed with gzip.
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// Why a trace cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The file cannot be read.
+    /// Reading the file failed.
     #[error("the trace cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// There is no header, so this is no trace.
-    #[error("this is no trace: its first line is no header")]
+    /// The file has no header, so it is not a trace.
+    #[error("this is not a trace: its first line is not a header")]
     NoHeader,
-    /// It was written by a newer portway.
+    /// The trace was written by a newer portway.
     #[error("the trace has format {0}, and this portway reads formats up to {FORMAT}: use a newer one")]
     Newer(u32),
-    /// A line makes no sense. The last line may; see [`Reader::cut_off`].
+    /// A line is invalid. The last line may be incomplete; see [`Reader::cut_off`].
     #[error("line {line} of the trace: {problem}")]
     Line {
         /// The number of the line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Why the line is invalid.
         problem: String,
     },
 }
@@ -39,7 +39,7 @@ pub enum ReadError {
 pub struct Reader {
     lines: Box<dyn BufRead + Send>,
     header: Header,
-    /// A line that was read to find that it is no initial object.
+    /// A line that was read ahead and is not an initial object.
     peeked: Option<Line>,
     number: usize,
     end: Option<End>,
@@ -47,9 +47,9 @@ pub struct Reader {
 
 /// How a trace ended.
 enum End {
-    /// As its recorder wanted.
+    /// Its recorder ended it normally.
     Whole,
-    /// In the middle of, or after, this line.
+    /// Its recorder was killed, within or after this line.
     Cut { line: usize, within: bool },
 }
 
@@ -57,12 +57,12 @@ impl Reader {
     /// Opens a file, compressed or not, and reads its header.
     ///
     /// # Errors
-    /// If it cannot be read, or is no trace that this version knows.
+    /// If it cannot be read, or is not a trace that this version knows.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         Self::new(File::open(path)?)
     }
 
-    /// The same from anything that can be read.
+    /// Reads a trace from any input.
     ///
     /// # Errors
     /// As [`Reader::open`].
@@ -74,7 +74,7 @@ impl Reader {
         };
         let mut reader = Self { lines, header: Header::default(), peeked: None, number: 0, end: None };
         match reader.line() {
-            // A newer header may hold what this version does not know, so its format is looked at first.
+            // A newer header may have unknown fields, so its format is checked first.
             Ok(Some(Line::Header(header))) if header.format <= FORMAT => reader.header = header,
             Ok(Some(Line::Header(header))) => return Err(ReadError::Newer(header.format)),
             Err(ReadError::Io(error)) => return Err(error.into()),
@@ -83,22 +83,22 @@ impl Reader {
         Ok(reader)
     }
 
-    /// What the trace is.
+    /// The description of the trace.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The objects that there were at the start.
+    /// The objects at the start.
     pub fn objects(&mut self) -> impl Iterator<Item = Result<Value, ReadError>> + '_ {
         std::iter::from_fn(|| self.next_object().transpose())
     }
 
-    /// The changes, in their order. Initial objects that were not asked for are passed over.
+    /// The changes, in order. Initial objects that were not read are skipped.
     pub fn events(&mut self) -> impl Iterator<Item = Result<Event, ReadError>> + '_ {
         std::iter::from_fn(|| self.next_event().transpose())
     }
 
-    /// The next of the initial objects.
+    /// The next initial object; `None` after the last.
     ///
     /// # Errors
     /// If the file or a line cannot be read.
@@ -115,7 +115,7 @@ impl Reader {
         }
     }
 
-    /// The next change.
+    /// The next change; `None` after the last.
     ///
     /// # Errors
     /// If the file or a line cannot be read.
@@ -136,7 +136,7 @@ impl Reader {
         Ok(Some(Event { at: Duration::from_micros(at), change }))
     }
 
-    /// Once everything was read: where the trace breaks off, if its recorder was killed. What was read before is sound.
+    /// Where the trace breaks off, if its recorder was killed; known once everything is read. What was read is valid.
     pub fn cut_off(&self) -> Option<String> {
         match self.end {
             Some(End::Cut { line, within: true }) => {
@@ -149,7 +149,7 @@ impl Reader {
         }
     }
 
-    /// The next line, and `None` at the end.
+    /// Reads the next line; `None` at the end.
     fn line(&mut self) -> Result<Option<Line>, ReadError> {
         if self.end.is_some() {
             return Ok(None);
@@ -157,7 +157,7 @@ impl Reader {
         let mut text = Vec::new();
         match self.lines.read_until(b'\n', &mut text) {
             Ok(_) => {}
-            // A compressed file that was cut off; what came out of it is good.
+            // A compressed file that was cut off; what was decompressed is valid.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
             Err(error) => return Err(error.into()),
         }

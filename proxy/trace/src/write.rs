@@ -1,4 +1,4 @@
-//! Writes a trace, line by line.
+//! Writes traces line by line.
 
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::line::{Header, Line, ObjectName};
 
-/// Writes a trace line by line.
+/// Writes one trace, from its header to its end.
 pub struct Writer<W: Write> {
     out: Output<W>,
     line: Vec<u8>,
@@ -22,10 +22,10 @@ enum Output<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a trace with its header, compressed with gzip if `gzip`.
+    /// Starts a trace with its header, compressed if `gzip` is set.
     ///
     /// # Errors
-    /// If it cannot be written, as with all that follows.
+    /// If the output cannot be written; so it is for all methods.
     pub fn new(out: W, gzip: bool, header: &Header) -> io::Result<Self> {
         let out = match gzip {
             true => Output::Gzip(GzEncoder::new(out, Compression::default())),
@@ -36,27 +36,27 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// An object that there is at the start.
+    /// Writes an object that exists at the start.
     pub fn object(&mut self, object: &impl Serialize) -> io::Result<()> {
         self.line(&ObjectLine { line: "object", at_micros: None, object })
     }
 
-    /// An object was created or changed, `at` after the start.
+    /// Writes the new state of an object that was created or changed, `at` after the start.
     pub fn put(&mut self, at: Duration, object: &impl Serialize) -> io::Result<()> {
         self.line(&ObjectLine { line: "put", at_micros: Some(micros(at)), object })
     }
 
-    /// An object was deleted, `at` after the start.
+    /// Writes the deletion of an object, `at` after the start.
     pub fn delete(&mut self, at: Duration, object: ObjectName) -> io::Result<()> {
         self.line(&Line::Delete { at_micros: micros(at), object })
     }
 
-    /// Bytes of lines so far, before compression.
+    /// Bytes written so far, before compression.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Hands everything to the file, so that a reader finds it even if nothing more is ever written.
+    /// Flushes everything to the output, so that a reader finds it even if nothing more is ever written.
     pub fn flush(&mut self) -> io::Result<()> {
         match &mut self.out {
             Output::Plain(out) => out.flush(),
@@ -64,7 +64,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Ends the trace, `at` after the start, and gives back what it was written to.
+    /// Ends the trace, `at` after the start, and returns the output.
     pub fn finish(mut self, at: Duration) -> io::Result<W> {
         self.line(&Line::End { at_micros: micros(at) })?;
         let mut out = match self.out {

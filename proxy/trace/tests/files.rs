@@ -1,4 +1,4 @@
-//! Traces as files: what is written is read, and a killed recorder spoils nothing but its last line.
+//! Traces as files: readers get what was written, and a killed recorder loses nothing but its last line.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -50,7 +50,7 @@ fn read(bytes: Vec<u8>) -> Result<(Reader, Vec<Value>, Vec<Event>), ReadError> {
 }
 
 #[test]
-fn what_is_written_is_read() {
+fn a_reader_gets_what_was_written() {
     for gzip in [false, true] {
         let (reader, objects, events) = read(trace(gzip, true)).unwrap();
         assert_eq!(*reader.header(), header());
@@ -63,7 +63,7 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn the_form_is_what_its_documentation_says() {
+fn the_format_matches_its_documentation() {
     let text = String::from_utf8(trace(false, true)).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(
@@ -82,7 +82,7 @@ fn the_form_is_what_its_documentation_says() {
 }
 
 #[test]
-fn a_trace_that_is_cut_off_anywhere_gives_all_whole_lines_and_says_so() {
+fn a_trace_cut_off_anywhere_yields_all_complete_lines_and_reports_the_cut() {
     let whole = trace(false, true);
     let ends: Vec<usize> = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
     for length in ends[0]..whole.len() - 1 {
@@ -99,7 +99,7 @@ fn a_trace_that_is_cut_off_anywhere_gives_all_whole_lines_and_says_so() {
 }
 
 #[test]
-fn a_compressed_trace_that_is_cut_off_gives_what_was_flushed() {
+fn a_compressed_trace_that_is_cut_off_yields_what_was_flushed() {
     let unfinished = trace(true, false);
     let (reader, objects, events) = read(unfinished.clone()).unwrap();
     assert_eq!((objects.len(), events.len()), (1, 2));
@@ -116,13 +116,13 @@ fn a_compressed_trace_that_is_cut_off_gives_what_was_flushed() {
 }
 
 #[test]
-fn what_is_no_trace_is_refused_in_one_sentence() {
+fn a_file_that_is_not_a_trace_is_rejected_in_one_sentence() {
     let refused = |text: &str| read(text.as_bytes().to_vec()).err().unwrap().to_string();
     let head = serde_json::to_string(&json!({"line": "header", "format": 1, "started": 0, "portway": "", "node": ""}));
     let head = head.unwrap();
     equal([
-        (refused(""), "this is no trace: its first line is no header"),
-        (refused("apiVersion: v1\n"), "this is no trace: its first line is no header"),
+        (refused(""), "this is not a trace: its first line is not a header"),
+        (refused("apiVersion: v1\n"), "this is not a trace: its first line is not a header"),
         (
             refused(&head.replace("\"format\":1", "\"format\":9")),
             "the trace has format 9, and this portway reads formats up to 1: use a newer one",
@@ -135,8 +135,8 @@ fn what_is_no_trace_is_refused_in_one_sentence() {
     ]);
 }
 
-fn equal<const N: usize>(said: [(String, &str); N]) {
-    for (said, expected) in said {
-        assert_eq!(said, expected);
+fn equal<const N: usize>(sentences: [(String, &str); N]) {
+    for (sentence, expected) in sentences {
+        assert_eq!(sentence, expected);
     }
 }

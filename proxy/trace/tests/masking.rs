@@ -102,7 +102,7 @@ fn kept(masked: &[Masked]) -> (Masker, Vec<Value>) {
 const MARKS: [&str; 5] = ["secret", "10.77", "010.077", "fd77", "example"];
 
 #[test]
-fn nothing_of_the_original_is_left_in_a_masked_object() {
+fn a_masked_object_contains_nothing_of_the_original() {
     // Ten keys: a bit that happens to stay would be found.
     for _ in 0..10 {
         let (_, kept) = kept(&[Masked::Names, Masked::Addresses]);
@@ -117,7 +117,7 @@ fn nothing_of_the_original_is_left_in_a_masked_object() {
 }
 
 #[test]
-fn what_is_not_masked_is_as_it_was_and_nothing_that_no_proxy_reads_is_there() {
+fn unmasked_fields_are_unchanged_and_fields_that_no_proxy_reads_are_dropped() {
     let (_, kept) = kept(&[]);
     let text = serde_json::to_string(&kept).unwrap();
     assert!(MARKS.iter().all(|mark| text.contains(mark)), "{text}");
@@ -157,7 +157,7 @@ fn what_is_not_masked_is_as_it_was_and_nothing_that_no_proxy_reads_is_there() {
 }
 
 #[test]
-fn each_mask_leaves_the_other_half() {
+fn each_mask_leaves_other_values_unchanged() {
     let (_, names) = kept(&[Masked::Names]);
     let text = serde_json::to_string(&names).unwrap();
     assert!(!text.contains("secret") && text.contains("10.77.0.1") && text.contains("fd77:77::/112"), "{text}");
@@ -167,7 +167,7 @@ fn each_mask_leaves_the_other_half() {
 }
 
 #[test]
-fn what_belongs_together_still_does() {
+fn references_between_objects_are_preserved() {
     let (masker, kept) = kept(&[Masked::Names, Masked::Addresses]);
     let [service, slice, node, cidr] = &kept[..] else { panic!("four objects") };
     assert_eq!(slice["metadata"]["labels"]["kubernetes.io/service-name"], service["metadata"]["name"]);
@@ -196,7 +196,7 @@ fn what_belongs_together_still_does() {
 }
 
 #[test]
-fn masked_names_are_labels_and_distinct() {
+fn masked_names_are_distinct_dns_labels() {
     let masker = Masker::new(&[Masked::Names]).unwrap();
     let names: std::collections::BTreeSet<String> = (0..10_000).map(|i| masker.name(&format!("name-{i}"))).collect();
     assert_eq!(names.len(), 10_000);
@@ -210,7 +210,7 @@ fn masked_names_are_labels_and_distinct() {
 }
 
 #[test]
-fn words_of_the_api_and_special_addresses_stay() {
+fn constants_of_the_api_and_special_addresses_are_unchanged() {
     let masker = Masker::new(&[Masked::Names, Masked::Addresses]).unwrap();
     let service = json!({
         "metadata": {"name": "a"},
@@ -230,7 +230,7 @@ fn words_of_the_api_and_special_addresses_stay() {
 }
 
 #[test]
-fn a_node_that_is_named_by_its_address_is_masked_with_addresses_alone() {
+fn a_node_named_by_its_address_is_masked_if_only_addresses_are() {
     let masker = Masker::new(&[Masked::Addresses]).unwrap();
     let masked = masker.object(ObjectName { name: "10.77.2.1".to_owned(), ..ObjectName::of(&json!({})) }).name;
     assert_eq!(masked, masker.address("10.77.2.1"));

@@ -1,22 +1,22 @@
-//! Addresses under a key, bit by bit, so that prefixes stay prefixes.
+//! Masks addresses bit by bit with a key, so that common prefixes are preserved.
 //!
-//! Each bit of an address is flipped or not, as a pseudo-random function of the key and of the bits before it says: the
-//! scheme of Xu, Fan, Ammar and Moon ("Prefix-preserving IP address anonymization", 2002). Libraries of it know nothing of
-//! addresses with a meaning of their own: a Service at 10.0.0.1 must not become one at 127.0.0.1, which no API server
-//! would hold. So no bit is flipped on the way to such a range and within it.
+//! A pseudo-random function of the key and of the bits before it decides whether each bit is flipped: the scheme of Xu,
+//! Fan, Ammar and Moon ("Prefix-preserving IP address anonymization", 2002). Libraries of it ignore special addresses:
+//! a Service at 10.0.0.1 must not become one at 127.0.0.1, which no API server would accept. So no bit is flipped on
+//! the way to a special range and within it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sha2::{Digest, Sha256};
 
-/// A range's first bits, left-aligned, and how many of them count.
+/// The leading bits of a range, left-aligned, and how many they are.
 type Prefix = (u128, u32);
 
-/// IPv4 ranges that are their own images: unspecified, loopback, link-local, and multicast with all that lies above it.
+/// IPv4 ranges that are not changed: unspecified, loopback, link-local, and multicast and everything above it.
 const KEPT_V4: [Prefix; 4] = [(v4(0x0000_0000), 8), (v4(0x7f00_0000), 8), (v4(0xa9fe_0000), 16), (v4(0xe000_0000), 3)];
 
-/// IPv6 ranges that are their own images: unspecified and loopback, link-local, multicast. Mapped IPv4 addresses are
+/// IPv6 ranges that are not changed: unspecified and loopback, link-local, multicast. Mapped IPv4 addresses are
 /// masked as IPv4, and nothing else becomes one.
 const KEPT_V6: [Prefix; 4] = [(0, 127), (0xfe80 << 112, 10), (0xff00 << 112, 8), (0xffff << 32, 96)];
 
@@ -24,7 +24,7 @@ const fn v4(bits: u32) -> u128 {
     (bits as u128) << 96
 }
 
-/// An address, or a range of them, as a text had it.
+/// An address or a range, as parsed from a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Text {
     address: IpAddr,
@@ -32,7 +32,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// Reads an address. Zeros at the front of a decimal number count for nothing, as for older API servers.
+    /// Parses an address. Leading zeros of a decimal number are ignored, as by older API servers.
     pub(super) fn address(text: &str) -> Option<Self> {
         let without_zeros = || {
             let stripped = |part: &str| match part.trim_start_matches('0') {
@@ -45,7 +45,7 @@ impl Text {
         Some(Self { address, length: None })
     }
 
-    /// Reads a range in CIDR notation.
+    /// Parses a range in CIDR notation.
     pub(super) fn range(text: &str) -> Option<Self> {
         let (address, length) = text.trim().split_once('/')?;
         let Self { address, .. } = Self::address(address)?;
@@ -53,11 +53,11 @@ impl Text {
         Some(Self { address, length: Some(length) })
     }
 
-    /// The same under `key`.
+    /// Masks the address or range with `key`.
     pub(super) fn masked(self, key: &[u8; 32]) -> Self {
         let masked = |bits: u128, length: Option<u8>, width: u32, kept: &[Prefix]| {
             let image = flipped(key, bits, width, kept);
-            // A range without host bits stays one without.
+            // A range without host bits still has none afterwards.
             let length = length.map_or(width, u32::from);
             if bits & first(length) == bits { image & first(length) } else { image }
         };
@@ -88,12 +88,12 @@ impl fmt::Display for Text {
     }
 }
 
-/// The image of the first `width` bits.
+/// Masks the first `width` bits.
 fn flipped(key: &[u8; 32], bits: u128, width: u32, kept: &[Prefix]) -> u128 {
     let mut image = bits;
     for length in 0..width {
         let before = bits & first(length);
-        // Either leads to a range that is kept, or lies in one.
+        // These bits lead to a range that is kept, or lie in one.
         let stays = kept.iter().any(|(range, whole)| (before ^ range) & first(length.min(*whole)) == 0);
         if !stays && coin(key, before, length, width) {
             image ^= 1 << (127 - length);
@@ -102,7 +102,7 @@ fn flipped(key: &[u8; 32], bits: u128, width: u32, kept: &[Prefix]) -> u128 {
     image
 }
 
-/// Whether the bit after these is flipped.
+/// Whether to flip the bit after the `length` bits in `before`.
 fn coin(key: &[u8; 32], before: u128, length: u32, width: u32) -> bool {
     // Both numbers are at most 128.
     let place = [length.to_be_bytes()[3], width.to_be_bytes()[3]];
@@ -110,7 +110,7 @@ fn coin(key: &[u8; 32], before: u128, length: u32, width: u32) -> bool {
     hash.chain_update(before.to_be_bytes()).finalize()[0] & 1 == 1
 }
 
-/// A mask of the first `length` bits.
+/// A bit mask of the first `length` bits.
 const fn first(length: u32) -> u128 {
     match length {
         0 => 0,
@@ -118,7 +118,7 @@ const fn first(length: u32) -> u128 {
     }
 }
 
-/// The first 32 bits.
+/// The first 32 bits, which hold an IPv4 address.
 fn high(bits: u128) -> u32 {
     let bytes = bits.to_be_bytes();
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
@@ -146,7 +146,7 @@ mod tests {
         (left_aligned(one) ^ left_aligned(other)).leading_zeros()
     }
 
-    /// What the API would not take as an address of a Service or an endpoint.
+    /// Whether the API rejects this as an address of a Service or an endpoint.
     fn is_special(address: IpAddr) -> bool {
         match address {
             IpAddr::V4(a) => {
@@ -172,12 +172,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn common_prefixes_stay_as_long_as_they_are((one, two) in addresses(), key: [u8; 32]) {
+        fn common_prefixes_keep_their_length((one, two) in addresses(), key: [u8; 32]) {
             prop_assert_eq!(common(mask(&key, one), mask(&key, two)), common(one, two));
         }
 
         #[test]
-        fn special_addresses_stay_and_no_other_becomes_one((address, _) in addresses(), key: [u8; 32]) {
+        fn special_addresses_are_unchanged_and_no_other_becomes_special((address, _) in addresses(), key: [u8; 32]) {
             let masked = mask(&key, address);
             prop_assert_eq!(is_special(masked), is_special(address));
             prop_assert!(!is_special(address) || masked == address);
@@ -185,7 +185,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_in_a_range_stays_in_it((one, two) in addresses(), length in 0..=32_u8, key: [u8; 32]) {
+        fn addresses_stay_inside_their_range((one, two) in addresses(), length in 0..=32_u8, key: [u8; 32]) {
             let range = IpNet::new(one, length).unwrap().trunc();
             let masked: IpNet =
                 Text::range(&range.to_string()).unwrap().masked(&key).to_string().parse().unwrap();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_of_an_address_is_read() {
+    fn addresses_in_any_notation_are_masked() {
         let key = [7; 32];
         let masked = |text: &str| Text::address(text).map(|text| text.masked(&key).to_string());
         let plain = masked("10.0.0.9").unwrap();

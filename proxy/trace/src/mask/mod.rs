@@ -1,8 +1,8 @@
-//! Masking: names and addresses are replaced by others, the same by the same throughout one trace.
+//! Masking: replaces names and addresses; equal values get equal replacements throughout one trace.
 //!
-//! The replacements come from a key that is drawn anew for each trace and never written: without it nothing leads back,
-//! and two traces of one cluster cannot be laid side by side. What masking does not hide: the shape of the cluster, how
-//! many of what there are, ports and other numbers, and when things changed.
+//! The replacements come from a random key that is new for each trace and never stored. Without the key they cannot be
+//! reversed, and two traces of one cluster cannot be matched. Masking does not hide the shape of the cluster, the
+//! number of objects, ports and other numbers, and the times of changes.
 
 mod address;
 
@@ -14,11 +14,11 @@ use sha2::{Digest, Sha256};
 use crate::line::{Masked, ObjectName};
 use address::Text;
 
-/// Letters and digits of a masked name after its first letter: 70 bits, so that a million names stay distinct, in a
-/// text of 15, so that it fits wherever the API takes a name.
+/// Characters of a masked name after its first letter: 70 bits, so that a million names stay distinct, in 15
+/// characters, which fit wherever the API takes a name.
 const NAME_LENGTH: usize = 14;
 
-/// Replaces names and addresses, or leaves them.
+/// Replaces names, addresses, both, or neither.
 pub struct Masker {
     key: [u8; 32],
     names: bool,
@@ -26,25 +26,25 @@ pub struct Masker {
 }
 
 impl Masker {
-    /// Masks these, with a new key.
+    /// Creates a masker of these values with a new random key.
     ///
     /// # Errors
-    /// If the kernel has no random numbers.
+    /// If the kernel does not provide random numbers.
     pub fn new(masked: &[Masked]) -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         Ok(Self { key, names: masked.contains(&Masked::Names), addresses: masked.contains(&Masked::Addresses) })
     }
 
-    /// The kinds of values that it masks.
+    /// The values that this masker replaces.
     pub fn masked(&self) -> Vec<Masked> {
         let all = [(self.names, Masked::Names), (self.addresses, Masked::Addresses)];
         all.into_iter().filter_map(|(is, what)| is.then_some(what)).collect()
     }
 
-    /// A name: a DNS label that begins with a letter. Equal names become equal, distinct ones distinct; their order
-    /// and what they have in common is lost. A name that is an address (of a Node, say) counts as one where addresses
-    /// alone are masked.
+    /// Masks a name: the result is a DNS label that starts with a letter. Equal names stay equal and distinct names
+    /// stay distinct; their order and common parts are lost. A name that is an address (of a Node, say) is masked as an
+    /// address if only addresses are masked.
     pub fn name(&self, name: &str) -> String {
         if !self.names {
             return match name.parse::<IpAddr>() {
@@ -59,8 +59,8 @@ impl Masker {
         format!("n{}", BASE32_NOPAD.encode(&hash[..9])[..NAME_LENGTH].to_ascii_lowercase())
     }
 
-    /// An address: another one of the same family; see [`Masker::range`] for what two addresses keep of each other. What
-    /// is no address counts as a name.
+    /// Masks an address: the result is an address of the same family; see [`Masker::range`] for common prefixes. A text
+    /// that is not an address is masked as a name.
     pub fn address(&self, text: &str) -> String {
         match Text::address(text) {
             Some(address) if self.addresses => address.masked(&self.key).to_string(),
@@ -69,10 +69,10 @@ impl Masker {
         }
     }
 
-    /// A range of addresses: another one of the same length. Two addresses, or ranges, that have their first n bits in
-    /// common still have exactly so many: what was in a range stays in it, what was not stays out. Unspecified,
-    /// loopback, link-local and multicast addresses stay what they are, and nothing else becomes one; so the first two to
-    /// six bits of other addresses stay too.
+    /// Masks a range of addresses: the result has the same length. Two addresses or ranges with exactly n common
+    /// leading bits still have exactly n, so addresses in a range stay in it and others stay out. Unspecified,
+    /// loopback, link-local and multicast addresses are not changed, and no other address becomes one; so the first two
+    /// to six bits of other addresses are not changed either.
     pub fn range(&self, text: &str) -> String {
         match Text::range(text) {
             Some(range) if self.addresses => range.masked(&self.key).to_string(),
@@ -81,7 +81,7 @@ impl Masker {
         }
     }
 
-    /// The name of an object.
+    /// Masks the namespace and the name of an object.
     pub fn object(&self, object: ObjectName) -> ObjectName {
         ObjectName { namespace: self.name(&object.namespace), name: self.name(&object.name), ..object }
     }
