@@ -95,7 +95,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
             .map_err(|error| Failure::runtime("cannot start a thread", &error))?,
         Ok(None) => {}
         Err(error) => {
-            tracing::warn!(%error, "cannot listen to the kernel's notifications; only audits find foreign changes")
+            tracing::warn!(%error, "cannot listen to the kernel's notifications; only audits find foreign changes");
         }
     }
 

@@ -46,7 +46,7 @@ impl Folder {
                     self.files.remove(&path);
                 }
                 Err(error) => {
-                    tracing::error!("{}; its last valid content stays in force", ManifestError::of_file(&path, error))
+                    tracing::error!("{}; its last valid content stays in force", ManifestError::of_file(&path, error));
                 }
             }
         }
