@@ -7,7 +7,7 @@ use portway_dataplane::nftables::{self, Nftables};
 use portway_dataplane::{Cleanup, Dataplane, DataplaneError, Leftover, Mode};
 use portway_model::{NodePortSelection, Plan};
 
-use crate::metrics::{IptablesMetrics, ModeMetrics, NftablesMetrics, Registrar};
+use crate::metrics::{IptablesMetrics, NewModeMetrics, NftablesMetrics};
 
 /// The drivers of this build; the first is the default mode's.
 pub(crate) static DRIVERS: [Driver; 2] = [
@@ -54,7 +54,7 @@ pub(crate) struct Driver {
     /// Removes what this mode has left in the kernel, by this process or an earlier one.
     pub(crate) cleanup: fn() -> Cleanup,
     /// Makes and registers the metrics that only this mode has (contract MET-1).
-    pub(crate) metrics: fn(&Registrar<'_>) -> prometheus::Result<Box<dyn ModeMetrics>>,
+    pub(crate) metrics: NewModeMetrics,
 }
 
 /// The options of all modes; each driver reads its own.

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const KINDS: [Resource; 4] = [Resource::Service, Resource::EndpointSlice, Resource::Node, Resource::ServiceCidr];
 
-/// The program, recording.
+/// The process of a `portway record` that runs in the background.
 struct Recorder {
     child: Child,
     file: PathBuf,

@@ -10,8 +10,7 @@ use crate::tool;
 const TOO_FEW: usize = 3;
 
 /// Folders whose documentation is checked.
-const FOLDERS: &[&str] =
-    &["proxy/model", "proxy/kernel", "proxy/dataplane", "proxy/trace", "testbed", "benches", "xtask"];
+const FOLDERS: &[&str] = &["proxy", "testbed", "benches", "xtask"];
 
 /// One complaint for each documentation comment that is too short.
 pub(super) fn complaints() -> Result<Vec<String>> {

@@ -75,7 +75,8 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
 
-    let metrics = Arc::new(Metrics::new(mode).map_err(|error| Failure::runtime("cannot create the metrics", &error))?);
+    let metrics = Metrics::new(mode, Some(setup.driver.metrics));
+    let metrics = Arc::new(metrics.map_err(|error| Failure::runtime("cannot create the metrics", &error))?);
     let (sink, inbox) = inbox::channel(inbox::MAX_EVENTS, metrics.source.clone());
     let watch = dataplane.watch();
     let mut syncer = Syncer::new(Parts {

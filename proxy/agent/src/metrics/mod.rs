@@ -21,9 +21,9 @@ pub use audit::AuditMetrics;
 pub use cluster::ClusterMetrics;
 pub use conntrack::ConntrackMetrics;
 pub(crate) use iptables::IptablesMetrics;
-pub(crate) use mode::ModeMetrics;
+pub(crate) use mode::NewModeMetrics;
 pub(crate) use nftables::NftablesMetrics;
-pub(crate) use register::Registrar;
+use register::Registrar;
 pub use server::serve;
 pub use source::SourceMetrics;
 pub use sync::SyncMetrics;
@@ -46,14 +46,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Creates and registers the metrics of this mode.
+    /// Creates and registers the common metrics and, from `of_mode`, those that only this mode has.
     ///
     /// # Errors
     /// If two metrics have the same name.
-    pub fn new(mode: Mode) -> prometheus::Result<Self> {
+    pub(crate) fn new(mode: Mode, of_mode: Option<NewModeMetrics>) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let registrar = Registrar::new(&registry);
-        let sync = SyncMetrics::new(&registrar, mode)?;
+        let sync = SyncMetrics::new(&registrar, of_mode)?;
         let audit = AuditMetrics::new(&registrar)?;
         let conntrack = ConntrackMetrics::new(&registrar)?;
         let cluster = ClusterMetrics::new(&registrar)?;
@@ -88,9 +88,11 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drivers;
 
     fn page(mode: Mode) -> String {
-        String::from_utf8(Metrics::new(mode).unwrap().page().unwrap()).unwrap()
+        let of_mode = drivers::find(mode).map(|driver| driver.metrics);
+        String::from_utf8(Metrics::new(mode, of_mode).unwrap().page().unwrap()).unwrap()
     }
 
     #[test]

@@ -4,7 +4,11 @@ use std::fmt::Debug;
 
 use portway_dataplane::FamilyReport;
 
+use super::register::Registrar;
 use crate::sync::SyncKind;
+
+/// Makes and registers the metrics of one mode.
+pub(crate) type NewModeMetrics = fn(&Registrar<'_>) -> prometheus::Result<Box<dyn ModeMetrics>>;
 
 /// The metrics of one mode, fed with each report of its dataplane.
 pub(crate) trait ModeMetrics: Debug + Send + Sync {

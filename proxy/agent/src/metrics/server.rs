@@ -69,7 +69,7 @@ mod tests {
     async fn metrics_and_proxy_mode_are_served() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve_on(listener, Arc::new(Metrics::new(Mode::Nftables).unwrap())));
+        let server = tokio::spawn(serve_on(listener, Arc::new(Metrics::new(Mode::Nftables, None).unwrap())));
 
         let page = fetch(address, "/metrics").await;
         assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");

@@ -2,13 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use portway_dataplane::{FamilyReport, Mode, Report};
+use portway_dataplane::{FamilyReport, Report};
 use portway_model::Family;
 use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, Result};
 
-use super::mode::ModeMetrics;
+use super::mode::{ModeMetrics, NewModeMetrics};
 use super::register::{FAMILY, Registrar, family_label, fine_buckets, for_both, seconds_since_epoch, sync_buckets};
-use crate::drivers;
 use crate::sync::SyncKind;
 
 /// Metrics of the sync loop's writes.
@@ -33,7 +32,7 @@ pub struct SyncMetrics {
 }
 
 impl SyncMetrics {
-    pub(super) fn new(to: &Registrar<'_>, mode: Mode) -> Result<Self> {
+    pub(super) fn new(to: &Registrar<'_>, of_mode: Option<NewModeMetrics>) -> Result<Self> {
         let family = &[FAMILY];
         let metrics = Self {
             duration: to.histograms(
@@ -70,7 +69,7 @@ impl SyncMetrics {
                 programming_buckets()?,
                 family,
             )?,
-            of_mode: drivers::find(mode).map(|driver| (driver.metrics)(to)).transpose()?,
+            of_mode: of_mode.map(|new| new(to)).transpose()?,
             render: to.histograms(
                 "portway_render_seconds",
                 "Time to diff and encode what one sync writes.",

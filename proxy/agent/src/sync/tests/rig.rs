@@ -212,7 +212,8 @@ impl Rig {
             noted: false,
             second_pass_at: None,
         })));
-        let metrics = Arc::new(Metrics::new(Mode::Nftables).unwrap());
+        let driver = crate::drivers::find(Mode::Nftables).unwrap();
+        let metrics = Arc::new(Metrics::new(Mode::Nftables, Some(driver.metrics)).unwrap());
         let syncer = Syncer::new(Parts {
             cluster: Cluster::new(Config { node_name: NODE.to_owned(), ..config }),
             node: NODE.to_owned(),
