@@ -67,6 +67,16 @@ impl EventSink {
         self.metrics.interrupted(kind);
     }
 
+    /// Sets how many files and objects the source cannot use at the moment.
+    pub fn unreadable(&self, files: usize, objects: usize) {
+        self.metrics.unreadable(files, objects);
+    }
+
+    /// Whether the agent is ending.
+    pub fn is_closed(&self) -> bool {
+        self.room.is_closed()
+    }
+
     /// A handle for messages that need no room.
     pub fn sender(&self) -> MessageSender {
         MessageSender { sender: self.sender.clone() }

@@ -1,7 +1,7 @@
 //! Metrics of the sources and of the queue into the sync loop.
 
 use portway_model::{Event, Kind};
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Counters of events between the sources and the sync loop. Clones share them. [`SourceMetrics::default`] counts too,
 /// but is registered in no registry.
@@ -10,6 +10,7 @@ pub struct SourceMetrics {
     events: IntCounterVec,
     interruptions: IntCounterVec,
     queue: IntGauge,
+    unreadable: IntGaugeVec,
 }
 
 impl SourceMetrics {
@@ -17,7 +18,8 @@ impl SourceMetrics {
     pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.events.clone()))?;
         registry.register(Box::new(self.interruptions.clone()))?;
-        registry.register(Box::new(self.queue.clone()))
+        registry.register(Box::new(self.queue.clone()))?;
+        registry.register(Box::new(self.unreadable.clone()))
     }
 
     /// Counts an event that enters the queue.
@@ -29,6 +31,13 @@ impl SourceMetrics {
     /// Counts an event that leaves the queue.
     pub fn taken(&self) {
         self.queue.dec();
+    }
+
+    /// Sets how many files and objects cannot be used at the moment.
+    pub fn unreadable(&self, files: usize, objects: usize) {
+        for (what, number) in [("file", files), ("object", objects)] {
+            self.unreadable.with_label_values(&[what]).set(i64::try_from(number).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts a list or watch of this kind that broke off and is restarted.
@@ -45,11 +54,20 @@ impl Default for SourceMetrics {
             "portway_source_interruptions_total",
             "Lists and watches that broke off and were restarted, by kind of object.",
         );
+        let unreadable = Opts::new(
+            "portway_source_unreadable",
+            "Manifest files, and objects in them, that cannot be used and are named in the log.",
+        );
+        let unreadable = IntGaugeVec::new(unreadable, &["what"]).expect(NAMES);
+        for what in ["file", "object"] {
+            unreadable.with_label_values(&[what]).set(0);
+        }
         let queue = Opts::new("portway_queue_length", "Events that wait for the sync loop.");
         Self {
             events: IntCounterVec::new(events, &["kind"]).expect(NAMES),
             interruptions: IntCounterVec::new(interruptions, &["kind"]).expect(NAMES),
             queue: IntGauge::with_opts(queue).expect(NAMES),
+            unreadable,
         }
     }
 }
