@@ -8,6 +8,7 @@ use portway_model::{Cluster, Event, api};
 use super::args::RenderArgs;
 use super::failure::Failure;
 use super::settings;
+use crate::logging::one_line;
 use crate::sources::manifests;
 
 /// Prints the rules to standard output, and warnings about the manifests to standard error.
@@ -18,6 +19,13 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     // Flags are checked before files are read.
     settings::config(driver, String::new(), &args.node, &args.traffic)?;
     let loaded = manifests::load(&args.files).map_err(|error| Failure::bad_input(&error))?;
+    let objects = loaded.events.iter().any(|event| !matches!(event, Event::ListBegins(_) | Event::ListDone(_)));
+    if let Some((first, others)) = loaded.errors.split_first().filter(|_| !objects) {
+        for error in others {
+            eprintln!("portway: {error}");
+        }
+        return Err(Failure::bad_input(first));
+    }
     let node_name = match (given, only_node(&loaded.events)) {
         (Some(name), _) => name,
         (None, Some(node)) => node.name.clone(),
@@ -25,6 +33,9 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     };
     let config = settings::config(driver, node_name.clone(), &args.node, &args.traffic)?;
 
+    for error in &loaded.errors {
+        eprintln!("portway: {error}");
+    }
     for warning in &loaded.warnings {
         eprintln!("portway: warning: {warning}");
     }
@@ -36,7 +47,7 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     }
     problems.extend(cluster.drain().1);
     for problem in problems {
-        eprintln!("portway: warning: {problem}");
+        eprintln!("portway: warning: {}", one_line(&problem.to_string()));
     }
     let text = (driver.render)(&setup.options, cluster.plan());
     let text = text.map_err(|error| Failure::runtime("cannot render", &error))?;
@@ -44,6 +55,12 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
         // The reader closed the pipe early, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|error| Failure::runtime("cannot write to standard output", &error)),
+    }?;
+    match loaded.errors.len() {
+        0 => Ok(()),
+        number => {
+            Err(Failure::Runtime(format!("{number} of the files and objects cannot be used; the rest is rendered")))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use portway_model::api;
 
-use super::parse::Refusal;
+use super::content::Refusal;
 
 /// The default `spec.type` of a Service.
 const CLUSTER_IP: &str = "ClusterIP";
@@ -27,7 +27,7 @@ pub(super) fn service(service: &mut api::Service) -> Result<(), Refusal> {
     if external {
         service.external_traffic_policy.get_or_insert_with(|| "Cluster".to_owned());
     }
-    if external || service_type == CLUSTER_IP {
+    if service_type != "ExternalName" {
         service.internal_traffic_policy.get_or_insert_with(|| "Cluster".to_owned());
         cluster_ips(service);
     }
@@ -70,22 +70,40 @@ pub(super) fn endpoint_slice(slice: &mut api::EndpointSlice) -> Result<(), Refus
     Ok(())
 }
 
-/// Warnings about addresses and ports that the API server would have allocated; without one, nothing allocates them.
-pub(super) fn missing_allocations(service: &api::Service) -> Vec<String> {
-    let service_type = service.service_type.as_deref();
-    if service_type == Some("ExternalName") {
-        return Vec::new();
+/// What is unusual about a Service: allocations that only the API server makes, and a type that does not exist.
+pub(super) fn service_warnings(service: &api::Service) -> Vec<String> {
+    let service_type = service.service_type.as_deref().unwrap_or(CLUSTER_IP);
+    let mut warnings = Vec::new();
+    match service_type {
+        "ExternalName" => return warnings,
+        CLUSTER_IP | "NodePort" | "LoadBalancer" => {}
+        unknown => warnings.push(format!(
+            "spec.type {unknown:?} does not exist (ClusterIP, NodePort, LoadBalancer and ExternalName do); it is served \
+             like a ClusterIP"
+        )),
     }
     if service.cluster_ip.as_deref().unwrap_or_default().is_empty() {
-        return vec!["it has no spec.clusterIP and nothing here gives it one, so it is not served".to_owned()];
+        warnings.push("it has no spec.clusterIP and nothing here gives it one, so it is not served".to_owned());
+        return warnings;
     }
     // A load balancer may do without node ports.
-    let wants_node_ports = service_type == Some("NodePort");
+    let wants_node_ports = service_type == "NodePort";
     let lacking =
         service.ports.iter().enumerate().filter(|(_, port)| wants_node_ports && port.node_port.unwrap_or(0) == 0);
-    lacking
-        .map(|(i, _)| format!("spec.ports[{i}] has no nodePort and nothing here gives it one, so none is opened"))
-        .collect()
+    warnings.extend(
+        lacking
+            .map(|(i, _)| format!("spec.ports[{i}] has no nodePort and nothing here gives it one, so none is opened")),
+    );
+    warnings
+}
+
+/// What is unusual about an EndpointSlice: that it belongs to no Service.
+pub(super) fn slice_warnings(slice: &api::EndpointSlice) -> Vec<String> {
+    let label = "kubernetes.io/service-name";
+    if slice.labels.get(label).is_some_and(|name| !name.is_empty()) {
+        return Vec::new();
+    }
+    vec![format!("it has no label {label}, so no Service uses it")]
 }
 
 /// Whether the API server would send this Service to a proxy (contract WATCH-1).

@@ -1,122 +1,168 @@
-//! The documents of one file: where each begins, and how one is read with the place of an error.
+//! One document of a file: a YAML document or a JSON value, read with the place of an error.
 
-use std::marker::PhantomData;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use serde::de::DeserializeSeed;
-use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_path_to_error::Track;
 
-use super::error::FieldError;
-use super::locate::{FailAt, steps};
+use super::locate::{Locate, Place, Targets};
+use super::path::FieldPath;
 
-/// One document of a file.
-pub(super) struct Document<'a> {
-    /// The line on which it begins, counted from 1.
-    pub(super) line: u64,
-    pub(super) text: &'a str,
-    pub(super) json: bool,
+/// How deeply lists and objects may be nested: what the YAML parser's own tables allow. It is read on a thread whose
+/// stack has room for it.
+pub(super) const MAX_DEPTH: usize = 250;
+
+/// The syntax of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Yaml,
+    Json,
 }
 
-/// Splits a YAML stream at its `---` lines. Leaves out documents without content.
-pub(super) fn documents(text: &str) -> Vec<Document<'_>> {
-    let mut all = Vec::new();
-    let (mut start, mut start_line) = (0, 1);
-    let mut offset = 0;
-    let mut end_document = |start: usize, end: usize, line: u64| {
-        let text = &text[start..end];
-        let has_content = |line: &str| !matches!(line.trim_start().chars().next(), None | Some('#'));
-        if text.lines().any(has_content) {
-            all.push(Document { line, text, json: false });
-        }
-    };
-    for (line, number) in text.split_inclusive('\n').zip(1..) {
-        let rest = line.strip_prefix("---");
-        if rest.is_some_and(|rest| rest.trim_end().is_empty() || rest.starts_with([' ', '\t'])) {
-            end_document(start, offset, start_line);
-            // What follows the dashes on their own line belongs to the document that they begin.
-            (start, start_line) = (offset + 3, number);
-        }
-        offset += line.len();
-    }
-    end_document(start, text.len(), start_line);
-    all
+/// One document of a file.
+#[derive(Debug)]
+pub(super) struct Document<'a> {
+    /// Line and column at which it begins, counted from 1.
+    pub(super) start: (u64, u64),
+    pub(super) text: &'a str,
+    pub(super) format: Format,
+}
+
+/// Why a document cannot be read.
+#[derive(Debug)]
+pub(super) struct SyntaxError {
+    pub(super) at: (u64, u64),
+    /// The field that was being read.
+    pub(super) field: String,
+    pub(super) message: String,
 }
 
 impl<'a> Document<'a> {
     /// Reads the document with `seed`. An error names line, column and field.
-    pub(super) fn read<S: DeserializeSeed<'a>>(&self, seed: S) -> Result<S::Value, FieldError> {
+    pub(super) fn read<S: DeserializeSeed<'a>>(&self, seed: S) -> Result<S::Value, SyntaxError> {
         let mut track = Track::new();
-        if self.json {
-            let mut deserializer = serde_json::Deserializer::from_str(self.text);
-            let value = seed
-                .deserialize(serde_path_to_error::Deserializer::new(&mut deserializer, &mut track))
-                .and_then(|value| deserializer.end().map(|()| value));
-            return value.map_err(|error| FieldError {
-                at: Some((error.line() as u64, error.column() as u64)),
-                field: path(track),
-                message: plain_message(&error.to_string()),
+        let (at, message) = match self.format {
+            Format::Json => {
+                let mut json = serde_json::Deserializer::from_str(self.text);
+                match seed.deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track)) {
+                    Ok(value) => return Ok(value),
+                    Err(error) => ((error.line() as u64, error.column() as u64), error.to_string()),
+                }
+            }
+            Format::Yaml => {
+                let read = serde_saphyr::with_deserializer_from_str_with_options(self.text, yaml_options(), |yaml| {
+                    seed.deserialize(serde_path_to_error::Deserializer::new(yaml, &mut track))
+                });
+                match read {
+                    Ok(value) => return Ok(value),
+                    Err(error) => (
+                        error.location().map_or((1, 1), |at| (at.line(), at.column())),
+                        error.render_with_formatter(&serde_saphyr::UserMessageFormatter),
+                    ),
+                }
+            }
+        };
+        let field = FieldPath::reached(&track.path()).to_string();
+        Err(SyntaxError { at: offset_place(self.start, at), field, message: syntax_message(&message) })
+    }
+
+    /// Line and column of fields, or of the nearest parent that the document has.
+    pub(super) fn locate(&self, fields: &[FieldPath]) -> Vec<(u64, u64)> {
+        let mut places = vec![self.start; fields.len()];
+        let mut left: Vec<(usize, FieldPath)> = fields.iter().cloned().enumerate().collect();
+        // Looks for all at once, and then for the parents of those that are missing.
+        while !left.is_empty() {
+            let mut targets = Targets::default();
+            for (index, path) in &left {
+                targets.add(&path.0, *index);
+            }
+            let found: BTreeMap<usize, (u64, u64)> = match self.format {
+                Format::Yaml => self.places(&targets, |place: &serde_saphyr::Spanned<serde::de::IgnoredAny>| {
+                    (place.referenced.line(), place.referenced.column())
+                }),
+                Format::Json => self.places(&targets, |value: &&'a RawValue| {
+                    let offset = value.get().as_ptr() as usize - self.text.as_ptr() as usize;
+                    line_and_column(&self.text[..offset])
+                }),
+            };
+            left.retain_mut(|(index, path)| match found.get(index) {
+                Some(place) => {
+                    places[*index] = offset_place(self.start, *place);
+                    false
+                }
+                None => path.0.pop().is_some(),
             });
         }
-        let options = serde_saphyr::options! {
-            with_snippet: false,
-            // These are the administrator's own files, and a cluster's objects may all be in one.
-            budget: serde_saphyr::budget! {
-                max_events: 1_000_000_000,
-                max_nodes: 500_000_000,
-                max_total_scalar_bytes: 1 << 32,
-            },
-        };
-        serde_saphyr::with_deserializer_from_str_with_options(self.text, options, |deserializer| {
-            seed.deserialize(serde_path_to_error::Deserializer::new(deserializer, &mut track))
-        })
-        .map_err(|error| FieldError {
-            at: error.location().map(|at| (at.line() + self.line - 1, at.column())),
-            field: path(track),
-            message: plain_message(&error.render_with_formatter(&serde_saphyr::UserMessageFormatter)),
-        })
+        places
     }
 
-    /// An error about a field of this document, with the field's place; the nearest parent's place if it is missing.
-    pub(super) fn refuse(&self, field: String, message: String) -> FieldError {
-        let steps = steps(&field);
-        let place = (0..=steps.len()).rev().find_map(|depth| self.read(FailAt(&steps[..depth])).err()?.at);
-        FieldError { at: place, field, message }
+    /// The places of the targets that the document has.
+    fn places<P: Place<'a>>(
+        &self,
+        targets: &Targets<'_>,
+        place: impl Fn(&P) -> (u64, u64),
+    ) -> BTreeMap<usize, (u64, u64)> {
+        let found = RefCell::new(Vec::<(&[usize], P)>::new());
+        // What makes the document unreadable was reported when it was read.
+        let _ = self.read(Locate { targets, found: &found });
+        let found = found.into_inner();
+        found.iter().flat_map(|(numbers, found)| numbers.iter().map(|number| (*number, place(found)))).collect()
+    }
+
+    /// Where the document holds bytes that are not UTF-8, which decoding has replaced.
+    pub(super) fn not_utf_8(&self) -> Option<(u64, u64)> {
+        let offset = self.text.find(char::REPLACEMENT_CHARACTER)?;
+        Some(offset_place(self.start, line_and_column(&self.text[..offset])))
     }
 }
 
-/// The path to a field, as far as it was read; nothing for the document itself.
-fn path(track: Track) -> String {
-    let path = track.path().to_string();
-    path.trim_end_matches(['.', '?']).to_owned()
-}
-
-/// A parser's message in the words of those who write manifests, without the place at its end: ours counts lines from
-/// the beginning of the file.
-fn plain_message(message: &str) -> String {
-    let message = message.rsplit_once(" at line ").map_or(message, |(before, _)| before);
-    match message {
-        "expected sequence start" => "must be a list",
-        "expected mapping start" => "must be an object",
-        "invalid boolean" => "must be true or false",
-        "invalid i32" => "must be a whole number",
-        other => other,
-    }
-    .to_owned()
-}
-
-/// Reads a `T`, or nothing from an empty document.
-pub(super) struct Seed<T>(PhantomData<T>);
-
-impl<T> Default for Seed<T> {
-    fn default() -> Self {
-        Self(PhantomData)
+/// Reads YAML as kubectl does: octal numbers as in YAML 1.1, any number of comments. A key that is there twice is
+/// passed on, so that it is refused only in objects that are used.
+fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        with_snippet: false,
+        emit_comments: false,
+        legacy_octal_numbers: true,
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
+        non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::AsString,
+        // These are the administrator's own files, and a cluster's objects may all be in one.
+        budget: serde_saphyr::budget! {
+            max_events: 1_000_000_000,
+            max_nodes: 500_000_000,
+            max_total_scalar_bytes: 1 << 32,
+            max_depth: MAX_DEPTH,
+        },
     }
 }
 
-impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Seed<T> {
-    type Value = Option<T>;
+/// A place in the file, from the place at which a text begins and the place in this text.
+pub(super) fn offset_place(start: (u64, u64), place: (u64, u64)) -> (u64, u64) {
+    let (line, column) = place;
+    if line > 1 { (start.0 + line - 1, column) } else { (start.0, start.1 + column.saturating_sub(1)) }
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        Option::<T>::deserialize(deserializer)
+/// Line and column of the end of a text, counted from 1.
+fn line_and_column(before: &str) -> (u64, u64) {
+    let line = before.matches('\n').count() as u64 + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u64 + 1;
+    (line, column)
+}
+
+/// A parser's message without the place at its end: ours counts lines from the beginning of the file.
+pub(super) fn without_place(message: &str) -> &str {
+    message.rsplit_once(" at line ").map_or(message, |(before, _)| before)
+}
+
+/// A parser's message about syntax, with what to do where the parser does not say.
+fn syntax_message(message: &str) -> String {
+    let message = without_place(message);
+    if message.contains("recursion limit") || message.contains("depth") {
+        return format!("is nested too deeply: at most {MAX_DEPTH} levels are read in YAML and 127 in JSON");
     }
+    if message.ends_with(", expected an object") {
+        return "must be an object".to_owned();
+    }
+    message.to_owned()
 }

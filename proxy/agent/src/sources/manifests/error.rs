@@ -1,9 +1,11 @@
-//! An error in a manifest, with file, line and field.
+//! An error in a manifest, with file, line, object and field.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What is wrong with a manifest: file, line, field.
+use crate::logging::one_line;
+
+/// What is wrong with a manifest: file, line, object, field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.text())]
 pub struct ManifestError {
@@ -11,7 +13,9 @@ pub struct ManifestError {
     pub file: PathBuf,
     /// Line and column, counted from 1, as far as they are known.
     pub at: Option<(u64, u64)>,
-    /// The field's path in the document, such as `spec.ports[0].port`; empty if the document as a whole is meant.
+    /// The object, as `Service namespace/name`; empty if it cannot be told, or if the file as a whole is meant.
+    pub object: String,
+    /// The field's path in the object, such as `spec.ports[0].port`; empty if the object as a whole is meant.
     pub field: String,
     /// The reason, without the place.
     pub message: String,
@@ -20,7 +24,8 @@ pub struct ManifestError {
 impl ManifestError {
     /// An error about a file as a whole.
     pub(super) fn of_file(file: &Path, message: impl fmt::Display) -> Self {
-        Self { file: file.to_owned(), at: None, field: String::new(), message: message.to_string() }
+        let message = message.to_string();
+        Self { file: file.to_owned(), at: None, object: String::new(), field: String::new(), message }
     }
 
     fn text(&self) -> String {
@@ -28,23 +33,12 @@ impl ManifestError {
         if let Some((line, column)) = self.at {
             text.push_str(&format!(":{line}:{column}"));
         }
-        if !self.field.is_empty() {
-            text.push_str(&format!(": {}", self.field));
+        for part in [&self.object, &self.field, &self.message] {
+            if !part.is_empty() {
+                text.push_str(": ");
+                text.push_str(part);
+            }
         }
-        text + ": " + &self.message
-    }
-}
-
-/// An error whose file is not known yet.
-pub(super) struct FieldError {
-    pub(super) at: Option<(u64, u64)>,
-    pub(super) field: String,
-    pub(super) message: String,
-}
-
-impl FieldError {
-    /// The same error with its file.
-    pub(super) fn in_file(self, file: &Path) -> ManifestError {
-        ManifestError { file: file.to_owned(), at: self.at, field: self.field, message: self.message }
+        one_line(&text).into_owned()
     }
 }

@@ -1,45 +1,65 @@
-//! Finds the line and column of a field, for errors that show only after the document has been read.
+//! Finds line and column of fields, for errors that show only after the document has been read.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
-/// One step of a field's path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step<'a> {
-    Key(&'a str),
-    Index(usize),
+use super::path::Step;
+
+/// A value as its parser tells its place.
+pub(super) trait Place<'de>: Deserialize<'de> {}
+
+impl<'de> Place<'de> for serde_saphyr::Spanned<IgnoredAny> {}
+impl<'de> Place<'de> for &'de RawValue {}
+
+/// Fields to find: a tree of their paths, with a number for each field.
+#[derive(Debug, Default)]
+pub(super) struct Targets<'a> {
+    numbers: Vec<usize>,
+    children: BTreeMap<&'a Step, Targets<'a>>,
 }
 
-/// The steps of a path like `spec.ports[0].port`.
-pub(super) fn steps(path: &str) -> Vec<Step<'_>> {
-    let mut steps = Vec::new();
-    for part in path.split('.').filter(|part| !part.is_empty()) {
-        let mut pieces = part.split('[');
-        steps.extend(pieces.next().filter(|key| !key.is_empty()).map(Step::Key));
-        steps.extend(pieces.filter_map(|piece| piece.strip_suffix(']')?.parse().ok()).map(Step::Index));
-    }
-    steps
-}
-
-/// Walks down a path and fails there on purpose, so that the parser adds the place to the error. Succeeds if there is no
-/// such field.
-pub(super) struct FailAt<'a>(pub(super) &'a [Step<'a>]);
-
-impl<'de> DeserializeSeed<'de> for FailAt<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match self.0 {
-            [] => deserializer.deserialize_unit(Reject),
-            [Step::Key(_), ..] => deserializer.deserialize_map(self),
-            [Step::Index(_), ..] => deserializer.deserialize_seq(self),
+impl<'a> Targets<'a> {
+    /// Adds the field with this path.
+    pub(super) fn add(&mut self, path: &'a [Step], number: usize) {
+        match path {
+            [] => self.numbers.push(number),
+            [first, rest @ ..] => self.children.entry(first).or_default().add(rest, number),
         }
     }
 }
 
-impl<'de> Visitor<'de> for FailAt<'_> {
+/// Collects the places of fields in one pass. Of a key that is there twice, the last place counts.
+pub(super) struct Locate<'t, 'f, P> {
+    pub(super) targets: &'t Targets<'t>,
+    pub(super) found: &'f RefCell<Vec<(&'t [usize], P)>>,
+}
+
+impl<'t, P> Locate<'t, '_, P> {
+    fn child(&self, targets: &'t Targets<'t>) -> Self {
+        Self { targets, found: self.found }
+    }
+}
+
+impl<'de, P: Place<'de>> DeserializeSeed<'de> for Locate<'_, '_, P> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if !self.targets.numbers.is_empty() {
+            // Fields below this one, if there are any, are not found: the next pass looks for their parent.
+            let place = P::deserialize(deserializer)?;
+            self.found.borrow_mut().push((&self.targets.numbers, place));
+            return Ok(());
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, P: Place<'de>> Visitor<'de> for Locate<'_, '_, P> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,9 +68,9 @@ impl<'de> Visitor<'de> for FailAt<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
-            match self.0 {
-                [Step::Key(wanted), rest @ ..] if *wanted == key => map.next_value_seed(FailAt(rest))?,
-                _ => {
+            match self.targets.children.get(&Step::Key(key)) {
+                Some(targets) => map.next_value_seed(self.child(targets))?,
+                None => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
@@ -59,25 +79,39 @@ impl<'de> Visitor<'de> for FailAt<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let [Step::Index(wanted), rest @ ..] = self.0 else { return Ok(()) };
-        for _ in 0..*wanted {
-            if seq.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(());
+        for index in 0.. {
+            let more = match self.targets.children.get(&Step::Index(index)) {
+                Some(targets) => seq.next_element_seed(self.child(targets))?.is_some(),
+                None => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
             }
         }
-        seq.next_element_seed(FailAt(rest))?;
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
-}
 
-/// The field at the end of the path: accepts no value.
-struct Reject;
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
 
-impl Visitor<'_> for Reject {
-    type Value = ();
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an error at this place")
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 }

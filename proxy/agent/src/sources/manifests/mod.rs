@@ -2,28 +2,35 @@
 //!
 //! The folder holds YAML and JSON files with Services, EndpointSlices, Nodes, ServiceCIDRs and Lists of them, as
 //! `kubectl get -o yaml` prints them. Other kinds, hidden files and other extensions are skipped. Changes of the folder
-//! are followed. A file that does not parse is reported once; its last valid content stays in force, and all other files
-//! are served.
+//! are followed. An object that is not valid is reported once with file, line and field; its last valid form stays in
+//! force, and all other objects of its file are served.
 
+mod content;
 mod defaults;
 mod document;
 mod error;
 mod folder;
-mod header;
+mod kinds;
 mod locate;
 mod objects;
-mod parse;
+mod outline;
+mod path;
+mod survey;
 #[cfg(test)]
 mod tests;
+mod text;
+mod tree;
 mod watch;
+mod writers;
 
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use portway_model::Event;
 
-use folder::manifests_in;
-use objects::{Content, lists, merge};
+use content::Content;
+use objects::{Objects, Part, lists, merge, unread_endpoints};
+use survey::{Survey, read_file, read_limited};
 
 pub use error::ManifestError;
 pub use objects::ManifestWarning;
@@ -36,31 +43,40 @@ pub struct Loaded {
     pub events: Vec<Event>,
     /// Warnings about objects that are valid but hardly what their author wants.
     pub warnings: Vec<ManifestWarning>,
+    /// The objects that are not valid, and the files of a folder that cannot be read.
+    pub errors: Vec<ManifestError>,
 }
 
 /// Reads files once, as `portway render -f` does. A folder stands for its manifests, `-` for standard input.
 ///
 /// # Errors
-/// The first file, in the order given, that cannot be read or does not parse.
+/// The first of `files`, in the order given, that cannot be read at all.
 pub fn load<P: AsRef<Path>>(files: &[P]) -> Result<Loaded, ManifestError> {
-    let mut contents = Vec::new();
+    let mut contents: Vec<(PathBuf, Content)> = Vec::new();
+    let mut errors = Vec::new();
+    let mut warnings = Vec::new();
     for path in files.iter().map(AsRef::as_ref) {
         let unreadable = |error: io::Error| ManifestError::of_file(path, error);
         if path.is_dir() {
-            for file in manifests_in(path).map_err(unreadable)? {
-                let text = std::fs::read_to_string(&file).map_err(|error| ManifestError::of_file(&file, error))?;
-                contents.push((file.clone(), Content::parse(&file, &text)?));
+            let survey = Survey::of(path).map_err(unreadable)?;
+            warnings.extend(survey.warnings());
+            for file in survey.files.into_keys() {
+                let bytes = read_file(&file).map_err(|error| ManifestError::of_file(&file, error));
+                match bytes.and_then(|bytes| Content::parse(&file, &bytes)) {
+                    Ok(content) => contents.push((file, content)),
+                    Err(error) => errors.push(error),
+                }
             }
             continue;
         }
-        let mut text = String::new();
-        if path == Path::new("-") {
-            io::stdin().read_to_string(&mut text).map_err(unreadable)?;
-        } else {
-            text = std::fs::read_to_string(path).map_err(unreadable)?;
-        }
-        contents.push((path.to_owned(), Content::parse(path, &text)?));
+        let bytes = if path == Path::new("-") { read_limited(io::stdin()) } else { read_file(path) };
+        contents.push((path.to_owned(), Content::parse(path, &bytes.map_err(unreadable)?)?));
     }
-    let (objects, warnings) = merge(contents.iter().map(|(path, content)| (path.as_path(), content)));
-    Ok(Loaded { events: lists(&objects), warnings })
+    errors.extend(contents.iter_mut().flat_map(|(_, content)| content.refused.drain(..)).map(|refused| refused.error));
+    let none = Objects::new();
+    let parts: Vec<Part<'_>> = contents.iter().map(|(file, content)| Part { file, content, kept: &none }).collect();
+    let (objects, found) = merge(&parts);
+    warnings.extend(found);
+    warnings.extend(unread_endpoints(&parts, &objects));
+    Ok(Loaded { events: lists(&objects), warnings, errors })
 }

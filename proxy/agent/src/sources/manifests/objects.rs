@@ -1,19 +1,15 @@
-//! The objects of a set of manifest files: with defaults filled in, without those that no proxy serves, and each object
-//! once.
+//! The objects of all files together: each once, with warnings about those that are hardly what their author wants.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portway_model::{Event, Kind, ServiceName};
 
-use super::defaults;
-use super::error::ManifestError;
-use super::header::Object;
-use super::parse::{Refusal, parse};
-use crate::sources::convert;
+use super::content::Content;
+use crate::logging::one_line;
 
 /// All kinds in the order in which they are sent: first those that others are resolved against.
 pub(super) const KINDS: [Kind; 4] = [Kind::Node, Kind::ServiceCidr, Kind::Service, Kind::EndpointSlice];
@@ -23,7 +19,7 @@ pub(super) const KINDS: [Kind; 4] = [Kind::Node, Kind::ServiceCidr, Kind::Servic
 pub struct ManifestWarning {
     /// The file that holds the object.
     pub file: PathBuf,
-    /// The object, as `Service namespace/name`.
+    /// The object, as `Service namespace/name`; empty if the file or folder is meant.
     pub object: String,
     /// What is unusual, and what portway does about it.
     pub message: String,
@@ -31,7 +27,9 @@ pub struct ManifestWarning {
 
 impl fmt::Display for ManifestWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.file.display(), self.object, self.message)
+        let separator = if self.object.is_empty() { "" } else { ": " };
+        let text = format!("{}: {}{separator}{}", self.file.display(), self.object, self.message);
+        f.write_str(&one_line(&text))
     }
 }
 
@@ -39,11 +37,20 @@ impl fmt::Display for ManifestWarning {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) kind: Kind,
-    namespace: String,
-    name: String,
+    pub(super) namespace: String,
+    pub(super) name: String,
 }
 
 impl Key {
+    /// The key of an object; in the namespace `default` if it names none.
+    pub(super) fn new(kind: Kind, namespace: Option<String>, name: String) -> Self {
+        let namespace = match kind {
+            Kind::Service | Kind::EndpointSlice => namespace.unwrap_or_else(|| "default".to_owned()),
+            Kind::Node | Kind::ServiceCidr => String::new(),
+        };
+        Self { kind, namespace, name }
+    }
+
     /// The event for the removal of this object.
     pub(super) fn gone(&self) -> Event {
         match self.kind {
@@ -68,93 +75,34 @@ impl fmt::Display for Key {
     }
 }
 
-/// The objects of one file, and warnings about them.
-#[derive(Debug, Default)]
-pub(super) struct Content {
-    objects: Vec<(Key, Arc<Event>)>,
-    warnings: Vec<ManifestWarning>,
-}
-
-impl Content {
-    /// Parses the text of a file.
-    pub(super) fn parse(file: &Path, text: &str) -> Result<Self, ManifestError> {
-        let mut content = Self::default();
-        parse(file, text, |object| content.take(file, object))?;
-        Ok(content)
-    }
-
-    /// The warnings about the objects of this file.
-    #[cfg(test)]
-    pub(super) fn warnings(&self) -> &[ManifestWarning] {
-        &self.warnings
-    }
-
-    /// The objects in the order of the file.
-    #[cfg(test)]
-    pub(super) fn objects(&self) -> Vec<&Event> {
-        self.objects.iter().map(|(_, event)| &**event).collect()
-    }
-
-    fn take(&mut self, file: &Path, mut object: Object) -> Result<(), Refusal> {
-        let kind = object.kind();
-        let meta = object.metadata();
-        let name = meta.name.clone().filter(|name| !name.is_empty());
-        let name = name.ok_or(("metadata.name".to_owned(), "is missing"))?;
-        let namespace = match kind {
-            Kind::Service | Kind::EndpointSlice => meta.namespace.get_or_insert_with(|| "default".to_owned()).clone(),
-            Kind::Node | Kind::ServiceCidr => String::new(),
-        };
-        let key = Key { kind, namespace, name };
-        let event = match object {
-            Object::Service(object) => {
-                let mut service = convert::service(*object);
-                defaults::service(&mut service)?;
-                if !defaults::service_is_selected(&service) {
-                    tracing::debug!(%key, "not for this proxy, ignored");
-                    return Ok(());
-                }
-                for message in defaults::missing_allocations(&service) {
-                    self.warnings.push(ManifestWarning { file: file.to_owned(), object: key.to_string(), message });
-                }
-                Event::Service(service)
-            }
-            Object::EndpointSlice(object) => {
-                let mut slice = convert::endpoint_slice(*object);
-                defaults::endpoint_slice(&mut slice)?;
-                if !defaults::slice_is_selected(&slice) {
-                    tracing::debug!(%key, "of a headless Service, ignored");
-                    return Ok(());
-                }
-                Event::EndpointSlice(slice)
-            }
-            Object::Node(object) => Event::Node(convert::node(*object)),
-            Object::ServiceCidr(object) => Event::ServiceCidr(convert::service_cidr(*object)),
-        };
-        self.objects.push((key, Arc::new(event)));
-        Ok(())
-    }
-}
-
 /// The objects of all files by key.
 pub(super) type Objects = BTreeMap<Key, Arc<Event>>;
 
+/// One file for [`merge`].
+pub(super) struct Part<'a> {
+    pub(super) file: &'a Path,
+    pub(super) content: &'a Content,
+    /// Objects that the file holds in an invalid form: their last valid form counts like an object of the file.
+    pub(super) kept: &'a Objects,
+}
+
 /// Merges the files. Of an object that several files hold, the first counts, in the order of `files`.
-pub(super) fn merge<'a>(files: impl IntoIterator<Item = (&'a Path, &'a Content)>) -> (Objects, Vec<ManifestWarning>) {
+pub(super) fn merge(files: &[Part<'_>]) -> (Objects, Vec<ManifestWarning>) {
     let mut objects = Objects::new();
     let mut owners = BTreeMap::new();
     let mut warnings = Vec::new();
-    for (file, content) in files {
+    for Part { file, content, kept } in files {
         warnings.extend_from_slice(&content.warnings);
-        for (key, event) in &content.objects {
+        for (key, event) in content.objects.iter().map(|(key, event)| (key, event)).chain(*kept) {
             match objects.entry(key.clone()) {
                 Entry::Vacant(vacant) => {
                     vacant.insert(Arc::clone(event));
-                    owners.insert(key, file);
+                    owners.insert(key, *file);
                 }
                 Entry::Occupied(_) => {
                     let owner = owners.get(key).map_or_else(String::new, |owner| owner.display().to_string());
                     warnings.push(ManifestWarning {
-                        file: file.to_owned(),
+                        file: file.to_path_buf(),
                         object: key.to_string(),
                         message: format!("it is also in {owner}, which comes first; this one is ignored"),
                     });
@@ -163,6 +111,31 @@ pub(super) fn merge<'a>(files: impl IntoIterator<Item = (&'a Path, &'a Content)>
         }
     }
     (objects, warnings)
+}
+
+/// Warnings about Endpoints of which no EndpointSlice takes the place.
+pub(super) fn unread_endpoints(files: &[Part<'_>], objects: &Objects) -> Vec<ManifestWarning> {
+    if files.iter().all(|part| part.content.endpoints.is_empty()) {
+        return Vec::new();
+    }
+    let slices = objects.values().filter_map(|event| match &**event {
+        Event::EndpointSlice(slice) => {
+            Some((slice.namespace.as_str(), slice.labels.get("kubernetes.io/service-name")?.as_str()))
+        }
+        _ => None,
+    });
+    let served: BTreeSet<_> = slices.collect();
+    let endpoints = files.iter().flat_map(|part| part.content.endpoints.iter().map(|name| (part.file, name)));
+    endpoints
+        .filter(|(_, (namespace, name))| !served.contains(&(namespace.as_str(), name.as_str())))
+        .map(|(file, (namespace, name))| ManifestWarning {
+            file: file.to_owned(),
+            object: format!("Endpoints {namespace}/{name}"),
+            message: "Endpoints are not read and no EndpointSlice has the label kubernetes.io/service-name with this \
+                      name; write an EndpointSlice"
+                .to_owned(),
+        })
+        .collect()
 }
 
 /// A complete list of the objects of each kind.
@@ -178,7 +151,8 @@ pub(super) fn lists(objects: &Objects) -> Vec<Event> {
 
 /// The events that turn `old` into `new`.
 pub(super) fn diff(old: &Objects, new: &Objects) -> Vec<Event> {
+    let same = |old: &Arc<Event>, new: &Arc<Event>| Arc::ptr_eq(old, new) || old == new;
     let gone = old.keys().filter(|key| !new.contains_key(key)).map(Key::gone);
-    let come = new.iter().filter(|(key, event)| old.get(key) != Some(event)).map(|(_, event)| Event::clone(event));
-    gone.chain(come).collect()
+    let come = new.iter().filter(|(key, event)| !old.get(key).is_some_and(|old| same(old, event)));
+    gone.chain(come.map(|(_, event)| Event::clone(event))).collect()
 }

@@ -1,4 +1,5 @@
 //! Tests of manifests: how they are parsed, how bad ones are reported, and how a folder is followed.
 
 mod follow;
+mod formats;
 mod parse;

@@ -3,12 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::sources::manifests::objects::Content;
-use crate::sources::manifests::{ManifestError, load};
+use crate::sources::manifests::content::Content;
+use crate::sources::manifests::load;
 use portway_model::Event;
 
-fn content(name: &str, text: &str) -> Result<Content, ManifestError> {
-    Content::parse(Path::new(name), text)
+fn content(name: &str, text: impl AsRef<[u8]>) -> Content {
+    Content::parse(Path::new(name), text.as_ref()).unwrap()
+}
+
+fn objects(content: &Content) -> Vec<&Event> {
+    content.objects.iter().map(|(_, event)| &**event).collect()
+}
+
+fn errors(content: &Content) -> Vec<String> {
+    content.refused.iter().map(|refused| refused.error.to_string()).collect()
 }
 
 /// Every way in which a file can be bad, and the exact text of the error.
@@ -44,17 +52,20 @@ fn bad_manifests_are_named_with_file_line_and_field() {
     ];
     let report: Vec<String> = cases
         .iter()
-        .map(|(name, text)| match content(name, text) {
-            Ok(content) => format!("accepted: {:?}", content.objects()),
-            Err(error) => error.to_string(),
+        .map(|(name, text)| {
+            let content = content(name, text);
+            match errors(&content)[..] {
+                [ref error] => error.clone(),
+                ref errors => format!("{errors:?}, accepted: {:?}", objects(&content)),
+            }
         })
         .collect();
     insta::assert_snapshot!(report.join("\n"));
 }
 
 fn only(text: &str) -> Event {
-    let content = content("a.yaml", text).unwrap();
-    let [event] = content.objects()[..] else { panic!("one object expected: {content:?}") };
+    let content = content("a.yaml", text);
+    let [event] = objects(&content)[..] else { panic!("one object expected: {content:?}") };
     event.clone()
 }
 
@@ -119,9 +130,9 @@ fn watch_1_and_2_what_the_selectors_leave_out_is_left_out_of_manifests() {
                 headless}\nspec: {clusterIP: None}\n---\napiVersion: discovery.k8s.io/v1\nkind: \
                 EndpointSlice\nmetadata: {name: h-1, labels: {service.kubernetes.io/headless: ''}}\naddressType: \
                 IPv4\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: many}\n";
-    let content = content("a.yaml", text).unwrap();
-    assert!(content.objects().is_empty(), "{content:?}");
-    assert!(content.warnings().is_empty(), "{content:?}");
+    let content = content("a.yaml", text);
+    assert!(content.objects.is_empty(), "{content:?}");
+    assert!(content.warnings.is_empty(), "{content:?}");
 }
 
 #[test]
@@ -133,14 +144,14 @@ fn lists_as_kubectl_prints_them_are_read_in_yaml_and_json() {
                 {resourceVersion: \"\"}\n";
     let json = r#"{"kind":"ServiceCIDRList","apiVersion":"networking.k8s.io/v1","metadata":{},
         "items":[{"metadata":{"name":"kubernetes"},"spec":{"cidrs":["10.96.0.0/12"]}}]}"#;
-    let yaml = content("a.yaml", yaml).unwrap();
-    let [Event::Service(service), Event::Node(node)] = yaml.objects()[..] else { panic!("{yaml:?}") };
+    let yaml = content("a.yaml", yaml);
+    let [Event::Service(service), Event::Node(node)] = objects(&yaml)[..] else { panic!("{yaml:?}") };
     assert_eq!(service.name, "web");
     assert_eq!(node.pod_cidrs, ["10.244.0.0/24"]);
-    let json = content("a.json", json).unwrap();
-    let [Event::ServiceCidr(cidr)] = json.objects()[..] else { panic!("{json:?}") };
+    let json = content("a.json", json);
+    let [Event::ServiceCidr(cidr)] = objects(&json)[..] else { panic!("{json:?}") };
     assert_eq!(cidr.cidrs, ["10.96.0.0/12"]);
-    assert!(content("empty.yaml", "# nothing\n---\n---\n").unwrap().objects().is_empty());
+    assert!(content("empty.yaml", "# nothing\n---\n---\n").objects.is_empty());
 }
 
 #[test]
