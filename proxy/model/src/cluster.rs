@@ -16,8 +16,8 @@ use crate::problems::{ObjectName, ObjectProblems, ReportedProblems};
 use crate::service::Service;
 use crate::slice::{self, Slice};
 use crate::{
-    Change, Config, Event, Family, Kind, NodeSettings, Pending, Plan, Problem, ServiceChange, ServiceName,
-    SettingsChange, Stats, api, resolve,
+    Change, Config, Event, Family, FrontendKind, Kind, NodeSettings, Pending, Plan, Problem, ServiceChange,
+    ServiceName, ServicePlan, SettingsChange, Stats, api, resolve,
 };
 
 /// The cluster as this node sees it.
@@ -46,6 +46,8 @@ pub struct Cluster {
     new_settings: Option<Arc<NodeSettings>>,
     plan: Plan,
     counts: Counts,
+    /// Whether it was reported that no address answers NodePorts.
+    node_ports_reported: bool,
 }
 
 /// A Service and its slices; at least one of them is known.
@@ -79,6 +81,7 @@ impl Cluster {
             new_settings: None,
             plan,
             counts: Counts::default(),
+            node_ports_reported: false,
         }
     }
 
@@ -157,7 +160,32 @@ impl Cluster {
                 change.services.push(service_change);
             }
         }
-        (change, self.claims.conflicts())
+        let mut problems = self.claims.conflicts();
+        problems.extend(self.unanswered_node_ports(&change));
+        (change, problems)
+    }
+
+    /// The problem that there are NodePorts and no address of this node answers them, once.
+    fn unanswered_node_ports(&mut self, change: &Change) -> Option<Problem> {
+        if self.node_ports_reported || !self.node.lacks_node_port_addresses(&self.config) {
+            return None;
+        }
+        let has_node_port = |plan: &Arc<ServicePlan>| {
+            plan.ports.iter().flat_map(|port| &port.frontends).any(|frontend| frontend.kind == FrontendKind::NodePort)
+        };
+        let found = if change.settings.is_some() {
+            self.plan.services.values().any(has_node_port)
+        } else {
+            change.services.iter().filter_map(|change| change.after.as_ref()).any(has_node_port)
+        };
+        self.node_ports_reported = found;
+        found.then(|| Problem {
+            object: format!("Node {}", self.config.node_name),
+            field: "status.addresses".to_owned(),
+            message: "NodePorts answer at the addresses of this Node object and none is known; no NodePort is served \
+                      until one is known or other addresses are configured"
+                .to_owned(),
+        })
     }
 
     /// The Plan as of the last [`Cluster::drain`].

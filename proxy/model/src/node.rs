@@ -155,6 +155,18 @@ impl ThisNode {
     }
 }
 
+impl ThisNode {
+    /// Whether NodePorts are to answer at the node's primary addresses, and nothing names an address.
+    pub(crate) fn lacks_node_port_addresses(&self, config: &Config) -> bool {
+        Family::ALL.into_iter().all(|family| {
+            let mut selected = Selected::default();
+            selected.add(&config.node_port_addresses, family);
+            let none = NodePortAddresses::Listed(Vec::new());
+            selected.primary && self.node_port_addresses(config, family) == none
+        })
+    }
+}
+
 /// What a [`NodePortSelection`] selects in one family.
 #[derive(Default)]
 struct Selected {

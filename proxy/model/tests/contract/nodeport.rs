@@ -93,6 +93,34 @@ fn np_1_addresses_that_come_and_go_change_the_settings_and_no_service() {
 }
 
 #[test]
+fn np_1_node_ports_without_an_address_of_the_node_are_reported_once() {
+    let web = |port| service("ns/web").cluster_ip("10.96.0.1").port("http", port).node_port(30080).event();
+    let mut cluster = Cluster::new(config("node-a"));
+    let mut report = |event| {
+        cluster.ingest(event);
+        cluster.drain().1.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(report(service("ns/plain").cluster_ip("10.96.0.2").port("http", 80).event()), [""; 0]);
+    assert_eq!(
+        report(web(80)),
+        ["Node node-a: status.addresses: NodePorts answer at the addresses of this Node object and none is known; no \
+          NodePort is served until one is known or other addresses are configured"]
+    );
+    assert_eq!(report(web(81)), [""; 0]);
+
+    let mut known = cluster_with(config("node-a"), [node("node-a").internal_ip("192.0.2.1").event()]);
+    known.ingest(web(80));
+    assert_eq!(known.drain().1, []);
+    // The object loses its address while there are NodePorts.
+    known.ingest(node("node-a").event());
+    assert_eq!(known.drain().1.len(), 1);
+    let elsewhere = Config { node_port_addresses: ranges(&["10.20.30.0/24"]), ..config("node-a") };
+    let mut elsewhere = Cluster::new(elsewhere);
+    elsewhere.ingest(web(80));
+    assert_eq!(elsewhere.drain().1, []);
+}
+
+#[test]
 fn np_2_loopback_is_listed_where_a_range_names_it() {
     assert_eq!(addresses(ranges(&["127.0.0.0/8", "2001:db8::1/128"])), [["127.0.0.1"], ["2001:db8::1"]]);
 }
