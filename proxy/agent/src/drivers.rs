@@ -17,7 +17,7 @@ pub(crate) static DRIVERS: [Driver; 2] = [
         takes_localhost: false,
         serves_loopback: |_| false,
         open: |_| Ok(Box::new(Nftables::open()?)),
-        render: |_, plan| nftables::render(plan),
+        render: |_, plan| nftables::render_replacing(plan),
         cleanup: nftables::cleanup,
         metrics: |to| Ok(Box::new(NftablesMetrics::new(to)?)),
     },

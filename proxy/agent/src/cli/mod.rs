@@ -18,12 +18,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 use args::{CleanupArgs, RecordArgs, RenderArgs, RunArgs};
 use failure::Failure;
 
+use crate::logging::one_line;
+
 /// Programs Kubernetes Services into this node's kernel: a replacement for kube-proxy.
 #[derive(Debug, Parser)]
 #[command(
     name = "portway",
     version,
     propagate_version = false,
+    // Of a flag that is repeated the last value counts, as with kube-proxy.
+    args_override_self = true,
     max_term_width = 110,
     after_help = "Each command has a help page of its own: portway run --help"
 )]
@@ -92,6 +96,6 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
 }
 
 fn failed(failure: &Failure) -> ExitCode {
-    eprintln!("portway: {failure}");
+    eprintln!("portway: {}", one_line(&failure.to_string()));
     failure.exit_code()
 }

@@ -104,6 +104,87 @@ fn cluster_ips(text: &str) -> Vec<String> {
     values.filter(|value| *value != "None").map(|value| value.trim_matches('"').to_owned()).collect()
 }
 
+/// What the help says must work also on a node where portway runs.
+#[test]
+fn rendered_rules_are_accepted_where_the_same_tables_stand() {
+    let examples = project("examples/demo");
+    let rendered = portway(&["render", "-f", &examples, "--cluster-cidr", "10.1.0.0/16"]);
+    assert_eq!(rendered.status, 0, "{}", rendered.err);
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let file = folder.path().join("rules");
+    std::fs::write(&file, &rendered.out).expect("it can be written");
+    let script = "set -e; nft -f $0; nft add chain ip portway left-over; nft -c -f $0; nft -f $0; nft list table ip \
+                  portway > $0.listed";
+    let run =
+        Command::new("unshare").args(["--net", "sh", "-c", script]).arg(&file).output().expect("unshare is there");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let listed = std::fs::read_to_string(file.with_extension("listed")).expect("it was listed");
+    assert!(listed.contains("10.96.0.") && !listed.contains("left-over"), "{listed}");
+}
+
+/// A folder with a good Service, a bad one, and a file that does not parse.
+#[test]
+fn own_12_render_names_what_is_bad_renders_the_rest_and_ends_with_status_1() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let service = |name: &str, ip: &str, port: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: {ip}, ports: [{{port: {port}}}]}}\n"
+        )
+    };
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("it can be written");
+    write("a.yaml", service("good", "10.96.0.1", "80") + "---\n" + &service("bad", "10.96.0.2", "0"));
+    write("b.yaml", "kind: [\n".to_owned());
+    write("c.yaml", service("last", "10.96.0.3", "80"));
+    let root = folder.path().display().to_string();
+    for mode in ["nftables", "iptables"] {
+        let done = portway(&["render", "--mode", mode, "--node", "node-1", "-f", &root]);
+        assert_eq!(done.status, 1, "{}", done.err);
+        assert!(done.out.contains("10.96.0.1") && done.out.contains("10.96.0.3"), "{}", done.out);
+        let errors: Vec<&str> = done.err.lines().collect();
+        assert_eq!(errors.len(), 3, "{}", done.err);
+        let place = format!("portway: {root}/a.yaml:9:44: Service default/bad: spec.ports[0].port: must be a number");
+        assert!(errors[0].starts_with(&place), "{}", done.err);
+        assert!(errors[1].starts_with(&format!("portway: {root}/b.yaml:")), "{}", done.err);
+        assert!(errors[2].contains("2 of the files and objects cannot be used"), "{}", done.err);
+    }
+}
+
+#[test]
+fn a_repeated_flag_takes_its_last_value_as_with_kube_proxy() {
+    let render = |args: &[&str]| {
+        let done = portway(&[&["render", "-f", &project("examples/demo")], args].concat());
+        assert_eq!(done.status, 0, "{args:?}: {}", done.err);
+        done.out
+    };
+    for (twice, last) in [
+        (&["--masquerade-bit=3", "--iptables-masquerade-bit", "20"][..], &["--masquerade-bit=20"][..]),
+        (&["--masquerade-all", "--masquerade-all=false"], &[]),
+        (&["--cluster-cidr=10.9.0.0/16", "--cluster-cidr=10.1.0.0/16"], &["--cluster-cidr=10.1.0.0/16"]),
+        (&["--mode=iptables", "--proxy-mode=nftables"], &[]),
+    ] {
+        assert_eq!(render(twice), render(last), "{twice:?}");
+    }
+    // Files and NodePort addresses add up.
+    let files = ["-f", &project("examples/demo/node.yaml"), "-f", &project("examples/demo")];
+    assert_eq!(portway(&[&["render"], &files[..]].concat()).status, 0);
+    assert_eq!(
+        render(&["--nodeport-addresses=203.0.113.0/24", "--nodeport-addresses=primary"]),
+        render(&["--nodeport-addresses=203.0.113.0/24,primary"])
+    );
+}
+
+#[test]
+fn a_name_with_a_line_break_begins_no_line_of_the_errors() {
+    let forged = SERVICE.replace(
+        r#""name": "web", "namespace""#,
+        r#""name": "web
+portway: all is well", "namespace""#,
+    );
+    let done = portway_reading(&["render", "--node", "node-1", "-f", "-"], &forged);
+    assert_eq!(done.status, 1, "{}", done.err);
+    assert!(done.err.lines().all(|line| !line.starts_with("portway: all is well")), "{}", done.err);
+}
+
 /// Feeds the text to a tool in a network namespace of its own, so that the tool sees no rules of this machine.
 fn assert_accepted_by(tool: &[&str], input: &str, example: &str) {
     let folder = tempfile::tempdir().expect("a folder can be made");

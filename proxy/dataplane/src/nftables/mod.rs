@@ -15,4 +15,4 @@ pub use cleanup::cleanup;
 pub use dataplane::Nftables;
 pub use family::NftablesFamily;
 pub use layout::TABLE;
-pub use render::render;
+pub use render::{render, render_replacing};

@@ -35,6 +35,24 @@ pub fn render(plan: &Plan) -> Result<String, DataplaneError> {
     Ok(printed.join("\n"))
 }
 
+/// Prints what [`render`] does, in a form that `nft -f` also takes where the tables stand already: each is removed and made
+/// anew in one transaction.
+///
+/// # Errors
+/// If a family's table cannot be laid out.
+pub fn render_replacing(plan: &Plan) -> Result<String, DataplaneError> {
+    let mut text = String::new();
+    for family in Family::ALL {
+        let family = match family {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        };
+        // Only a table that exists can be deleted.
+        text.push_str(&format!("add table {family} {TABLE}\ndelete table {family} {TABLE}\n"));
+    }
+    Ok(text + "\n" + &render(plan)?)
+}
+
 /// A kernel for dry runs: it has no tables, takes every transaction, and passes it on.
 pub(crate) struct DryRun<F> {
     /// Called with each transaction.
