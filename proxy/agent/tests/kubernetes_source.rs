@@ -93,6 +93,14 @@ impl Running {
         let (name, gone) = match event {
             Event::Service(service) => (format!("{}/{}", service.namespace, service.name), false),
             Event::ServiceGone(name) => (name.to_string(), true),
+            Event::Unreadable { kind: Kind::Service, namespace, name } => {
+                let name = format!("{namespace}/{name}");
+                // Known objects stay known.
+                if let Some(named) = self.listing.as_mut().filter(|_| self.known.contains(&name)) {
+                    named.insert(name);
+                }
+                return;
+            }
             Event::ListBegins(Kind::Service) => {
                 self.listing = Some(BTreeSet::new());
                 return;
@@ -447,6 +455,27 @@ fn one_bad_object_affects_nothing_but_itself() {
         server.store().put(service("late")).unwrap();
         running.until_services(&["a", "late", "z"]);
         assert_eq!(running.lists, 1);
+    }
+}
+
+#[test]
+fn own_12_an_object_that_becomes_unreadable_keeps_what_it_had_when_all_are_listed_again() {
+    for streaming_lists in [StreamingLists::Honoured, StreamingLists::Refused] {
+        let server = faulty(&["a", "b", "z"], Faults { streaming_lists, ..Faults::default() });
+        let mut running = Running::synced(config(&server));
+        running.until_services(&["a", "b", "z"]);
+        server.refuse_for(Duration::from_millis(300));
+        server.cut(Cut::Now);
+        while server.store().watchers(Resource::Service) > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut bad = service("b");
+        bad["spec"]["ports"] = json!("none");
+        server.store().put(bad).unwrap();
+        server.store().delete(Resource::Service, "default", "z").unwrap();
+        server.store().compact();
+        running.until_services(&["a", "b"]);
+        assert_eq!(running.lists, 2, "{streaming_lists:?}");
     }
 }
 

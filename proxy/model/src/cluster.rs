@@ -109,6 +109,9 @@ impl Cluster {
                 let name = self.object_name("", &name);
                 self.gone(Kind::ServiceCidr, &name);
             }
+            Event::Unreadable { kind, namespace, name } => {
+                self.seen(kind, &namespace, &name);
+            }
             Event::InterfaceAddresses(addresses) => {
                 self.node.set_interface_addresses(addresses);
                 self.refresh_node();

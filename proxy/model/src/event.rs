@@ -41,6 +41,16 @@ pub enum Event {
     ServiceCidr(api::ServiceCidr),
     /// The ServiceCIDR of this name was deleted.
     ServiceCidrGone(String),
+    /// The object of this name exists and cannot be read: what is known of it stays in force, through a list too
+    /// (contract OWN-12).
+    Unreadable {
+        /// The object's kind.
+        kind: Kind,
+        /// The object's namespace (`metadata.namespace`); empty for Nodes and ServiceCIDRs.
+        namespace: String,
+        /// The object's name (`metadata.name`).
+        name: String,
+    },
     /// All addresses of the node's interfaces, loopback included, after a change of any of them.
     InterfaceAddresses(Vec<IpAddr>),
     /// A list of all objects of this kind begins. A second one before [`Event::ListDone`] starts over.

@@ -137,6 +137,23 @@ fn watch_5_a_complete_list_removes_objects_that_it_does_not_name() {
 }
 
 #[test]
+fn own_12_an_object_that_cannot_be_read_keeps_what_it_had_through_a_list() {
+    let mut cluster = cluster("node-a", [web().event(), endpoints()]);
+    let unreadable = |kind, name: &str| Event::Unreadable { kind, namespace: "ns".to_owned(), name: name.to_owned() };
+    for (kind, name) in [(Kind::Service, "web"), (Kind::EndpointSlice, "web-1")] {
+        let events = [Event::ListBegins(kind), unreadable(kind, name), unreadable(kind, "new"), Event::ListDone(kind)];
+        for event in events {
+            assert_eq!(cluster.ingest(event), []);
+        }
+    }
+    assert!(cluster.drain().0.is_empty());
+    cluster.ingest(Event::ListBegins(Kind::Service));
+    cluster.ingest(Event::ListDone(Kind::Service));
+    cluster.drain();
+    assert!(cluster.plan().services.is_empty());
+}
+
+#[test]
 fn watch_5_a_list_that_begins_twice_starts_over() {
     let mut cluster = cluster("node-a", []);
     cluster.ingest(Event::ListBegins(Kind::Service));

@@ -5,7 +5,7 @@ use std::future::Future;
 use portway_model::Event;
 use serde_json::value::RawValue;
 
-use super::wire::decode;
+use super::wire::{Meta, decode};
 use crate::inbox::{EventSink, InboxClosed};
 use crate::recorder::Recording;
 use crate::sources::convert::Object;
@@ -45,15 +45,18 @@ impl Sink for EventSink {
         let (event, version) = match decode::<K>(object) {
             Ok(mut object) => {
                 let version = object.metadata_mut().resource_version.take();
-                (object.into_event(), version.unwrap_or_default())
+                (Some(object.into_event()), Some(version.unwrap_or_default()))
             }
             Err(bad) => {
-                tracing::error!("{bad}; this object is skipped; all others are served");
-                return Ok(None);
+                tracing::error!("{bad}; what is known of this object stays in force; all others are served");
+                let named = |Meta { namespace, name, .. }| Event::Unreadable { kind: K::MODEL, namespace, name };
+                (Meta::of(object).ok().map(named), None)
             }
         };
-        self.send(event).await?;
-        Ok(Some(version))
+        if let Some(event) = event {
+            self.send(event).await?;
+        }
+        Ok(version)
     }
 
     async fn deleted<K: Object>(&self, namespace: String, name: String) -> Result<(), InboxClosed> {
