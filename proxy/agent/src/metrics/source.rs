@@ -11,6 +11,7 @@ pub struct SourceMetrics {
     interruptions: IntCounterVec,
     queue: IntGauge,
     unreadable: IntGaugeVec,
+    unreadable_received: IntCounterVec,
 }
 
 impl SourceMetrics {
@@ -19,12 +20,16 @@ impl SourceMetrics {
         registry.register(Box::new(self.events.clone()))?;
         registry.register(Box::new(self.interruptions.clone()))?;
         registry.register(Box::new(self.queue.clone()))?;
-        registry.register(Box::new(self.unreadable.clone()))
+        registry.register(Box::new(self.unreadable.clone()))?;
+        registry.register(Box::new(self.unreadable_received.clone()))
     }
 
     /// Counts an event that enters the queue.
     pub fn queued(&self, event: &Event) {
         self.events.with_label_values(&[event_kind(event)]).inc();
+        if let Event::Unreadable { kind, .. } = event {
+            self.unreadable_received.with_label_values(&[kind_label(*kind)]).inc();
+        }
         self.queue.inc();
     }
 
@@ -62,12 +67,17 @@ impl Default for SourceMetrics {
         for what in ["file", "object"] {
             unreadable.with_label_values(&[what]).set(0);
         }
+        let unreadable_received = Opts::new(
+            "portway_source_unreadable_objects_total",
+            "Objects received from the API server that could not be read and are named in the log, by kind of object.",
+        );
         let queue = Opts::new("portway_queue_length", "Events that wait for the sync loop.");
         Self {
             events: IntCounterVec::new(events, &["kind"]).expect(NAMES),
             interruptions: IntCounterVec::new(interruptions, &["kind"]).expect(NAMES),
             queue: IntGauge::with_opts(queue).expect(NAMES),
             unreadable,
+            unreadable_received: IntCounterVec::new(unreadable_received, &["kind"]).expect(NAMES),
         }
     }
 }
@@ -89,5 +99,26 @@ fn kind_label(kind: Kind) -> &'static str {
         Kind::EndpointSlice => "EndpointSlice",
         Kind::Node => "Node",
         Kind::ServiceCidr => "ServiceCIDR",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_in_the_metrics() {
+        let (registry, metrics) = (Registry::new(), SourceMetrics::default());
+        metrics.register(&registry).unwrap();
+        metrics.unreadable(1, 2);
+        metrics.queued(&Event::Unreadable { kind: Kind::Service, namespace: "ns".to_owned(), name: "web".to_owned() });
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for line in [
+            "portway_source_unreadable{what=\"file\"} 1",
+            "portway_source_unreadable{what=\"object\"} 2",
+            "portway_source_unreadable_objects_total{kind=\"Service\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line:?} is not in:\n{text}");
+        }
     }
 }

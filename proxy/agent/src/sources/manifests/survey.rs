@@ -25,9 +25,9 @@ pub(super) struct Status {
     pub(super) device: u64,
     pub(super) inode: u64,
     pub(super) size: u64,
-    /// Seconds and nanoseconds.
+    /// When the content was last modified, in seconds and nanoseconds.
     modified: (i64, i64),
-    /// Seconds and nanoseconds.
+    /// When the status was last changed, in seconds and nanoseconds.
     changed: (i64, i64),
 }
 

@@ -146,7 +146,7 @@ impl MapBuilder {
     }
 }
 
-/// Reads any value.
+/// Reads any value as a tree.
 struct ReadTree;
 
 impl<'de> DeserializeSeed<'de> for ReadTree {
