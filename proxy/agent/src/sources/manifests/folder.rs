@@ -45,6 +45,8 @@ pub(super) const WRITER_QUIET: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Folder {
     identity: Option<Identity>,
+    /// Folders in the folder.
+    folders: BTreeSet<PathBuf>,
     files: BTreeMap<PathBuf, File>,
     /// The objects that were sent; nothing before the first time.
     sent: Option<Objects>,
@@ -97,6 +99,7 @@ impl Folder {
     /// Whether a survey shows something that has not been read.
     pub(super) fn differs(&self, survey: &Survey) -> bool {
         self.identity != Some(survey.identity)
+            || self.folders != survey.folders
             || survey
                 .files
                 .iter()
@@ -141,6 +144,7 @@ impl Folder {
         }
         warnings.extend(unread_endpoints(&parts, &objects));
         warnings.extend(survey.warnings());
+        self.folders.clone_from(&survey.folders);
         for file in self.files.values_mut().filter(|file| !file.stale.is_empty()) {
             // Another file has taken over: this form never comes back.
             file.stale.retain(|key, _| !current.contains(key));

@@ -99,27 +99,29 @@ impl Follower {
                 Ok(survey) => survey,
                 Err(error) if !started => return Err(ManifestError::of_file(&self.config.directory, error)),
                 Err(error) => {
-                    self.failure.report(
-                        &error.to_string(),
-                        &self.config.directory,
-                        "the objects read before stay in force",
-                    );
+                    let consequence = "the objects read before stay in force";
+                    self.failure.report(&error.to_string(), &self.config.directory, consequence);
                     self.unwatch();
                     sleep(self.config.interval).await;
                     continue;
                 }
             };
             self.failure.over(&self.config.directory, "can be read again");
-            if self.watch.as_ref().is_none_or(|watch| watch.identity != survey.identity) {
+            let survey = if self.watch.as_ref().is_some_and(|watch| watch.identity == survey.identity) {
+                survey
+            } else {
                 self.watch(survey.identity);
                 // Looked at once more, so that no change falls between look and watch.
-                continue;
-            }
-            let events =
-                self.update(survey).await.map_err(|error| ManifestError::of_file(&self.config.directory, error))?;
-            for event in events {
-                if let Err(InboxClosed) = self.sink.send(event).await {
-                    return Ok(());
+                let Ok(survey) = self.survey().await else { continue };
+                survey
+            };
+            if !started || self.may_be_news(&survey) {
+                let events = self.update(survey).await;
+                let events = events.map_err(|error| ManifestError::of_file(&self.config.directory, error))?;
+                for event in events {
+                    if let Err(InboxClosed) = self.sink.send(event).await {
+                        return Ok(());
+                    }
                 }
             }
             started = true;
@@ -135,6 +137,14 @@ impl Follower {
         let survey = spawn_blocking(move || Survey::of(&directory)).await.map_err(io::Error::other)?;
         self.survey_cost = begun.elapsed();
         survey
+    }
+
+    /// Whether a survey, what the watch has told or the time can change what is in force.
+    fn may_be_news(&self, survey: &Survey) -> bool {
+        let now = Instant::now();
+        self.folder.differs(survey)
+            || self.writers.has_closed()
+            || self.folder.next_review().is_some_and(|review| now >= review)
     }
 
     /// Reads what has changed, on a thread where this may take its time.

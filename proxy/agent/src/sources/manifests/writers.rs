@@ -55,6 +55,11 @@ impl Writers {
         self.closed.contains(path)
     }
 
+    /// Whether somebody closed any file since the last call of [`Writers::forget_closed`].
+    pub(super) fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
     /// Begins a new period for [`Writers::was_closed`].
     pub(super) fn forget_closed(&mut self) {
         self.closed.clear();
