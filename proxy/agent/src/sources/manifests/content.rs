@@ -13,7 +13,7 @@ use super::kinds::{Class, Object, classify};
 use super::objects::{Key, ManifestWarning};
 use super::outline::Outline;
 use super::path::FieldPath;
-use super::text::{decode, documents};
+use super::text::{Text, decode, documents};
 use super::tree::{Fields, ReadFields, Tree};
 use crate::sources::convert;
 
@@ -81,8 +81,9 @@ impl Content {
     }
 
     fn parse_here(file: &Path, bytes: &[u8]) -> Result<Self, ManifestError> {
-        let text = decode(bytes).map_err(|message| ManifestError::of_file(file, message))?;
-        let mut reader = Reader { file, content: Self { is_blank: text.trim().is_empty(), ..Self::default() } };
+        let Text { text, is_lossy } = decode(bytes).map_err(|message| ManifestError::of_file(file, message))?;
+        let content = Self { is_blank: text.trim().is_empty(), ..Self::default() };
+        let mut reader = Reader { file, is_lossy, content };
         let json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         for document in documents(&text, json) {
             match document {
@@ -97,12 +98,13 @@ impl Content {
 /// Reads the documents of a file one by one.
 struct Reader<'a> {
     file: &'a Path,
+    is_lossy: bool,
     content: Content,
 }
 
 impl Reader<'_> {
     fn document(&mut self, document: &Document<'_>) {
-        let bad_text = document.not_utf_8();
+        let bad_text = document.not_utf_8().filter(|_| self.is_lossy);
         let fields = match document.read(ReadFields(|tree| item(tree, None))) {
             _ if bad_text.is_some() => {
                 let at = bad_text.unwrap_or(document.start);

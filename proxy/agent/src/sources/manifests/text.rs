@@ -6,21 +6,32 @@ use serde_json::value::RawValue;
 
 use super::document::{Document, Format, SyntaxError, offset_place, without_place};
 
+/// The text of a file.
+pub(super) struct Text<'a> {
+    pub(super) text: Cow<'a, str>,
+    /// Whether U+FFFD stands for bytes that are not UTF-8: the documents that hold it are refused one by one.
+    pub(super) is_lossy: bool,
+}
+
 /// Decodes a file as kubectl does: UTF-8, or UTF-16 as Windows PowerShell writes it, each with or without a byte order
-/// mark. What is not UTF-8 becomes U+FFFD: the documents that hold it are refused one by one.
-pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
+/// mark.
+pub(super) fn decode(bytes: &[u8]) -> Result<Text<'_>, String> {
     let utf_16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = bytes.chunks(2).map(|pair| unit([pair[0], pair.get(1).copied().unwrap_or_default()]));
         let text: Result<String, _> = char::decode_utf16(units).collect();
-        text.map(Cow::Owned).map_err(|_| "is broken UTF-16; save it as UTF-8".to_owned())
+        let text = text.map_err(|_| "is broken UTF-16; save it as UTF-8".to_owned())?;
+        Ok(Text { text: text.into(), is_lossy: false })
     };
     match bytes {
         [0xff, 0xfe, rest @ ..] => utf_16(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => utf_16(rest, u16::from_be_bytes),
-        [0xef, 0xbb, 0xbf, rest @ ..] => Ok(String::from_utf8_lossy(rest)),
         [first, 0, ..] if *first != 0 => utf_16(bytes, u16::from_le_bytes),
         [0, second, ..] if *second != 0 => utf_16(bytes, u16::from_be_bytes),
-        _ => Ok(String::from_utf8_lossy(bytes)),
+        [0xef, 0xbb, 0xbf, rest @ ..] | rest => {
+            let text = String::from_utf8_lossy(rest);
+            // What is UTF-8 is borrowed.
+            Ok(Text { is_lossy: matches!(text, Cow::Owned(_)), text })
+        }
     }
 }
 

@@ -162,6 +162,8 @@ fn own_12_bytes_that_are_not_utf_8_cost_only_their_document() {
     let content = content("a.yaml", bytes);
     assert_eq!(names(&content), A_C);
     assert_eq!(errors(&content), ["a.yaml:14:24: Service default/b: is not UTF-8 text; save the file as UTF-8"]);
+    // The character that stands for such bytes may be written, too.
+    reads("a.yaml", service("a", "80").replace("spec:", "  annotations: {note: \u{fffd}}\nspec:"), &A_C[..1]);
 }
 
 #[test]
