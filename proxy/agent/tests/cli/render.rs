@@ -107,8 +107,7 @@ fn cluster_ips(text: &str) -> Vec<String> {
 /// What the help says must work also on a node where portway runs.
 #[test]
 fn rendered_rules_are_accepted_where_the_same_tables_stand() {
-    let examples = project("examples/demo");
-    let rendered = portway(&["render", "-f", &examples, "--cluster-cidr", "10.1.0.0/16"]);
+    let rendered = portway_reading(&["render", "--node", "node-1", "-f", "-"], SERVICE);
     assert_eq!(rendered.status, 0, "{}", rendered.err);
     let folder = tempfile::tempdir().expect("a folder can be made");
     let file = folder.path().join("rules");
@@ -119,7 +118,7 @@ fn rendered_rules_are_accepted_where_the_same_tables_stand() {
         Command::new("unshare").args(["--net", "sh", "-c", script]).arg(&file).output().expect("unshare is there");
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let listed = std::fs::read_to_string(file.with_extension("listed")).expect("it was listed");
-    assert!(listed.contains("10.96.0.") && !listed.contains("left-over"), "{listed}");
+    assert!(listed.contains("10.96.0.10 . tcp . 80") && !listed.contains("left-over"), "{listed}");
 }
 
 /// A folder with a good Service, a bad one, and a file that does not parse.
@@ -142,7 +141,7 @@ fn own_12_render_names_what_is_bad_renders_the_rest_and_ends_with_status_1() {
         assert!(done.out.contains("10.96.0.1") && done.out.contains("10.96.0.3"), "{}", done.out);
         let errors: Vec<&str> = done.err.lines().collect();
         assert_eq!(errors.len(), 3, "{}", done.err);
-        let place = format!("portway: {root}/a.yaml:9:44: Service default/bad: spec.ports[0].port: must be a number");
+        let place = format!("portway: {root}/a.yaml:9:45: Service default/bad: spec.ports[0].port: must be a number");
         assert!(errors[0].starts_with(&place), "{}", done.err);
         assert!(errors[1].starts_with(&format!("portway: {root}/b.yaml:")), "{}", done.err);
         assert!(errors[2].contains("2 of the files and objects cannot be used"), "{}", done.err);
