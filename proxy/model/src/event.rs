@@ -44,7 +44,7 @@ pub enum Event {
     /// The object of this name exists and cannot be read: what is known of it stays in force, through a list too
     /// (contract OWN-12).
     Unreadable {
-        /// The object's kind.
+        /// The kind of the object that cannot be read.
         kind: Kind,
         /// The object's namespace (`metadata.namespace`); empty for Nodes and ServiceCIDRs.
         namespace: String,
