@@ -21,6 +21,8 @@ pub struct Config {
     /// The node's own addresses, in place of the Node object's (kube-proxy's `bindAddress`); usually empty. At most the
     /// first of each family counts.
     pub node_ips: Vec<IpAddr>,
+    /// Whether ports that no Service has at a load balancer's or external IP are refused (contract OWN-8).
+    pub refuse_unknown_ports: bool,
     /// Whether `spec.externalIPs` are served (contract SVC-15).
     pub external_ips: bool,
     /// The start of the process: earlier trigger times are ignored (contract EP-9). `None` keeps them all.
@@ -37,6 +39,7 @@ impl Default for Config {
             detect_local: DetectLocal::None,
             node_port_addresses: NodePortSelection::Primary,
             node_ips: Vec::new(),
+            refuse_unknown_ports: true,
             external_ips: true,
             started: None,
         }

@@ -32,6 +32,8 @@ pub(crate) struct NodeFacts {
     pub(crate) zone: Option<Arc<str>>,
     /// Whether all traffic to cluster IPs is masqueraded.
     pub(crate) masquerade_all: bool,
+    /// Whether unknown ports of load balancer and external IPs are refused.
+    pub(crate) refuse_unknown_ports: bool,
     node_ips: [Option<IpAddr>; 2],
     detectors: [bool; 2],
 }
@@ -106,6 +108,7 @@ impl ThisNode {
         NodeFacts {
             zone: self.zone.clone(),
             masquerade_all: config.masquerade_all,
+            refuse_unknown_ports: config.refuse_unknown_ports,
             node_ips: Family::ALL.map(|family| self.ip(config, family)),
             detectors: Family::ALL.map(|family| self.detector(config, family).is_some()),
         }

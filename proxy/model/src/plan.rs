@@ -184,6 +184,9 @@ pub struct PortPlan {
     pub name: ServicePortName,
     /// The family of all its addresses.
     pub family: Family,
+    /// Whether packets that this node would forward to an unknown port of its load balancer and external IPs are
+    /// refused (contract OWN-8).
+    pub refuses_unknown_ports: bool,
     /// Session affinity, if the Service has it.
     pub affinity: Option<Affinity>,
     /// Backends for the policy Cluster, sorted as in EP-6, without duplicates.

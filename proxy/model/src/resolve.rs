@@ -87,12 +87,26 @@ fn port_plan(
     Some(PortPlan {
         name: ServicePortName { service: name.clone(), port: port.name.clone(), protocol: port.protocol },
         family,
+        refuses_unknown_ports: refuses_unknown_ports(service, family, facts),
         affinity: service.affinity,
         local: if *local == *cluster { cluster.clone() } else { local },
         serving: if *serving == *cluster { cluster.clone() } else { serving },
         cluster,
         frontends,
     })
+}
+
+/// Whether unknown ports of a Service's load balancer and external IPs are refused (contract OWN-8, OWN-9).
+///
+/// If one of them is this node's own address, the others are likely to be other nodes': some load balancers publish the
+/// addresses of all nodes. Pods must go on reaching everything that listens there.
+fn refuses_unknown_ports(service: &Service, family: Family, facts: &NodeFacts) -> bool {
+    let own = |addresses: &Addresses| {
+        let node_ip = facts.node_ip(family);
+        let mut all = addresses.load_balancer.iter().chain(&addresses.external);
+        all.any(|address| Some(address.ip) == node_ip)
+    };
+    facts.refuse_unknown_ports && !service.addresses(family).is_some_and(own)
 }
 
 /// Which classes of endpoints the addresses of a Service port use (contract SVC-11).

@@ -100,6 +100,11 @@ impl Cluster {
         self.hosts.contains_key(name)
     }
 
+    /// The router of the wire, for tests that change its routes or count packets on it.
+    pub fn wire(&self) -> &Namespace {
+        &self.wire
+    }
+
     /// The node on which the proxy under test runs.
     pub fn node(&self) -> &Host {
         self.host(NODE)

@@ -153,6 +153,20 @@ pub(crate) struct TrafficArgs {
         action = ArgAction::Set
     )]
     pub(crate) masquerade_all: bool,
+    /// Refuse packets to ports that no Service has at a load balancer's or external IP, instead of sending them back to
+    /// the router. Switch it off if somebody else listens at such an address behind this node [default: true].
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        hide_default_value = true,
+        default_missing_value = "true",
+        hide_possible_values = true,
+        action = ArgAction::Set
+    )]
+    pub(crate) refuse_unknown_ports: bool,
     /// Bit of the packet mark that requests masquerading, 0 to 31.
     #[arg(long, alias = "iptables-masquerade-bit", value_name = "N", default_value = "14")]
     pub(crate) masquerade_bit: String,

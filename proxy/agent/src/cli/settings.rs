@@ -143,6 +143,7 @@ pub(crate) fn config(
     Ok(Config {
         node_name,
         masquerade_all: traffic.masquerade_all,
+        refuse_unknown_ports: traffic.refuse_unknown_ports,
         masquerade_bit: masquerade_bit(&traffic.masquerade_bit)?,
         detect_local: detect_local(traffic)?,
         node_port_addresses: node_port_addresses(driver, &traffic.nodeport_addresses)?,

@@ -96,7 +96,9 @@ fn equal(chain: &str, there: &[String], desired: &[String]) -> bool {
 
 /// Whether a chain that is not desired may be deleted.
 fn is_removable(chain: &str) -> bool {
-    names::is_service_chain(chain) || dispatch::is_tree_chain(chain) || chain == names::MARK_UNLESS_POD
+    names::is_service_chain(chain)
+        || dispatch::is_tree_chain(chain)
+        || [names::MARK_UNLESS_POD, names::EXTERNAL_IPS].contains(&chain)
 }
 
 /// Whether a chain belongs to portway (or kube-proxy) alone.

@@ -1,14 +1,15 @@
 //! The chains that all Services share: their rules, and how they are rendered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use portway_model::{Family, FamilySettings, NodePortAddresses, ServiceName, ServicePortName};
 
 use super::dispatch::Dispatch;
+use super::names::EXTERNAL_IPS;
 use super::options::Options;
 use super::port::IndexRules;
-use super::rule::Rule;
+use super::rule::{self, Rule};
 use super::tables::{Chains, Table, Tables};
 
 /// The order of a rule in an index chain: the Service port's name, then the rule's position among that port's rules.
@@ -24,6 +25,8 @@ pub(super) struct IndexChains {
     filter_services: BTreeMap<Key, Rule>,
     filter_external: BTreeMap<Key, Rule>,
     filter_firewall: BTreeMap<Key, Rule>,
+    /// The Service ports that use each load balancer and external IP whose unknown ports are rejected.
+    refused_ips: BTreeMap<IpAddr, BTreeSet<Key>>,
     health_checks: BTreeMap<ServiceName, Rule>,
 }
 
@@ -37,6 +40,7 @@ impl IndexChains {
             filter_services: BTreeMap::new(),
             filter_external: BTreeMap::new(),
             filter_firewall: BTreeMap::new(),
+            refused_ips: BTreeMap::new(),
             health_checks: BTreeMap::new(),
         }
     }
@@ -45,6 +49,18 @@ impl IndexChains {
     pub(super) fn set_port(&mut self, port: &ServicePortName, rules: IndexRules, add: bool) {
         for (position, (address, rule)) in rules.services.into_iter().enumerate() {
             self.services.set(address, (port.clone(), position), add.then_some(rule));
+        }
+        for (position, address) in rules.refused_ips.into_iter().enumerate() {
+            let users = self.refused_ips.entry(address).or_default();
+            let key = (port.clone(), position);
+            if add {
+                users.insert(key)
+            } else {
+                users.remove(&key)
+            };
+            if users.is_empty() {
+                self.refused_ips.remove(&address);
+            }
         }
         let set = |list: &mut BTreeMap<Key, Rule>, rules: Vec<Rule>| {
             for (position, rule) in rules.into_iter().enumerate() {
@@ -129,9 +145,22 @@ impl IndexChains {
         ] {
             filter.insert(chain.into(), lines(rules, chain));
         }
+        self.render_refused_ips(filter);
         let checks = self.health_checks.values().map(|rule| rule.line("KUBE-NODEPORTS")).collect();
         filter.insert("KUBE-NODEPORTS".into(), checks);
         let nat = tables.entry(Table::Nat).or_default();
         nat.insert("KUBE-NODEPORTS".into(), lines(&self.node_ports, "KUBE-NODEPORTS"));
+    }
+
+    /// Renders KUBE-EXTERNAL-IPS, and the jump to it: after the ports that are served, for what is neither translated nor
+    /// for the node itself, so that its own addresses and listeners are not touched (contract OWN-8, OWN-9).
+    fn render_refused_ips(&self, filter: &mut Chains) {
+        let Some(family) = self.refused_ips.keys().next().map(|address| Family::of(*address)) else { return };
+        let jump = Rule::new().comment("unknown ports of load balancer and external IPs").jump(EXTERNAL_IPS);
+        let jump = jump.matching("-m addrtype ! --dst-type LOCAL").matching("-m conntrack ! --ctstate DNAT");
+        let external = "KUBE-EXTERNAL-SERVICES";
+        filter.entry(external.into()).or_default().push(jump.line(external));
+        let reject = |address: &IpAddr| Rule::new().destination(*address).jump(rule::reject(family)).line(EXTERNAL_IPS);
+        filter.insert(EXTERNAL_IPS.into(), self.refused_ips.keys().map(reject).collect());
     }
 }

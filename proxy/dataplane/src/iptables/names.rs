@@ -17,6 +17,9 @@ pub(super) const INDEX: [&str; 6] = [
     "KUBE-POSTROUTING",
 ];
 
+/// Rejects unknown ports of load balancer and external IPs. The chain exists only if there are such addresses.
+pub(super) const EXTERNAL_IPS: &str = "KUBE-EXTERNAL-IPS";
+
 /// Marks for masquerade what comes from none of several pod ranges. The chain exists only if the detector has several.
 pub(super) const MARK_UNLESS_POD: &str = "KUBE-MARK-UNLESS-POD";
 

@@ -12,6 +12,8 @@ pub(crate) fn config() -> Config {
         node_name: NODE.into(),
         detect_local: DetectLocal::ClusterCidr(vec!["10.0.0.0/8".parse().unwrap(), "fd00:10::/32".parse().unwrap()]),
         node_port_addresses: NodePortSelection::All,
+        // The rules of kube-proxy; tests of this switch set it.
+        refuse_unknown_ports: false,
         ..Config::default()
     }
 }

@@ -1,7 +1,7 @@
 //! Contract section 5: what happens when there are no endpoints.
 
-use portway_model::testing::{ServiceBuilder, cluster, service, slice};
-use portway_model::{Cluster, Event, Family, api};
+use portway_model::testing::{ServiceBuilder, cluster, cluster_with, config, node, service, slice};
+use portway_model::{Cluster, Config, Event, Family, api};
 
 use crate::inspect::{assert_sound, port, routes};
 
@@ -83,4 +83,21 @@ fn rej_4_the_plan_has_the_service_cidrs_and_every_cluster_ip() {
     assert_eq!(ranges.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.96.0.0/12"]);
     // A cluster IP without endpoints, too: unknown ports of it are refused, not dropped.
     assert_eq!(routes(port(&cluster, "ns/web"), "10.96.0.1"), "Reject | Reject | Reject");
+}
+
+#[test]
+fn own_8_own_9_unknown_ports_are_refused_unless_switched_off_or_an_address_is_the_nodes_own() {
+    let refuses = |refuse_unknown_ports, ips: &[&str]| {
+        let mut front = service("ns/web").of_type("LoadBalancer").cluster_ip("10.96.0.1").port("http", 80);
+        for ip in ips {
+            front = front.ingress(ip);
+        }
+        let config = Config { refuse_unknown_ports, ..config("node-a") };
+        let cluster = cluster_with(config, [node("node-a").internal_ip("192.0.2.1").event(), front.event()]);
+        port(&cluster, "ns/web").refuses_unknown_ports
+    };
+    assert!(refuses(true, &["203.0.113.5"]));
+    assert!(!refuses(false, &["203.0.113.5"]));
+    // The others are likely to be the addresses of other nodes, with listeners of their own.
+    assert!(!refuses(true, &["192.0.2.2", "192.0.2.1"]));
 }

@@ -19,6 +19,8 @@ pub(in crate::iptables) struct IndexRules {
     pub(in crate::iptables) filter_services: Vec<Rule>,
     /// Rules for KUBE-EXTERNAL-SERVICES of the filter table.
     pub(in crate::iptables) filter_external: Vec<Rule>,
+    /// Load balancer and external IPs whose unknown ports are rejected (contract OWN-8).
+    pub(in crate::iptables) refused_ips: Vec<IpAddr>,
     /// Rules for KUBE-PROXY-FIREWALL of the filter table.
     pub(in crate::iptables) filter_firewall: Vec<Rule>,
 }
@@ -34,6 +36,11 @@ impl Renderer<'_> {
             FrontendKind::ExternalIp => "external IP",
             FrontendKind::NodePort => "",
         };
+        if let (true, FrontendKind::LoadBalancerIp | FrontendKind::ExternalIp, Some(address)) =
+            (self.plan.refuses_unknown_ports, frontend.kind, frontend.address)
+        {
+            rules.refused_ips.push(address);
+        }
         let at = |comment: String| {
             let rule = Rule::new()
                 .protocol(self.plan.protocol())

@@ -241,3 +241,26 @@ fn ipt_11_comments_come_back_only_when_a_cluster_is_well_below_the_line() {
     };
     assert_eq!([1000, 901, 900, 1000, 1001].map(&mut comments), [false, false, true, true, false]);
 }
+
+#[test]
+fn own_8_own_9_unknown_ports_are_rejected_after_those_that_are_served_and_never_at_the_node() {
+    let rules = |refuse_unknown_ports| {
+        let tables = tables(Config { refuse_unknown_ports, ..config() }, every_kind());
+        let chain = |name: &str| tables[&Table::Filter].get(name).cloned();
+        (chain("KUBE-EXTERNAL-SERVICES").expect("it always exists"), chain("KUBE-EXTERNAL-IPS"))
+    };
+    let (served, addresses) = rules(true);
+    assert_eq!(
+        addresses.expect("there are external addresses"),
+        ["1.2.3.4", "5.6.7.8", "192.168.99.22", "192.168.99.33"].map(|address| {
+            format!("-A KUBE-EXTERNAL-IPS -d {address}/32 -j REJECT --reject-with icmp-port-unreachable")
+        })
+    );
+    let (jump, others) = served.split_last().expect("a jump");
+    assert_eq!(
+        jump,
+        "-A KUBE-EXTERNAL-SERVICES -m comment --comment \"unknown ports of load balancer and external IPs\" \
+         -m addrtype ! --dst-type LOCAL -m conntrack ! --ctstate DNAT -j KUBE-EXTERNAL-IPS"
+    );
+    assert_eq!(rules(false), (others.to_vec(), None), "without the switch the rules are kube-proxy's");
+}

@@ -155,7 +155,8 @@ proptest! {
         steps in prop::collection::vec(step(), 1..40),
         above in 0..6_usize,
     ) {
-        let mut cluster = cluster_with(config(), every_kind().into_iter().take(3));
+        let config = Config { refuse_unknown_ports: true, ..config() };
+        let mut cluster = cluster_with(config, every_kind().into_iter().take(3));
         let mut rules = ruleset(&cluster, Family::V4, Options::default(), Some(above));
         let mut kernel = rules.tables();
         for event in steps {

@@ -19,6 +19,9 @@ const NO_ENDPOINTS: &str = "no-endpoints";
 /// The chain for ports and addresses in the Service ranges that no Service uses (contract REJ-4).
 const CLUSTER_IPS: &str = "cluster-ips";
 
+/// The chain for ports that no Service uses at load balancer and external IPs (contract OWN-8).
+const EXTERNAL_IPS: &str = "external-ips";
+
 /// A chain together with its rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FilledChain {
@@ -57,11 +60,12 @@ pub(crate) fn fixed(
         source_ranges(family, prefixes),
         FilledChain::new(NO_ENDPOINTS, None, lookups(own, family, SetId::NoEndpoints)),
         cluster_ips(own, family),
+        external_ips(family),
         FilledChain::new("filter-prerouting-pre-dnat", filter(HookPoint::Prerouting, -110), restricted()),
         FilledChain::new("filter-output-pre-dnat", filter(HookPoint::Output, -110), restricted()),
         // An unallocated cluster IP is no address of the node, so input need not look it up.
         FilledChain::new("filter-input", filter(HookPoint::Input, 0), vec![rule().new_connection().jump(NO_ENDPOINTS)]),
-        FilledChain::new("filter-forward", filter(HookPoint::Forward, 0), refusals()),
+        FilledChain::new("filter-forward", filter(HookPoint::Forward, 0), forward(family, refusals())),
         FilledChain::new("filter-output", filter(HookPoint::Output, 0), refusals()),
         FilledChain::new("nat-prerouting", nat(HookPoint::Prerouting, -100), services()),
         FilledChain::new("nat-output", nat(HookPoint::Output, -100), services()),
@@ -102,6 +106,24 @@ fn cluster_ips(settings: &FamilySettings, family: Family) -> FilledChain {
     let unallocated =
         settings.service_cidrs.iter().map(|range| RuleBuilder::new(family).in_range(Side::Destination, *range).drop());
     FilledChain::new(CLUSTER_IPS, None, [known].into_iter().chain(unallocated).collect())
+}
+
+/// The rules of the forward hook. Only packets that leave the node again are asked about external IPs: one that is an
+/// address of the node goes to input, and its listeners are not touched (contract OWN-9). What the node sends itself is
+/// not asked either: the address may be another node's, and what comes back from a router is.
+fn forward(family: Family, refusals: Vec<RuleBuilder>) -> Vec<RuleBuilder> {
+    let external = RuleBuilder::new(family).no_connection().address(Side::Destination);
+    let external = external.in_set(SetId::ExternalIps, 0).goto(EXTERNAL_IPS);
+    refusals.into_iter().chain([external]).collect()
+}
+
+/// Refuses what would otherwise follow a route back to the router that has sent it here, again and again until its time
+/// to live ends, whatever the protocol (contract OWN-8). An address on a link of the node belongs to whoever answers
+/// there. Packets out of a connection's window are dropped: a reset would end the connection.
+fn external_ips(family: Family) -> FilledChain {
+    let rule = || RuleBuilder::new(family);
+    let on_link = rule().next_hop().in_set(SetId::ExternalIps, 0).return_to_caller();
+    FilledChain::new(EXTERNAL_IPS, None, vec![on_link, rule().invalid().drop(), rule().goto(REFUSE)])
 }
 
 /// Masquerades marked packets, then endpoints that reach themselves (contract MASQ-5). The mark is cleared by xor, so that

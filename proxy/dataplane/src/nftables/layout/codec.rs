@@ -35,7 +35,7 @@ fn encode_key(key: Key) -> Bytes {
             bytes.field(&[protocol.number()]).field(&port.to_be_bytes())
         }
         Key::Allowed(_, at, network) => at_fields(at).field(&address_bytes(network)),
-        Key::ClusterIp(address) | Key::NodePortIp(address) => address_bytes(address),
+        Key::ClusterIp(address) | Key::ExternalIp(address) | Key::NodePortIp(address) => address_bytes(address),
         Key::PortId(at) | Key::Restricted(at) | Key::NoEndpoints(at) | Key::Service(at) => at_fields(at),
     }
 }
@@ -78,6 +78,7 @@ pub(crate) fn decode(set: SetId, family: Family, element: &Element) -> Option<(K
         SetId::Allowed(prefix) => Key::Allowed(prefix, fields.at(KeyKind::Address)?, fields.address()?),
         SetId::Restricted => Key::Restricted(fields.at(KeyKind::Address)?),
         SetId::ClusterIps => Key::ClusterIp(fields.address()?),
+        SetId::ExternalIps => Key::ExternalIp(fields.address()?),
         SetId::NodePortIps => Key::NodePortIp(fields.address()?),
         SetId::NoEndpoints(kind) => Key::NoEndpoints(fields.at(kind)?),
         SetId::Services(kind) => Key::Service(fields.at(kind)?),
@@ -180,6 +181,7 @@ mod tests {
                 (Key::Allowed(24, here, ip), Value::None),
                 (Key::Restricted(here), Value::None),
                 (Key::ClusterIp(ip), Value::None),
+                (Key::ExternalIp(ip), Value::None),
                 (Key::NodePortIp(ip), Value::None),
             ];
             for class in Class::ALL {

@@ -89,6 +89,8 @@ pub(crate) enum Key {
     Restricted(FrontendKey),
     /// A cluster IP that a Service uses.
     ClusterIp(IpAddr),
+    /// A load balancer or external IP that a Service uses, and whose unknown ports are refused.
+    ExternalIp(IpAddr),
     /// An address of the node at which NodePorts answer.
     NodePortIp(IpAddr),
     /// A frontend that has no endpoints for connections of some or all origins.
@@ -100,7 +102,7 @@ pub(crate) enum Key {
 impl Key {
     /// Whether several Services may need the same element.
     pub(crate) fn is_shared(self) -> bool {
-        matches!(self, Key::Hairpin(..) | Key::ClusterIp(_))
+        matches!(self, Key::Hairpin(..) | Key::ClusterIp(_) | Key::ExternalIp(_))
     }
 
     /// Whether a removed element is retired first, and deleted only a moment later: a packet may have read the verdict,

@@ -240,6 +240,12 @@ impl RuleBuilder {
         })
     }
 
+    /// Loads the address to which the packet is sent on its way: a gateway, or its destination where that is on the link.
+    pub(super) fn next_hop(self) -> Self {
+        let registers = Self::address_registers(self.family);
+        self.load(registers, |dreg| Expr::NextHop { dreg })
+    }
+
     fn any_bit(self, bits: u32) -> Self {
         let register = Reg::new(self.next - 1);
         let (mask, zero) = (Bytes::from(bits.to_ne_bytes()), Bytes::from(0u32.to_ne_bytes()));
@@ -248,10 +254,22 @@ impl RuleBuilder {
 
     /// Continues for the first packet of a connection: `ct state new`.
     pub(super) fn new_connection(self) -> Self {
+        self.state(CtKey::STATE_NEW)
+    }
+
+    /// Continues if conntrack cannot tell what the packet belongs to: `ct state invalid`.
+    pub(super) fn invalid(self) -> Self {
+        self.state(CtKey::STATE_INVALID)
+    }
+
+    /// Continues for packets of no connection that conntrack knows: `ct state invalid,new`.
+    pub(super) fn no_connection(self) -> Self {
+        self.state(CtKey::STATE_INVALID | CtKey::STATE_NEW)
+    }
+
+    fn state(self, bits: u32) -> Self {
         let at = self.next;
-        self.load(1, |dreg| Expr::Ct { key: CtKey::State, direction: None, dreg })
-            .any_bit(CtKey::STATE_NEW)
-            .at_register(at)
+        self.load(1, |dreg| Expr::Ct { key: CtKey::State, direction: None, dreg }).any_bit(bits).at_register(at)
     }
 
     /// Continues if the connection's destination was translated: `ct status dnat`.

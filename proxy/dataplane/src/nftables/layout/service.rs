@@ -172,6 +172,11 @@ fn frontend_entries(
     if let (FrontendKind::ClusterIp, Some(address)) = (frontend.kind, frontend.address) {
         out(Key::ClusterIp(address), Value::None);
     }
+    if let (true, FrontendKind::LoadBalancerIp | FrontendKind::ExternalIp, Some(address)) =
+        (port.refuses_unknown_ports, frontend.kind, frontend.address)
+    {
+        out(Key::ExternalIp(address), Value::None);
+    }
     if let Some(sources) = &frontend.sources {
         out(Key::Restricted(at), Value::None);
         for range in &**sources {

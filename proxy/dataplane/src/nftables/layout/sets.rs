@@ -32,6 +32,8 @@ pub(crate) enum SetId {
     Restricted,
     /// Cluster IPs that Services use.
     ClusterIps,
+    /// Load balancer and external IPs that Services use, and whose unknown ports are refused.
+    ExternalIps,
     /// The node's addresses at which NodePorts answer.
     NodePortIps,
     /// Maps a frontend without endpoints to a verdict: reject or drop.
@@ -68,7 +70,14 @@ impl KeyKind {
 impl SetId {
     /// The sets that always exist: all but [`SetId::Allowed`].
     pub(crate) fn fixed() -> Vec<SetId> {
-        let mut all = vec![SetId::Affinity, SetId::Hairpin, SetId::Restricted, SetId::ClusterIps, SetId::NodePortIps];
+        let mut all = vec![
+            SetId::Affinity,
+            SetId::Hairpin,
+            SetId::Restricted,
+            SetId::ClusterIps,
+            SetId::ExternalIps,
+            SetId::NodePortIps,
+        ];
         for class in Class::ALL {
             all.extend([SetId::AffinitySlots(class), SetId::AffinityTokens(class)]);
             all.extend(KeyKind::ALL.map(|kind| SetId::Backends(class, kind)));
@@ -91,6 +100,7 @@ impl SetId {
             Key::Allowed(prefix, ..) => SetId::Allowed(prefix),
             Key::Restricted(_) => SetId::Restricted,
             Key::ClusterIp(_) => SetId::ClusterIps,
+            Key::ExternalIp(_) => SetId::ExternalIps,
             Key::NodePortIp(_) => SetId::NodePortIps,
             Key::NoEndpoints(at) => SetId::NoEndpoints(KeyKind::of(at)),
             Key::Service(at) => SetId::Services(KeyKind::of(at)),
@@ -154,6 +164,9 @@ impl SetId {
                 (Set::new("restricted", KeyKind::Address.fields()), "frontends that let in some source ranges only")
             }
             SetId::ClusterIps => (Set::new("cluster-ips", vec![DestinationAddress]), "cluster IPs in use"),
+            SetId::ExternalIps => {
+                (Set::new("external-ips", vec![DestinationAddress]), "load balancer and external IPs in use")
+            }
             SetId::NodePortIps => {
                 (Set::new("nodeport-ips", vec![DestinationAddress]), "node addresses at which NodePorts answer")
             }
@@ -197,7 +210,7 @@ pub(crate) fn describe(key: Key, family: Family) -> String {
         Key::StickyToken(_, token) => format!("{token:#x}"),
         Key::Hairpin(address, protocol, port) => format!("{address} . {address} . {protocol} . {port}"),
         Key::Allowed(prefix, at, network) => format!("{at} . {network}/{prefix}"),
-        Key::ClusterIp(address) | Key::NodePortIp(address) => address.to_string(),
+        Key::ClusterIp(address) | Key::ExternalIp(address) | Key::NodePortIp(address) => address.to_string(),
         Key::PortId(at) | Key::Restricted(at) | Key::NoEndpoints(at) | Key::Service(at) => at.to_string(),
     };
     let kind = if SetId::of(key).definition(family).is_map() { "map" } else { "set" };

@@ -162,6 +162,12 @@ pub enum Expr {
         /// The register to load into.
         dreg: Reg,
     },
+    /// Loads the address to which the packet is sent on its way: the gateway of its route, or its destination where that
+    /// is on the link. Only where the packet has a route: not before routing.
+    NextHop {
+        /// The first register to load into.
+        dreg: Reg,
+    },
     /// Adds, updates or deletes an element of a dynamic set.
     Dynset {
         /// The dynamic set to change.

@@ -116,6 +116,13 @@ impl Sentence<'_> {
                 };
                 self.load(*dreg, Operand::new(text, Kind::AddressType, 4));
             }
+            Expr::NextHop { dreg } => {
+                let (text, len) = match self.family {
+                    Family::V4 => ("rt ip nexthop", 4),
+                    Family::V6 => ("rt ip6 nexthop", 16),
+                };
+                self.load(*dreg, Operand::new(text, Kind::Address(self.family), len));
+            }
             Expr::Numgen { modulus, offset, dreg } => {
                 let offset = if *offset == 0 { String::new() } else { format!(" offset {offset}") };
                 self.load(*dreg, Operand::new(format!("numgen random mod {modulus}{offset}"), Kind::Number, 4));

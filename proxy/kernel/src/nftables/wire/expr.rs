@@ -29,6 +29,14 @@ const IMPLIED_NAT_FLAGS: u32 = 0x3;
 /// The kernel's number `NFT_FIB_RESULT_ADDRTYPE`.
 const FIB_TYPE: u32 = 3;
 
+/// The kernel's numbers `NFT_RT_NEXTHOP4` and `NFT_RT_NEXTHOP6`.
+fn next_hop(family: Family) -> u32 {
+    match family {
+        Family::V4 => 1,
+        Family::V6 => 2,
+    }
+}
+
 /// Writes one expression of a rule.
 pub(super) fn write(out: &mut Writer<'_>, expr: &Expr, family: Family) {
     let nest = out.open(LIST_ELEM);
@@ -57,6 +65,7 @@ fn name(expr: &Expr) -> &str {
         Expr::Masquerade { .. } => "masq",
         Expr::Reject(_) => "reject",
         Expr::FibType { .. } => "fib",
+        Expr::NextHop { .. } => "rt",
         Expr::Dynset { .. } => "dynset",
         Expr::Counter => "counter",
         Expr::Other { name, .. } => name,
@@ -161,6 +170,10 @@ fn write_data(out: &mut Writer<'_>, expr: &Expr, family: Family) {
             register(out, 1, *dreg);
             out.be32(2, FIB_TYPE);
             out.be32(3, fib_flags(*address));
+        }
+        Expr::NextHop { dreg } => {
+            register(out, 1, *dreg);
+            out.be32(2, next_hop(family));
         }
         Expr::Dynset { set, op, key, data, timeout } => {
             out.string(1, set);
@@ -355,6 +368,7 @@ fn read_data(name: &str, fields: &Fields<'_>, family: Family) -> Option<Expr> {
             },
             dreg: fields.register(1)?,
         },
+        "rt" if fields.number(2)? == next_hop(family) => Expr::NextHop { dreg: fields.register(1)? },
         "dynset" if fields.number(9).unwrap_or(0) == 0 => Expr::Dynset {
             set: fields.get(1)?.string()?.into(),
             op: *[DynsetOp::Add, DynsetOp::Update, DynsetOp::Delete].get(fields.index(3)?)?,
