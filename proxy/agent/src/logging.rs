@@ -1,12 +1,20 @@
 //! Logging on standard error, as text or JSON, and what each verbosity shows.
+//!
+//! Names, fields and errors come from outside. A line of text shows their control characters escaped, so that nothing in
+//! them looks like another line of the log or drives a terminal. JSON escapes them by itself.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::fmt;
 
+use tracing::field::{Field, Visit};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{Layer as _, fmt};
 
 /// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,64 +31,19 @@ pub enum Format {
 /// If logging was started before.
 pub fn start(format: Format, verbosity: u8) -> Result<(), TryInitError> {
     let registry = tracing_subscriber::registry();
-    let writer = io::stderr;
+    let writer = std::io::stderr;
     match format {
         Format::Text => {
-            let ansi = io::IsTerminal::is_terminal(&io::stderr());
-            let layer = fmt::layer().with_writer(|| OneLine(io::stderr())).with_ansi(ansi).with_target(verbosity > 2);
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            let layer =
+                layer().fmt_fields(EscapedFields).with_writer(writer).with_ansi(ansi).with_target(verbosity > 2);
             registry.with(layer.with_filter(filter(verbosity))).try_init()
         }
         Format::Json => {
-            let layer = fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(writer);
+            let layer = layer().json().flatten_event(true).with_span_list(false).with_writer(writer);
             registry.with(layer.with_filter(filter(verbosity))).try_init()
         }
     }
-}
-
-/// Writes each event on one line: a line break in a name from outside must not begin a line that looks like another
-/// event.
-struct OneLine<W>(W);
-
-impl<W: Write> Write for OneLine<W> {
-    /// Takes a whole event with the line break at its end, as the formatter writes it.
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let text = event.strip_suffix(b"\n").unwrap_or(event);
-        if !text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-            self.0.write_all(event)?;
-            return Ok(event.len());
-        }
-        let mut line = Vec::with_capacity(event.len() + 16);
-        for byte in text {
-            match byte {
-                b'\n' => line.extend(b"\\n"),
-                b'\r' => line.extend(b"\\r"),
-                other => line.push(*other),
-            }
-        }
-        line.extend(&event[text.len()..]);
-        self.0.write_all(&line)?;
-        Ok(event.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// A text for people with its control characters written as escapes, so that it stays one line.
-pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut line = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    Cow::Owned(line)
 }
 
 /// Selects what each verbosity shows, as klog does: 0 and 1 for operators, 2 and 3 with every sync, more for
@@ -101,19 +64,83 @@ fn filter(verbosity: u8) -> Targets {
     ])
 }
 
+/// Escapes what could end a line, drive a terminal or turn the direction of the text: control characters, line and
+/// paragraph separators, and marks of direction. Most texts have none and are returned as they are.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for char in text.chars() {
+        if is_escaped(char) {
+            safe.extend(char.escape_default());
+        } else {
+            safe.push(char);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+fn is_escaped(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Writes the fields of events and spans as the library's own text format does, but with every value escaped by [`one_line`].
+#[derive(Clone, Copy, Debug)]
+struct EscapedFields;
+
+impl<'writer> FormatFields<'writer> for EscapedFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut visitor = EscapedVisitor { writer, first: true, result: Ok(()) };
+        fields.record(&mut visitor);
+        visitor.result
+    }
+}
+
+struct EscapedVisitor<'writer> {
+    writer: Writer<'writer>,
+    first: bool,
+    result: fmt::Result,
+}
+
+impl EscapedVisitor<'_> {
+    fn write(&mut self, field: &Field, value: &str) -> fmt::Result {
+        if !std::mem::take(&mut self.first) {
+            self.writer.write_char(' ')?;
+        }
+        match field.name() {
+            "message" => {}
+            name if self.writer.has_ansi_escapes() => write!(self.writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
+            name => write!(self.writer, "{name}=")?,
+        }
+        self.writer.write_str(&one_line(value))
+    }
+}
+
+impl Visit for EscapedVisitor<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // What libraries log through another facade carries its metadata as fields.
+        if self.result.is_ok() && !field.name().starts_with("log.") {
+            self.result = self.write(field, &format!("{value:?}"));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
     use tracing::Level;
 
+    /// A log in memory.
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct Memory(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl io::Write for Memory {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -121,17 +148,53 @@ mod tests {
         }
     }
 
+    /// What is logged as text while this runs.
+    fn logged(ansi: bool, log: impl FnOnce()) -> String {
+        let memory = Memory::default();
+        let writer = memory.clone();
+        let layer =
+            layer().fmt_fields(EscapedFields).with_writer(move || writer.clone()).with_ansi(ansi).without_time();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        let text = memory.0.lock().unwrap().clone();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn nothing_from_outside_forges_a_line_of_a_text_log() {
+        let forged = "web\n2026-01-01T00:00:00Z ERROR all is lost\r\u{1b}[2J\u{85}\u{2028}\u{202e}";
+        let text = logged(false, || {
+            let error = io::Error::other(forged);
+            let _span = tracing::info_span!("sync", name = %forged).entered();
+            tracing::warn!(object = forged, %error, shown = %forged, debug = ?forged, "Service {forged}: bad");
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.ends_with('\n') && !text.trim_end().contains(char::is_control), "{text:?}");
+        let shown = r"web\n2026-01-01T00:00:00Z ERROR all is lost\r\u{1b}[2J\u{85}\u{2028}\u{202e}";
+        assert!(text.contains(&format!("Service {shown}: bad object=\"")), "{text}");
+        assert!(text.contains(&format!(" error={shown} shown={shown} debug=\"")), "{text}");
+        assert!(text.contains(&format!("sync{{name={shown}}}:")), "{text}");
+    }
+
+    #[test]
+    fn an_ordinary_line_looks_as_the_library_writes_it() {
+        let log = || tracing::warn!(object = "demo/web", count = 3, ratio = 0.5, wait = ?None::<u8>, "Überraschung");
+        for ansi in [false, true] {
+            let memory = Memory::default();
+            let writer = memory.clone();
+            let plain = layer().with_writer(move || writer.clone()).with_ansi(ansi).without_time();
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(plain), log);
+            let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(logged(ansi, log), text);
+        }
+    }
+
     #[test]
     fn a_line_break_in_a_name_begins_no_line_of_the_text_log() {
-        let log = Shared::default();
-        let shared = log.clone();
-        let layer = fmt::layer().with_ansi(false).with_writer(move || OneLine(shared.clone()));
         let name = "web\n2026-01-01T00:00:00Z ERROR portway: the table is gone\r\nx";
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        let text = logged(false, || {
             tracing::warn!(name, "Service {name}: is odd");
             tracing::warn!("next");
         });
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert!(lines[0].contains("Service web\\n2026-01-01T00:00:00Z ERROR"), "{text}");

@@ -22,7 +22,7 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     let objects = loaded.events.iter().any(|event| !matches!(event, Event::ListBegins(_) | Event::ListDone(_)));
     if let Some((first, others)) = loaded.errors.split_first().filter(|_| !objects) {
         for error in others {
-            eprintln!("portway: {error}");
+            eprintln!("portway: {}", one_line(&error.to_string()));
         }
         return Err(Failure::bad_input(first));
     }
@@ -34,10 +34,10 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     let config = settings::config(driver, node_name.clone(), &args.node, &args.traffic)?;
 
     for error in &loaded.errors {
-        eprintln!("portway: {error}");
+        eprintln!("portway: {}", one_line(&error.to_string()));
     }
     for warning in &loaded.warnings {
-        eprintln!("portway: warning: {warning}");
+        eprintln!("portway: warning: {}", one_line(&warning.to_string()));
     }
     let mut cluster = Cluster::new(config);
     let interfaces = Event::InterfaceAddresses(node_addresses(&loaded.events, &node_name));
