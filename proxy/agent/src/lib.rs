@@ -9,6 +9,7 @@ mod drivers;
 pub mod inbox;
 pub mod logging;
 pub mod metrics;
+mod node_lock;
 pub mod recorder;
 pub mod sources;
 pub mod sync;

@@ -7,6 +7,20 @@ use super::failure::Failure;
 use super::run::require_net_admin;
 use super::settings;
 use crate::drivers::{DRIVERS, Driver};
+use crate::logging::one_line;
+use crate::node_lock::{self, NodeLock};
+
+/// Takes the lock, so that no agent starts meanwhile. While an agent runs, only the rules of other modes can be removed:
+/// it would write its own again (contract OWN-13).
+fn lock_for(drivers: &[&Driver]) -> Result<Option<NodeLock>, Failure> {
+    match node_lock::acquire(None) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(holder) if holder.mode().is_some_and(|mode| drivers.iter().all(|driver| driver.mode != mode)) => Ok(None),
+        Err(holder) => Err(Failure::Runtime(format!(
+            "nothing was removed, because portway runs here and would write its rules again: {holder}; end it first"
+        ))),
+    }
+}
 
 /// Cleans up after one mode or all (contract CFG-9). What cannot be removed keeps nothing else from being removed.
 pub(super) fn cleanup(args: &CleanupArgs) -> Result<(), Failure> {
@@ -15,12 +29,18 @@ pub(super) fn cleanup(args: &CleanupArgs) -> Result<(), Failure> {
         None => DRIVERS.iter().collect(),
     };
     require_net_admin()?;
+    let _lock = lock_for(&drivers)?;
     let (mut removed, mut unread, mut left) = (0, 0, Vec::new());
     for driver in drivers {
         let done = (driver.cleanup)();
-        done.removed.iter().for_each(|line| println!("removed {line}"));
+        done.removed.iter().for_each(|line| println!("removed {}", one_line(line)));
         for place in &done.unread {
-            eprintln!("portway: warning: cannot look for what {} mode may have left: {place}", driver.mode);
+            let place = place.to_string();
+            eprintln!(
+                "portway: warning: cannot look for what {} mode may have left: {}",
+                driver.mode,
+                one_line(&place)
+            );
         }
         removed += done.removed.len();
         unread += done.unread.len();

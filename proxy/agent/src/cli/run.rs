@@ -19,6 +19,7 @@ use crate::drivers::OtherModes;
 use crate::inbox::{self, EventSink, Message, MessageSender};
 use crate::logging;
 use crate::metrics::{self, Metrics};
+use crate::node_lock::{self, Holder, NodeLock};
 use crate::sources::addresses;
 use crate::sources::kubernetes::{self, KubernetesConfig};
 use crate::sources::manifests::{self, ManifestsConfig};
@@ -53,6 +54,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     logging::start(settings::log_format(&args.observation)?, verbosity)
         .map_err(|error| Failure::runtime("cannot start logging", &error))?;
     require_net_admin()?;
+    let lock = node_lock::acquire(Some(mode)).map_err(|holder| already_running(&holder))?;
 
     let dataplane = (setup.driver.open)(&setup.options).map_err(|error| Failure::runtime("cannot start", &error))?;
     let cluster = Cluster::new(config.clone());
@@ -120,7 +122,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
             tokio::spawn(metrics::serve(address, metrics));
         }
         tokio::spawn(follow_addresses(sink.clone()));
-        until_the_end(follow(source, node, sink), sender, end).await
+        until_the_end(follow(source, node, sink), sender, end, &lock).await
     })
 }
 
@@ -129,6 +131,7 @@ async fn until_the_end(
     source: impl Future<Output = Result<(), Failure>>,
     sender: MessageSender,
     mut end: oneshot::Receiver<Result<(), Fatal>>,
+    lock: &NodeLock,
 ) -> Result<(), Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::runtime("cannot listen for signals", &error));
     let mut terminate = listen(SignalKind::terminate())?;
@@ -151,6 +154,7 @@ async fn until_the_end(
         } => return Err(failed),
     };
     tracing::info!(signal = name, "ending; the rules stay in the kernel");
+    lock.ending();
     // An error means that the loop has ended already.
     let _ = sender.send(Message::Stop);
     match tokio::time::timeout(STOP_TIMEOUT, end).await {
@@ -165,13 +169,7 @@ async fn until_the_end(
 async fn follow(source: Source, node_name: String, sink: EventSink) -> Result<(), Failure> {
     match source {
         Source::Api { kubeconfig, master } => {
-            let config = KubernetesConfig {
-                kubeconfig,
-                master,
-                node_name,
-                relist_period: None,
-                tuning: kubernetes::Tuning::default(),
-            };
+            let config = KubernetesConfig { kubeconfig, master, node_name, ..KubernetesConfig::default() };
             kubernetes::run(config, sink).await.map_err(|error| Failure::bad_input(&error))
         }
         Source::Manifests(folder) => {
@@ -204,6 +202,13 @@ fn describe(source: &Source) -> String {
         Source::Api { kubeconfig: Some(file), .. } => format!("API server of {}", file.display()),
         Source::Api { .. } => "API server of this pod's cluster".to_owned(),
     }
+}
+
+/// Two of them would undo each other's rules without end (contract OWN-13).
+fn already_running(holder: &Holder) -> Failure {
+    Failure::Runtime(format!(
+        "another portway already serves this network namespace: {holder}; end it before starting one"
+    ))
 }
 
 /// Fails early with a clear sentence, instead of an obscure failure of the first write.

@@ -28,11 +28,13 @@ pub(super) struct AuditSchedule {
     trigger: Option<String>,
     /// The earliest time of an audit that a notification triggers.
     not_before: Instant,
+    /// When drift is due whose repair was put off.
+    resume_at: Option<Instant>,
 }
 
 impl AuditSchedule {
     pub(super) fn new(period: Duration, now: Instant) -> Self {
-        Self { period, next_periodic: now + period, trigger: None, not_before: now }
+        Self { period, next_periodic: now + period, trigger: None, not_before: now, resume_at: None }
     }
 
     /// Requests an audit because of a kernel notification.
@@ -42,12 +44,19 @@ impl AuditSchedule {
 
     /// When the next audit is due.
     pub(super) fn due(&self) -> Instant {
-        if self.trigger.is_some() { self.not_before.min(self.next_periodic) } else { self.next_periodic }
+        let triggered = self.trigger.is_some().then_some(self.not_before);
+        [triggered, self.resume_at].into_iter().flatten().fold(self.next_periodic, Instant::min)
     }
 
     /// Starts an audit; returns the notification that triggered it, if one did.
     pub(super) fn begin(&mut self) -> Option<String> {
+        self.resume_at = None;
         self.trigger.take()
+    }
+
+    /// Schedules an audit for drift whose repair was put off.
+    pub(super) fn resume_at(&mut self, at: Instant) {
+        self.resume_at = Some(at);
     }
 
     /// Schedules the next audit after one has ended, or after a full sync, which reads the kernel back as well.
@@ -57,18 +66,32 @@ impl AuditSchedule {
     }
 }
 
-/// Logs the result of an audit.
-pub(super) fn log(result: &Result<Vec<Drift>, DataplaneError>, trigger: Option<&str>, took: Took) {
+/// Names drifted objects for a log line, though not all of very many.
+pub(super) fn named(drift: &[Drift]) -> String {
+    drift.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Logs the result of an audit. Drift that is `repeated` was logged a moment ago.
+pub(super) fn log(result: &Result<Vec<Drift>, DataplaneError>, trigger: Option<&str>, took: Took, repeated: bool) {
     let (took_ms, cpu_ms) = (millis(took.wall), millis(took.cpu));
     match result {
         Err(error) => tracing::warn!(%error, "audit failed; a full sync follows"),
         Ok(drift) if drift.is_empty() => tracing::debug!(trigger, took_ms, cpu_ms, "audit found no drift"),
+        Ok(drift) if repeated => {
+            tracing::debug!(
+                drifted = drift.len(),
+                objects = named(drift),
+                trigger,
+                took_ms,
+                cpu_ms,
+                "audit found the same drift again"
+            );
+        }
         Ok(drift) => {
-            let named = drift.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join("; ");
             let more = drift.len().saturating_sub(MAX_NAMED);
             tracing::warn!(
                 drifted = drift.len(),
-                objects = named,
+                objects = named(drift),
                 more,
                 trigger,
                 took_ms,

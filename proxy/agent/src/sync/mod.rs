@@ -13,6 +13,7 @@ mod kind;
 mod notifications;
 mod pending;
 mod refusals;
+mod repairs;
 mod schedule;
 mod syncer;
 #[cfg(test)]

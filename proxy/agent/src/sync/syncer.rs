@@ -15,6 +15,7 @@ use super::clock::Clock;
 use super::kind::SyncKind;
 use super::pending::PendingSync;
 use super::refusals::Refusals;
+use super::repairs::{Admitted, RepairPacing};
 use super::schedule::{Pacing, Schedule};
 use crate::backoff::Retry;
 use crate::inbox::Message;
@@ -52,6 +53,7 @@ pub struct Syncer {
     notified: Arc<AtomicBool>,
     pending: PendingSync,
     refusals: Refusals,
+    repairs: RepairPacing,
     schedule: Schedule,
     garbage_retry: Retry,
     /// The number of writes so far, which the spans of logs carry.
@@ -87,6 +89,7 @@ impl Syncer {
             notified: Arc::default(),
             pending: PendingSync::default(),
             refusals: Refusals::default(),
+            repairs: RepairPacing::new(parts.pacing.sync_period, now),
             schedule: Schedule::new(parts.pacing, now),
             garbage_retry: parts.pacing.retry(),
             generation: 0,
@@ -256,15 +259,25 @@ impl Syncer {
         let found = self.dataplane.audit().into_drift();
         let took = call.took(&*self.clock);
         self.metrics.audit.ended(took.wall, took.cpu, found.as_deref().ok());
-        audit::log(&found, trigger.as_deref(), took);
+        let admitted = match &found {
+            Ok(drift) if !drift.is_empty() => self.repairs.admit(drift, trigger.as_deref(), self.clock.now()),
+            _ => Admitted::default(),
+        };
+        audit::log(&found, trigger.as_deref(), took, admitted.repeated);
         drop(call);
         match found {
             Ok(drift) if drift.is_empty() => self.first_sync.run_waiting_work(),
-            Ok(drift) => self.repair(&drift),
+            Ok(drift) => match admitted.only {
+                Some(only) if only.is_empty() => {}
+                only => self.repair(only.as_ref().unwrap_or(&drift)),
+            },
             // The kernel's state is unknown: a full sync reads it again.
             Err(_) => self.write_ended(true),
         }
         self.schedule.audits.ended(took.wall, self.now());
+        if let Some(at) = admitted.resume_at {
+            self.schedule.audits.resume_at(at);
+        }
     }
 
     fn repair(&mut self, drift: &[Drift]) {

@@ -128,6 +128,61 @@ fn cfg_20_a_json_log_is_json_with_mode_and_generation() {
     assert!(written["objects"].as_u64().unwrap() > 0, "{written}");
 }
 
+/// Runs the program with these arguments in the network namespace of a process.
+fn portway_beside(pid: Pid, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let done = Command::new("nsenter")
+        .args(["--net", &format!("--target={}", pid.as_raw_nonzero()), env!("CARGO_BIN_EXE_portway")])
+        .args(arguments)
+        .env_remove("NODE_NAME")
+        .output()
+        .expect("nsenter is there");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (done.status.code(), text(&done.stdout), text(&done.stderr))
+}
+
+#[test]
+fn own_13_a_second_one_on_a_node_names_the_first_and_ends() {
+    let demo = project("examples/demo");
+    let arguments = ["--manifests", &demo, "--hostname-override=node-1"];
+    let mut first = Running::start(&arguments);
+    first.log_until("first sync done");
+    let pid = first.pid.as_raw_nonzero();
+    for mode in ["nftables", "iptables"] {
+        let second = [&["run", "--metrics-bind-address=", "--mode", mode], &arguments[..]].concat();
+        let (status, _, log) = portway_beside(first.pid, &second);
+        assert_eq!(status, Some(1), "{log}");
+        let sentence = format!("portway: another portway already serves this network namespace: process {pid} (");
+        assert!(log.contains(&sentence) && log.ends_with(") in nftables mode; end it before starting one\n"), "{log}");
+        assert_eq!(log.lines().count(), 1, "{log}");
+    }
+    // It would write again what a clean-up removes, but not what another mode has left.
+    for arguments in [&["cleanup"][..], &["cleanup", "--mode", "nftables"]] {
+        let (status, out, error) = portway_beside(first.pid, arguments);
+        assert_eq!((status, out.as_str()), (Some(1), ""), "{error}");
+        assert!(error.starts_with("portway: nothing was removed, because portway runs here"), "{error}");
+        assert!(error.contains(&format!(": process {pid} (")), "{error}");
+    }
+    let (status, out, error) = portway_beside(first.pid, &["cleanup", "--mode", "iptables"]);
+    assert_eq!((status, out.as_str()), (Some(0), "there was nothing to remove\n"), "{error}");
+    first.send(Signal::TERM);
+    let (out, log) = first.end();
+    assert_eq!(out, "status 0\nremoved table ip portway\nremoved table ip6 portway\n", "{log}");
+}
+
+#[test]
+fn own_13_agents_of_two_network_namespaces_do_not_meet_and_a_killed_one_leaves_no_lock() {
+    let demo = project("examples/demo");
+    let arguments = ["--manifests", &demo, "--hostname-override=node-1"];
+    let (mut one, mut other) = (Running::start(&arguments), Running::start(&arguments));
+    one.log_until("first sync done");
+    other.log_until("first sync done");
+    one.send(Signal::KILL);
+    let (out, log) = one.end();
+    assert_eq!(out, "status 137\nremoved table ip portway\nremoved table ip6 portway\n", "{log}");
+    other.send(Signal::TERM);
+    other.end();
+}
+
 #[test]
 fn without_cap_net_admin_it_fails_with_one_sentence() {
     for arguments in [&["run", "--manifests", "/tmp"][..], &["cleanup"]] {

@@ -79,3 +79,54 @@ fn a_failed_audit_is_counted_and_a_full_sync_follows() {
     assert_eq!(rig.calls(), [Call::Audit, Call::Sync(all)]);
     assert_eq!(rig.metric("portway_audit_failures_total"), 1.0);
 }
+
+/// Undoes every repair for a while. Returns the times of the repairs.
+fn fight(rig: &mut Rig, time: Duration, drift: &[Drift]) -> Vec<Duration> {
+    let end = rig.elapsed() + time;
+    let mut repairs = Vec::new();
+    while rig.elapsed() < end {
+        rig.world.lock().drift = [Ok(drift.to_vec())].into();
+        rig.kernel_changed();
+        rig.step().unwrap();
+        rig.pass(Duration::from_millis(20));
+        let calls = rig.timed_calls();
+        repairs.extend(calls.iter().filter(|(_, call)| matches!(call, Call::Repair(_))).map(|(at, _)| *at));
+    }
+    rig.world.lock().drift.clear();
+    repairs
+}
+
+#[test]
+fn own_13_repairs_that_another_program_undoes_become_rarer_up_to_the_sync_period() {
+    let mut rig = Rig::running();
+    let start = rig.elapsed();
+    let repairs = fight(&mut rig, Duration::from_secs(200), &drift(3));
+    assert_eq!(repairs[0], start, "the first repair is not delayed");
+    assert!(repairs[1] - start < Duration::from_millis(300), "nor is the second: {repairs:?}");
+    assert!((12..=20).contains(&repairs.len()), "{repairs:?}");
+    let pauses: Vec<Duration> = repairs.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.iter().all(|pause| *pause <= SYNC_PERIOD + Duration::from_millis(100)), "{pauses:?}");
+    assert!(*pauses.last().unwrap() > SYNC_PERIOD / 2, "{pauses:?}");
+}
+
+#[test]
+fn own_13_new_drift_is_repaired_at_once_during_a_fight_and_after_it() {
+    let mut rig = Rig::running();
+    fight(&mut rig, Duration::from_secs(30), &drift(1));
+    // The first of these objects is fought over, the others are not: a program deleted them once.
+    rig.world.lock().drift.push_back(Ok(drift(4)));
+    rig.kernel_changed();
+    rig.pass(Duration::from_millis(200));
+    assert_eq!(rig.calls(), [Call::Audit, Call::Repair(3)]);
+    // What was put off is looked at again without a notification.
+    rig.pass(SYNC_PERIOD);
+    assert!(rig.calls().contains(&Call::Audit));
+
+    rig.pass(SYNC_PERIOD * 4);
+    rig.calls();
+    rig.world.lock().drift.push_back(Ok(drift(1)));
+    rig.kernel_changed();
+    let now = rig.elapsed();
+    rig.step().unwrap();
+    assert_eq!(rig.timed_calls(), [(now, Call::Audit), (now, Call::Repair(1))]);
+}
