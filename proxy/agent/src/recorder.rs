@@ -23,6 +23,9 @@ const KINDS: usize = 4;
 /// The destination of a trace.
 pub type Output = Box<dyn Write + Send>;
 
+/// Runs once, when the trace has its start: every object of the cluster is written and flushed.
+pub type OnStart = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
 /// A recording that sources write into. Clones share it.
 #[derive(Clone)]
 pub struct Recording(Arc<Mutex<State>>);
@@ -49,11 +52,11 @@ pub struct Progress {
 }
 
 impl Recording {
-    /// Starts a trace and writes its header.
+    /// Starts a trace and writes its header. An error of `on_start` ends it as one of the output does.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn new(output: Output, gzip: bool, node: &str, masker: Masker) -> io::Result<Self> {
+    pub fn new(output: Output, gzip: bool, node: &str, masker: Masker, on_start: OnStart) -> io::Result<Self> {
         let header = Header {
             format: FORMAT,
             started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -70,6 +73,7 @@ impl Recording {
             listing: HashMap::new(),
             listed: HashSet::new(),
             start: None,
+            on_start: Some(on_start),
             progress: Progress::default(),
         };
         Ok(Self(Arc::new(Mutex::new(State::Running(Box::new(recorder))))))
@@ -136,6 +140,7 @@ pub(crate) struct Recorder {
     /// Kinds that are listed completely, or that the server does not have.
     listed: HashSet<Kind>,
     start: Option<Instant>,
+    on_start: Option<OnStart>,
     progress: Progress,
 }
 
@@ -224,8 +229,10 @@ impl Recorder {
             self.writer.object(&text)?;
             self.known.insert(name, hash_of(text.get()));
         }
+        self.writer.flush()?;
+        self.on_start.take().map_or(Ok(()), |on_start| on_start())?;
         self.start = Some(Instant::now());
-        self.writer.flush()
+        Ok(())
     }
 
     fn progress(&self) -> Progress {

@@ -294,10 +294,53 @@ fn a_recording_ends_after_its_duration_and_fails_if_there_is_nothing_to_replay()
         .spawn()
         .unwrap();
     let recorder = Recorder { child, file };
-    recorder.until("header", || Reader::open(&recorder.file).is_ok());
+    recorder.until("partial file", || names(folder.path()).iter().any(|name| name.ends_with(".partial")));
     let (status, stderr) = recorder.end(Signal::INT);
     assert_eq!(status, Some(1), "{stderr}");
     assert!(stderr.contains("before all of the cluster's objects were listed"), "{stderr}");
+    assert_eq!(names(folder.path()), ["trace"], "what comes to nothing leaves no file");
+}
+
+/// The names of the files in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn an_earlier_trace_stays_until_there_is_a_new_one() {
+    let folder = folder();
+    for name in ["trace", "trace.gz"] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, "an earlier trace").unwrap();
+        let record = |server: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_portway"));
+            command.args(["record", "--hostname-override=node-0", "--master", server, "--out"]).arg(&file).env_clear();
+            command.stderr(Stdio::piped()).spawn().unwrap()
+        };
+        // A server that never answers, for a recorder that is asked to end, and for one that is killed.
+        let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        for signal in [Signal::TERM, Signal::KILL] {
+            let child = record(&format!("http://{}", silent.local_addr().unwrap()));
+            let connection = silent.accept().unwrap();
+            let recorder = Recorder { child, file: file.clone() };
+            let (status, stderr) = recorder.end(signal);
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), "an earlier trace", "{signal:?}");
+            if signal == Signal::TERM {
+                assert_eq!(status, Some(1));
+                assert!(stderr.trim_end().ends_with(&format!("{} was not touched", file.display())), "{stderr}");
+            }
+            drop(connection);
+        }
+        // One that cannot be used.
+        let mut child = record("ftp://h");
+        assert_eq!(child.wait().unwrap().code(), Some(2));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "an earlier trace");
+
+        let (_, store) = cluster();
+        let server = ApiServer::local(store).unwrap();
+        assert_eq!(Recorder::start(&server, file, &["--duration=1ms"]).child.wait().unwrap().code(), Some(0));
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `portway record`: records a cluster's Services and their changes into a file.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portway_trace::{Masked, Masker};
@@ -13,8 +13,8 @@ use super::args::RecordArgs;
 use super::failure::Failure;
 use super::{duration, settings};
 use crate::logging::{self, Format};
-use crate::recorder::{Output, Progress, Recording};
-use crate::sources::kubernetes::{self, KubernetesConfig, Tuning};
+use crate::recorder::{OnStart, Output, Progress, Recording};
+use crate::sources::kubernetes::{self, KubernetesConfig};
 
 /// How often the progress line is updated and the duration is checked.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
@@ -31,13 +31,15 @@ pub(super) fn record(args: &RecordArgs) -> Result<(), Failure> {
     };
     let max = max_duration(args.duration.as_deref())?;
     let masker = Masker::new(&masked(args)).map_err(|error| Failure::runtime("no random key", &error))?;
-    let config = KubernetesConfig { kubeconfig, master, node_name, relist_period: None, tuning: Tuning::default() };
+    let config = KubernetesConfig { kubeconfig, master, node_name, ..KubernetesConfig::default() };
     logging::start(Format::Text, 0).map_err(|error| Failure::runtime("cannot start logging", &error))?;
 
-    let (output, gzip) = open(&args.out)?;
+    let Destination { output, on_start, unpublished } = Destination::open(&args.out)?;
+    let gzip = args.out.extension().is_some_and(|extension| extension == "gz");
     let name = if args.out == Path::new("-") { "standard output".to_owned() } else { args.out.display().to_string() };
     let cannot_write = |error: &io::Error| Failure::runtime(&format!("cannot write {name}"), error);
-    let recording = Recording::new(output, gzip, &config.node_name, masker).map_err(|error| cannot_write(&error))?;
+    let recording =
+        Recording::new(output, gzip, &config.node_name, masker, on_start).map_err(|error| cannot_write(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -52,9 +54,11 @@ pub(super) fn record(args: &RecordArgs) -> Result<(), Failure> {
             eprintln!("recorded {} to {name}", describe(&done));
             Ok(())
         }
-        None => Err(Failure::Runtime(format!(
-            "the recording ended before all of the cluster's objects were listed; {name} has nothing to replay"
-        ))),
+        None => {
+            let outcome = if unpublished.is_some() { "was not touched" } else { "has nothing to replay" };
+            let why = "the recording ended before all of the cluster's objects were listed";
+            Err(Failure::Runtime(format!("{why}; {name} {outcome}")))
+        }
     }
 }
 
@@ -74,15 +78,58 @@ fn masked(args: &RecordArgs) -> Vec<Masked> {
     all.into_iter().filter_map(|(is, what)| is.then_some(what)).collect()
 }
 
-/// Opens the output, and decides from its name whether to compress it.
-fn open(out: &Path) -> Result<(Output, bool), Failure> {
-    if out == Path::new("-") {
-        return Ok((Box::new(io::stdout()), false));
+/// Where the trace goes.
+struct Destination {
+    output: Output,
+    on_start: OnStart,
+    /// The file in which a trace starts, if it takes the place of another file once there is something to replay.
+    unpublished: Option<Unpublished>,
+}
+
+impl Destination {
+    /// Opens the output. A file is written beside its name and renamed once every object is listed, so that a recording
+    /// that comes to nothing leaves an earlier one as it was. Pipes, devices and standard output are written directly.
+    fn open(out: &Path) -> Result<Self, Failure> {
+        let bad = |error: io::Error| Failure::BadInput(format!("--out {}: {error}", out.display()));
+        let direct = |output: Output| Self { output, on_start: Box::new(|| Ok(())), unpublished: None };
+        if out == Path::new("-") {
+            return Ok(direct(Box::new(io::stdout())));
+        }
+        // A link stays a link to the file that it names.
+        let target = fs::canonicalize(out).unwrap_or_else(|_| out.to_owned());
+        let earlier = match fs::metadata(&target) {
+            Ok(earlier) if !earlier.is_file() => return Ok(direct(Box::new(File::create(out).map_err(bad)?))),
+            Ok(earlier) => {
+                // A rename would not ask whether the file may be written.
+                OpenOptions::new().write(true).open(&target).map_err(bad)?;
+                Some(earlier)
+            }
+            Err(_) => None,
+        };
+        let name = target.file_name().ok_or_else(|| bad(io::ErrorKind::IsADirectory.into()))?.to_string_lossy();
+        let beside = target.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&beside).map_err(bad)?;
+        let unpublished = Unpublished(beside.clone());
+        if let Some(earlier) = earlier {
+            file.set_permissions(earlier.permissions()).map_err(bad)?;
+        }
+        let same = file.try_clone().map_err(bad)?;
+        let on_start = move || {
+            // Otherwise a power failure could leave neither the old file nor the new one.
+            same.sync_data()?;
+            fs::rename(&beside, &target)
+        };
+        Ok(Self { output: Box::new(file), on_start: Box::new(on_start), unpublished: Some(unpublished) })
     }
-    let gzip = out.extension().is_some_and(|extension| extension == "gz");
-    match File::create(out) {
-        Ok(file) => Ok((Box::new(file), gzip)),
-        Err(error) => Err(Failure::BadInput(format!("--out {}: {error}", out.display()))),
+}
+
+/// A file that is removed at the end, unless it was renamed before.
+struct Unpublished(PathBuf);
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        // It fails where the file was renamed.
+        let _ = fs::remove_file(&self.0);
     }
 }
 
