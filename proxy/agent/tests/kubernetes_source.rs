@@ -507,16 +507,12 @@ fn unusable_configurations_are_reported_in_one_sentence() {
         std::fs::write(&path, text).unwrap();
         Some(path)
     };
-    let proxied = "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: k, user: \
-                   u}}]\nusers: [{name: u, user: {}}]\nclusters: [{name: k, cluster: {server: 'http://10.0.0.1', proxy-url: \
-                   'http://10.0.0.2:3128'}}]\n";
     let kubeconfig = |path| KubernetesConfig { kubeconfig: path, ..Default::default() };
     let master = |master: &str| KubernetesConfig { master: Some(master.to_owned()), ..Default::default() };
     let cases = [
         kubeconfig(Some(folder.path().join("none"))),
         kubeconfig(write("broken", "clusters: 7\n")),
         kubeconfig(write("empty", "apiVersion: v1\nkind: Config\n")),
-        kubeconfig(write("proxied", proxied)),
         master("ftp://10.0.0.1"),
         master("http://"),
         KubernetesConfig::default(),

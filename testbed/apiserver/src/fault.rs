@@ -26,6 +26,8 @@ pub struct Faults {
     /// The server drops one event of each watch after every so many that it sends; 0 drops none. Initial events do not
     /// count.
     pub drop_event_after: u64,
+    /// The bearer token that a request must carry; others get 401. Without one, anybody may ask.
+    pub bearer_token: Option<String>,
     /// Requests that the server refuses. The first rule that matches counts.
     pub errors: Vec<ErrorRule>,
 }

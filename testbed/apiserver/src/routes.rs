@@ -14,7 +14,7 @@ use hyper::body::{Frame, Incoming};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
-use crate::fault::Verb;
+use crate::fault::{Faults, Verb};
 use crate::list;
 use crate::object::{Key, Object};
 use crate::params::Params;
@@ -52,9 +52,15 @@ async fn route(shared: &Shared, request: Request<Incoming>) -> Result<Response<B
     if let ["testbed", what] = parts[..] {
         return testbed(shared, what, request).await;
     }
-    let delay = shared.control.get().delay_milliseconds;
+    let Faults { delay_milliseconds: delay, bearer_token, .. } = shared.control.get();
     if delay > 0 {
         tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    if let Some(token) = bearer_token {
+        let given = request.headers().get(header::AUTHORIZATION);
+        if given.is_none_or(|given| given.as_bytes() != format!("Bearer {token}").as_bytes()) {
+            return Err(ApiError::injected(401, None));
+        }
     }
     match target(&parts) {
         Some(target) => on_objects(shared, target, request).await,

@@ -7,13 +7,16 @@ use clap::{ArgAction, Args};
 const RUN_EXAMPLES: &str = "\
 Examples:
   In a pod on each node, with the pod's service account:
-      portway run --cluster-cidr 10.244.0.0/16
+      portway run --master https://192.0.2.10:6443 --cluster-cidr 10.244.0.0/16
   On a node, with a kubeconfig:
       portway run --kubeconfig /etc/kubernetes/kube-proxy.conf --hostname-override node-1
   Without a cluster, from a folder of YAML or JSON files that may change at any time:
       portway run --manifests /etc/portway/manifests
 
-The rules stay in the kernel when portway ends; portway cleanup removes them.";
+The rules stay in the kernel when portway ends; portway cleanup removes them.
+
+One portway runs in each network namespace. A second one names the first and ends with status 1; for one that is ending \
+it waits, up to 15 s.";
 
 const RENDER_EXAMPLES: &str = "\
 Examples:
@@ -99,7 +102,9 @@ pub(crate) struct ApiArgs {
     /// Kubeconfig file with the address and credentials of the API server.
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<String>,
-    /// Address of the API server. It overrides the kubeconfig's; without a kubeconfig no credentials are used.
+    /// Address of the API server. It overrides the kubeconfig's; without a kubeconfig, an https address is given the pod's
+    /// service account. A pod that replaces kube-proxy needs it: KUBERNETES_SERVICE_HOST is a cluster IP, which nothing
+    /// serves yet.
     #[arg(long, value_name = "URL")]
     pub(crate) master: Option<String>,
 }
@@ -233,7 +238,8 @@ pub(crate) struct RenderArgs {
 #[derive(Debug, Args)]
 #[command(after_help = RECORD_EXAMPLES, after_long_help = RECORD_EXAMPLES)]
 pub(crate) struct RecordArgs {
-    /// File to write, compressed if its name ends in .gz; - for standard output.
+    /// File to write, compressed if its name ends in .gz; - for standard output. An earlier file of this name is
+    /// replaced once all objects are listed, not before.
     #[arg(long, value_name = "FILE", required = true)]
     pub(crate) out: PathBuf,
     /// How long to record after all objects are listed, such as 10m [default: until Ctrl-C or SIGTERM].

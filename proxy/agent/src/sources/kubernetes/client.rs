@@ -3,18 +3,26 @@
 //! kube's own client stack has no TCP keepalive: a connection whose other end vanished silently would be noticed only
 //! when its watch should have ended. This is the same stack over a connector with keepalive.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt};
-use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{
+    AuthInfo, Cluster, Context, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedAuthInfo,
+    NamedCluster, NamedContext,
+};
 use kube::{Client, Config};
 use tower::{BoxError, ServiceBuilder};
 
 use super::KubernetesConfig;
+use super::exec::{self, ExecError};
+use super::proxy::{self, Environment};
+
+/// Where a pod finds its service account's token and the cluster's certificate authority.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// The longest time that one connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,9 +53,9 @@ pub enum ConnectError {
     /// Neither a kubeconfig nor a master is given, and the process does not run in a pod.
     #[error("no API server is named (--kubeconfig, --master) and this is not a pod with a service account: {0}")]
     InCluster(#[from] InClusterError),
-    /// The kubeconfig names an HTTP proxy.
-    #[error("the API server is to be reached through the proxy {0}, which portway does not support")]
-    Proxy(http::Uri),
+    /// The program that the kubeconfig names issued no credentials.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
     /// The credentials or certificates cannot be used.
     #[error("cannot set up the connection to the API server: {0}")]
     Setup(#[from] kube::Error),
@@ -62,12 +70,23 @@ fn kubeconfig_text(error: &KubeconfigError) -> String {
     }
 }
 
-/// Creates a client; it connects with the first request.
-pub(super) async fn connect(config: &KubernetesConfig) -> Result<Client, ConnectError> {
-    let config = cluster(config).await?;
-    if let Some(proxy) = &config.proxy_url {
-        return Err(ConnectError::Proxy(proxy.clone()));
-    }
+/// A client, and what it was built from.
+pub(super) struct Built {
+    pub(super) client: Client,
+    /// The server's address.
+    pub(super) server: http::Uri,
+    /// Whether the address is the cluster IP of the API server's Service, from the pod's environment.
+    pub(super) by_cluster_ip: bool,
+    /// The files that were read.
+    pub(super) files: Vec<PathBuf>,
+    /// When the credentials end, if a program issued them and said so.
+    pub(super) expires: Option<SystemTime>,
+}
+
+/// Builds a client; it connects with its first request.
+pub(super) async fn build(config: &KubernetesConfig) -> Result<Built, ConnectError> {
+    let Access { mut config, proxy, files, by_cluster_ip } = access(config).await?;
+    let expires = exec::issue(&mut config.auth_info).await?;
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -77,37 +96,107 @@ pub(super) async fn connect(config: &KubernetesConfig) -> Result<Client, Connect
     tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
     // What was sent and is not acknowledged counts as well.
     tcp.set_tcp_user_timeout(Some(KEEPALIVE + KEEPALIVE_INTERVAL * KEEPALIVE_RETRIES));
+    let connector = proxy::way(&config, proxy.as_deref(), &Environment::read(), tcp);
     let layers = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from);
     let executor = TokioExecutor::new();
-    if config.cluster_url.scheme() == Some(&http::uri::Scheme::HTTPS) {
-        let tls = config.rustls_https_connector_with_connector(tcp)?;
+    let server = config.cluster_url.clone();
+    let client = if server.scheme() == Some(&http::uri::Scheme::HTTPS) {
+        let tls = config.rustls_https_connector_with_connector(connector)?;
         let http: HttpClient<_, Body> = HttpClient::builder(executor).build(tls);
-        Ok(Client::new(layers.service(http), config.default_namespace))
+        Client::new(layers.service(http), config.default_namespace)
     } else {
-        let http: HttpClient<_, Body> = HttpClient::builder(executor).build(tcp);
-        Ok(Client::new(layers.service(http), config.default_namespace))
+        let http: HttpClient<_, Body> = HttpClient::builder(executor).build(connector);
+        Client::new(layers.service(http), config.default_namespace)
+    };
+    Ok(Built { client, server, by_cluster_ip, files, expires })
+}
+
+/// How to reach a server, as kubeconfig, service account and flags say.
+struct Access {
+    config: Config,
+    /// The proxy that the kubeconfig names.
+    proxy: Option<String>,
+    files: Vec<PathBuf>,
+    by_cluster_ip: bool,
+}
+
+/// The files that are known before any of them is read.
+pub(super) fn files(config: &KubernetesConfig) -> Vec<PathBuf> {
+    match (&config.kubeconfig, &config.master) {
+        (Some(path), _) => vec![path.clone()],
+        (None, Some(_)) => Vec::new(),
+        (None, None) => ["token", "ca.crt"].map(|name| Path::new(SERVICE_ACCOUNT).join(name)).into(),
     }
 }
 
-async fn cluster(config: &KubernetesConfig) -> Result<Config, ConnectError> {
+async fn access(config: &KubernetesConfig) -> Result<Access, ConnectError> {
     let master = config.master.as_deref().map(address).transpose()?;
     let Some(path) = &config.kubeconfig else {
-        return match master {
-            Some(master) => Ok(Config::new(master)),
-            None => Ok(Config::incluster()?),
+        let Some(master) = master else {
+            let (config, files) = (Config::incluster()?, files(config));
+            return Ok(Access { config, proxy: None, files, by_cluster_ip: true });
         };
+        let folder = config.service_account.as_deref().unwrap_or(Path::new(SERVICE_ACCOUNT));
+        // A token must not be sent where anybody can read it.
+        if master.scheme() == Some(&http::uri::Scheme::HTTPS) && folder.join("token").exists() {
+            let path = folder.to_owned();
+            return of_kubeconfig(of_service_account(&master, folder))
+                .await
+                .map_err(|error| ConnectError::Kubeconfig { path, error });
+        }
+        return Ok(Access { config: Config::new(master), proxy: None, files: Vec::new(), by_cluster_ip: false });
     };
     let of_file = |error| ConnectError::Kubeconfig { path: path.clone(), error };
     let kubeconfig = Kubeconfig::read_from(path).map_err(of_file)?;
-    let mut read = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(of_file)?;
+    let mut access = of_kubeconfig(kubeconfig).await.map_err(of_file)?;
+    access.files.insert(0, path.clone());
     if let Some(master) = master {
-        read.cluster_url = master;
+        access.config.cluster_url = master;
     }
-    Ok(read)
+    Ok(access)
+}
+
+/// A kubeconfig for the pod's service account and a server that is named.
+fn of_service_account(master: &http::Uri, folder: &Path) -> Kubeconfig {
+    let file = |name: &str| Some(folder.join(name)).filter(|path| path.exists()).map(|path| path.display().to_string());
+    let name = "service-account".to_owned();
+    let cluster =
+        Cluster { server: Some(master.to_string()), certificate_authority: file("ca.crt"), ..Cluster::default() };
+    let user = AuthInfo { token_file: file("token"), ..AuthInfo::default() };
+    let context = Context { cluster: name.clone(), user: Some(name.clone()), ..Context::default() };
+    Kubeconfig {
+        current_context: Some(name.clone()),
+        clusters: vec![NamedCluster { name: name.clone(), cluster: Some(cluster), ..NamedCluster::default() }],
+        auth_infos: vec![NamedAuthInfo { name: name.clone(), auth_info: Some(user), ..NamedAuthInfo::default() }],
+        contexts: vec![NamedContext { name, context: Some(context), ..NamedContext::default() }],
+        ..Kubeconfig::default()
+    }
+}
+
+async fn of_kubeconfig(mut kubeconfig: Kubeconfig) -> Result<Access, KubeconfigError> {
+    let context = kubeconfig.contexts.iter().find(|named| Some(&named.name) == kubeconfig.current_context.as_ref());
+    let name = context.and_then(|named| Some(named.context.as_ref()?.cluster.clone())).unwrap_or_default();
+    let (mut proxy, mut files) = (None, Vec::new());
+    for named in &mut kubeconfig.clusters {
+        let Some(cluster) = &mut named.cluster else { continue };
+        // kube reads the environment itself where there is none, without NO_PROXY.
+        let own = cluster.proxy_url.replace("http://unused".to_owned()).filter(|url| !url.is_empty());
+        if named.name == name {
+            proxy = own;
+            files.extend(cluster.certificate_authority.as_ref().map(PathBuf::from));
+        }
+    }
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.proxy_url = None;
+    let user = &config.auth_info;
+    files.extend(
+        [&user.client_certificate, &user.client_key, &user.token_file].into_iter().flatten().map(PathBuf::from),
+    );
+    Ok(Access { config, proxy, files, by_cluster_ip: false })
 }
 
 /// Parses an address with a scheme and a host; without a scheme it is plain HTTP, as in kube-proxy.
@@ -141,7 +230,7 @@ mod tests {
         let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = server.local_addr().unwrap();
         let config = KubernetesConfig { master: Some(address.to_string()), ..KubernetesConfig::default() };
-        let client = connect(&config).await.unwrap();
+        let client = build(&config).await.unwrap().client;
         let request = tokio::spawn(async move {
             client.request_text(http::Request::get("/").body(Vec::new()).unwrap()).await.map(|_| ()).unwrap_err()
         });

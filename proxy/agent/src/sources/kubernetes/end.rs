@@ -30,6 +30,11 @@ pub(super) enum End {
     Request(kube::Error),
     #[error("the connection broke: {0}")]
     Read(std::io::Error),
+    #[error(
+        "the answer is {0} and not the API server's JSON: a proxy or gateway on the way to it answers, or the address is \
+         that of another server"
+    )]
+    NotKubernetes(String),
     #[error("the server sent something that is not a {what}: {error}")]
     Malformed { what: &'static str, error: serde_json::Error },
 }
@@ -51,8 +56,66 @@ impl End {
             .details
             .as_ref()
             .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge"));
+        if let Some(document) = html(&status.message) {
+            return Self::NotKubernetes(format!("{document} with status {}", status.code));
+        }
         if status.code == 410 || status.reason == "Expired" || ahead { Self::Expired } else { Self::Api(status) }
     }
+}
+
+impl End {
+    /// The end for a text that cannot be decoded.
+    pub(super) fn malformed(what: &'static str, text: &[u8], error: serde_json::Error) -> Self {
+        let text = String::from_utf8_lossy(text);
+        match html(&text) {
+            Some(document) => Self::NotKubernetes(document),
+            None => Self::Malformed { what, error },
+        }
+    }
+
+    /// Whether other credentials may help: the server does not know these, or TLS refused a certificate.
+    pub(super) fn refuses_credentials(&self) -> bool {
+        match self {
+            Self::Api(status) => status.code == 401,
+            Self::NotKubernetes(text) => text.ends_with(" 401"),
+            Self::Request(kube::Error::Auth(_)) => true,
+            Self::Request(error) => is_of_tls(&error_chain(error)),
+            Self::Read(error) => is_of_tls(&error_chain(error)),
+            _ => false,
+        }
+    }
+
+    /// Whether nothing answers at the server's address.
+    pub(super) fn found_no_server(&self) -> bool {
+        matches!(self, Self::NoAnswer(_) | Self::Request(kube::Error::Service(_) | kube::Error::HyperError(_)))
+    }
+}
+
+/// Whether an error comes from TLS: an alert of the server's, or a certificate that is not accepted here.
+fn is_of_tls(error: &str) -> bool {
+    let error = error.to_lowercase();
+    ["alert", "certificate", "tls", "handshake"].iter().any(|word| error.contains(word))
+}
+
+/// The longest title of a document that is shown, in characters.
+const MAX_TITLE: usize = 80;
+
+/// Describes an HTML document by its title.
+fn html(text: &str) -> Option<String> {
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    if !text.starts_with('<') {
+        return None;
+    }
+    // Bytes of ASCII keep their places.
+    let lower = text.to_ascii_lowercase();
+    let title = lower.find("<title>").map(|at| at + "<title>".len()).and_then(|start| {
+        let end = lower[start..].find("</title>")?;
+        Some(text[start..start + end].split_whitespace().collect::<Vec<_>>().join(" "))
+    });
+    Some(match title.filter(|title| !title.is_empty()) {
+        Some(title) => format!("an HTML page (\"{}\")", title.chars().take(MAX_TITLE).collect::<String>()),
+        None => "an HTML page".to_owned(),
+    })
 }
 
 pub(super) fn status_text(status: &Status) -> String {

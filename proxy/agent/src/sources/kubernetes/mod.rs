@@ -4,13 +4,17 @@
 //! because kube's watcher cannot fall back from a streaming list to list and watch.
 
 mod client;
+mod connection;
 mod end;
+mod exec;
 mod outage;
+mod proxy;
 mod sink;
 mod watch;
 mod wire;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -24,6 +28,8 @@ use crate::recorder::Recording;
 use crate::sources::convert::Object;
 
 pub use client::ConnectError;
+use connection::Connection;
+pub use exec::ExecError;
 use sink::Sink;
 use watch::{Necessity, Selection, Watch};
 pub use wire::BadObject;
@@ -34,9 +40,12 @@ use wire::decode;
 pub struct KubernetesConfig {
     /// A kubeconfig file. Without it and without `master`, the pod's service account is used.
     pub kubeconfig: Option<PathBuf>,
-    /// `http://host:port` of the API server, which needs no credentials then; with `kubeconfig`, only that file's
-    /// server address is replaced.
+    /// `http://host:port` or `https://host:port` of the API server. With `kubeconfig`, only that file's server address is
+    /// replaced. Otherwise an https server is given the pod's service account, where there is one, and an http server
+    /// no credentials.
     pub master: Option<String>,
+    /// The folder with the service account's `token` and `ca.crt` for `master`; `None` is where every pod has it.
+    pub service_account: Option<PathBuf>,
     /// The name of this node; only its Node object is watched (contract WATCH-4).
     pub node_name: String,
     /// Lists everything again this often. `None`: only when the server asks for it, since watches miss nothing.
@@ -115,9 +124,9 @@ pub fn read(kind: Kind, object: &RawValue) -> Result<Event, BadObject> {
 }
 
 async fn follow<S: Sink>(config: KubernetesConfig, sink: S) -> Result<(), ConnectError> {
-    let client = client::connect(&config).await?;
+    let connection = Arc::new(Connection::open(config.clone()).await?);
     let watch = |selection, necessity| Watch {
-        client: client.clone(),
+        connection: Arc::clone(&connection),
         sink: sink.clone(),
         tuning: config.tuning.clone(),
         relist_period: config.relist_period,

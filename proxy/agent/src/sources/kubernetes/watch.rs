@@ -5,6 +5,7 @@
 //! pages instead. A watch that breaks off resumes from the last version seen; a new list is needed only when the server
 //! no longer has that version (410 Gone). What was sent stays in force until a new list is complete.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{AsyncBufRead, AsyncBufReadExt};
@@ -14,6 +15,7 @@ use kube::core::Request;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Tuning;
+use super::connection::Connection;
 use super::end::{End, refused, server_wish};
 use super::outage::Outage;
 use super::sink::Sink;
@@ -59,7 +61,7 @@ impl<K: Object + kube::Resource<DynamicType = ()>> Watched for K {}
 
 /// Everything needed to watch one kind.
 pub(super) struct Watch<S> {
-    pub(super) client: Client,
+    pub(super) connection: Arc<Connection>,
     pub(super) sink: S,
     pub(super) tuning: Tuning,
     pub(super) relist_period: Option<Duration>,
@@ -97,10 +99,12 @@ impl<S: Sink> Watch<S> {
         let mut watcher = Watcher { watch: self, state, method: ListMethod::Streaming, relist_at: None, outage };
         loop {
             let resumed = watcher.start_attempt();
-            let end = match watcher.attempt::<K>().await {
+            let (client, generation) = watcher.watch.connection.client().await;
+            let end = match watcher.attempt::<K>(&client).await {
                 Err(end) => end,
                 Ok(()) => End::Finished,
             };
+            watcher.watch.connection.failed(generation, &end).await;
             match watcher.ended::<K>(end, resumed) {
                 Err(closed) => return closed,
                 Ok(Duration::ZERO) => {}
@@ -187,20 +191,20 @@ impl<S: Sink> Watcher<S> {
     }
 
     /// Lists if needed, then watches until the watch ends.
-    async fn attempt<K: Watched>(&mut self) -> Result<(), End> {
+    async fn attempt<K: Watched>(&mut self, client: &Client) -> Result<(), End> {
         let request = Request::new(K::url_path(&(), None));
         if self.is_listing() {
             self.relist_at = self.watch.relist_period.map(|period| Instant::now() + period);
             if self.method != ListMethod::Streaming {
-                self.list::<K>(&request).await?;
+                self.list::<K>(client, &request).await?;
             }
         }
-        self.follow::<K>(&request).await
+        self.follow::<K>(client, &request).await
     }
 
     /// Lists in pages, or in one piece.
-    async fn list<K: Watched>(&mut self, request: &Request) -> Result<(), End> {
-        let Watch { client, sink, tuning, selection, .. } = &self.watch;
+    async fn list<K: Watched>(&mut self, client: &Client, request: &Request) -> Result<(), End> {
+        let Watch { connection, sink, tuning, selection, .. } = &self.watch;
         let mut next = None;
         loop {
             let first = next.is_none();
@@ -223,7 +227,9 @@ impl<S: Sink> Watcher<S> {
                     return Err(end);
                 }
             };
-            let page: Page<'_> = serde_json::from_str(&text).map_err(|error| End::Malformed { what: "list", error })?;
+            let page: Page<'_> =
+                serde_json::from_str(&text).map_err(|error| End::malformed("list", text.as_bytes(), error))?;
+            connection.answered().await;
             if first {
                 sink.list_started::<K>().await?;
             }
@@ -241,9 +247,8 @@ impl<S: Sink> Watcher<S> {
     }
 
     /// Opens a watch, which sends a streaming list first if one is needed, and reads it to its end.
-    async fn follow<K: Watched>(&mut self, request: &Request) -> Result<(), End> {
-        let Watch { sink, tuning, selection, .. } = &self.watch;
-        let client = self.watch.client.clone();
+    async fn follow<K: Watched>(&mut self, client: &Client, request: &Request) -> Result<(), End> {
+        let Watch { connection, sink, tuning, selection, .. } = &self.watch;
         let (answer_timeout, streaming_silence) = (tuning.answer_timeout, tuning.streaming_silence);
         let listing = self.is_listing();
         let open_for = tuning.watch_timeout.mul_f64(1.0 + fastrand::f64());
@@ -265,6 +270,7 @@ impl<S: Sink> Watcher<S> {
             .map_err(|_| End::NoAnswer(answer_timeout))?
             .map_err(|error| if listing { refused(error) } else { End::from(error) })?;
         futures::pin_mut!(lines);
+        connection.answered().await;
 
         if listing {
             sink.list_started::<K>().await?;
@@ -316,8 +322,11 @@ impl<S: Sink> Watcher<S> {
     /// Handles one line of a watch.
     async fn handle<K: Watched>(&mut self, line: &[u8], last: bool) -> Result<(), End> {
         let sink = &self.watch.sink;
-        let line: Line<'_> = serde_json::from_slice(line)
-            .map_err(|error| if last { End::Torn } else { End::Malformed { what: "watch event", error } })?;
+        let line: Line<'_> =
+            serde_json::from_slice(line).map_err(|error| match End::malformed("watch event", line, error) {
+                End::Malformed { .. } if last => End::Torn,
+                end => end,
+            })?;
         let next = match &*line.kind {
             "ADDED" | "MODIFIED" => match sink.object::<K>(line.object).await? {
                 Some(version) => version,
