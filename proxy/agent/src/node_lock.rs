@@ -216,9 +216,13 @@ fn holder(name: &str) -> io::Result<Holder> {
     let (pid, uid) = peer(&stream)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let mut text = Vec::new();
-    // What says nothing in time is still there.
-    let read = io::Read::by_ref(&mut stream).take(MAX_ANSWER).read_to_end(&mut text);
-    let answer = read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let answer = match io::Read::by_ref(&mut stream).take(MAX_ANSWER).read_to_end(&mut text) {
+        // It has died since the connection was made.
+        Ok(0) => return Err(io::ErrorKind::ConnectionReset.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(error),
+        // What says nothing in time is still there.
+        read => read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default(),
+    };
     Ok(Holder { pid, uid, command: pid.and_then(command), answer })
 }
 
@@ -291,6 +295,18 @@ mod tests {
         let holder = acquire_named(&name, None).unwrap_err();
         assert_eq!((holder.pid, holder.mode()), (Some(std::process::id()), None));
         drop(silent);
+    }
+
+    #[test]
+    fn own_13_one_that_dies_while_it_is_asked_is_followed_at_once() {
+        let name = name("dies");
+        let dying = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let ends = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200));
+            drop(dying);
+        });
+        assert!(acquire_named(&name, None).unwrap().listener.is_some());
+        ends.join().unwrap();
     }
 
     #[test]
