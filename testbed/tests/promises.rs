@@ -346,6 +346,37 @@ fn np_1_an_address_that_comes_up_later_answers_at_once() {
     assert!(!addresses::all("node-1", Family::V4).contains(&ip("198.18.0.1")));
 }
 
+#[test]
+fn a_chain_that_drops_forwarded_packets_is_named_once_with_the_rule_that_helps() {
+    let Some(cluster) = common::cluster() else { return };
+    let firewall = |family: Family, arguments: &[&str]| {
+        let tool = if family == Family::V4 { "iptables-nft" } else { "ip6tables-nft" };
+        cluster.node().output(tool, arguments, "").expect("the firewall takes it");
+    };
+    let mut program = Program::new(&cluster, &options(), "nftables", ObjectSource::Manifests).expect("a program");
+    let mut service = cart(&["pod-2-a"]);
+    service.kind = "NodePort".to_owned();
+    service.ports[0].node_port = Some(30080);
+    program.start(&objects(&[service])).expect("it starts");
+    // What tells that a start is complete is a request too, so the firewall comes up before the next start only.
+    program.kill().expect("it dies");
+    Family::ALL.iter().for_each(|family| firewall(*family, &["-P", "FORWARD", "DROP"]));
+    program.launch().expect("it starts again");
+    let warnings = || program.log().matches("NodePorts and load balancers may time out").count();
+    assert!(common::within(Duration::from_secs(10), || warnings() == 2), "one for each family: {}", program.log());
+    for family in Family::ALL {
+        let to = SocketAddr::new(cluster.node().address(family), 30080);
+        let send = || cluster.host("client").run(|| Probe::new(Protocol::Tcp, to).send());
+        assert_eq!(send(), Outcome::TimedOut, "{family}: no rule of portway's table can change that");
+        let command = "-I FORWARD -m conntrack --ctstate DNAT -j ACCEPT";
+        let tool = if family == Family::V4 { " iptables" } else { " ip6tables" };
+        let log = program.log();
+        assert_eq!(log.matches(&format!("{tool} {command}")).count(), 1, "{log}");
+        firewall(family, &command.split(' ').collect::<Vec<_>>());
+        assert_eq!(send().backend(), Some("pod-2-a"), "{family}");
+    }
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }

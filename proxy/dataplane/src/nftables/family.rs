@@ -16,6 +16,7 @@ use super::apply::staged::Staged;
 use super::apply::steps::{Desired, TableSteps};
 use super::apply::writes::commit;
 use super::apply::{audit, garbage, refusal};
+use super::forwarding::Forwarding;
 use super::layout::TABLE;
 use super::layout::slots::AffinityNumbers;
 use crate::dataplane::{KernelWatch, Mode};
@@ -33,12 +34,21 @@ pub struct NftablesFamily {
     /// The last known numbers, so that none is given out twice when what is installed is no longer known.
     numbers: Option<AffinityNumbers>,
     names: Names,
+    forwarding: Forwarding,
 }
 
 impl NftablesFamily {
     /// A family of which nothing is known yet. `own` holds the addresses from which `kernel` commits.
     pub(crate) fn new(family: Family, kernel: Box<dyn NfTables>, own: OwnPorts) -> Self {
-        Self { family, kernel, own, installed: None, numbers: None, names: Names::default() }
+        Self {
+            family,
+            kernel,
+            own,
+            installed: None,
+            numbers: None,
+            names: Names::default(),
+            forwarding: Forwarding::default(),
+        }
     }
 
     /// Falls back to a full reconcile after the kernel refused a change. `replaced` has the plans that Services had
@@ -116,7 +126,9 @@ impl FamilyDataplane for NftablesFamily {
             earlier: earlier.unwrap_or_default(),
             held: HashMap::new(),
         };
-        Some(self.reconcile(desired, now))
+        let report = self.reconcile(desired, now);
+        self.forwarding.look(self.family, &mut *self.kernel);
+        Some(report)
     }
 
     fn apply(&mut self, change: &Change, now: Instant) -> Option<FamilyReport> {
@@ -142,6 +154,7 @@ impl FamilyDataplane for NftablesFamily {
 
     fn audit(&mut self) -> Result<Vec<Drift>, DataplaneError> {
         let Some(installed) = &mut self.installed else { return Err(self.unknown()) };
+        self.forwarding.look(self.family, &mut *self.kernel);
         let snapshot = self.kernel.snapshot(self.family, TABLE, DynamicSets::Skip);
         let snapshot = snapshot.map_err(|error| refusal::list_failed(self.family, error))?;
         Ok(audit::drift(installed, &Observed::read(self.family, snapshot), &mut self.names))

@@ -8,6 +8,7 @@ mod cleanup;
 mod config;
 mod dataplane;
 mod family;
+mod forwarding;
 mod layout;
 mod render;
 

@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
+use portway_kernel::netlink::NetlinkError;
 use portway_kernel::nftables::NfTables;
 use portway_kernel::nftables::Transaction;
 use portway_kernel::nftables::text;
-use portway_kernel::nftables::{CommitError, Committed, DynamicSets, ListError, OwnPorts, Snapshot};
+use portway_kernel::nftables::{
+    CommitError, Committed, DroppingChain, DynamicSets, HookPoint, ListError, OwnPorts, Snapshot,
+};
 use portway_model::{Family, Plan};
 
 use super::family::NftablesFamily;
@@ -62,6 +65,10 @@ pub(crate) struct DryRun<F> {
 impl<F: FnMut(&Transaction) + Send> NfTables for DryRun<F> {
     fn snapshot(&mut self, _family: Family, _table: &str, _dynamic: DynamicSets) -> Result<Snapshot, ListError> {
         Ok(Snapshot::default())
+    }
+
+    fn dropping_chains(&mut self, _family: Family, _hook: HookPoint) -> Result<Vec<DroppingChain>, NetlinkError> {
+        Ok(Vec::new())
     }
 
     fn commit_at(&mut self, transaction: &Transaction, _generation: Option<u32>) -> Result<Committed, CommitError> {

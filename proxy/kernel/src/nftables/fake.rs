@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use portway_model::Family;
 
-use super::object::{Bytes, Chain, Data, Element, Expr, Field, Name, Op, Rule, Set, SetData, Transaction, Verdict};
+use super::object::{
+    Bytes, Chain, Data, Element, Expr, Field, HookPoint, Name, Op, Rule, Set, SetData, Transaction, Verdict,
+};
 use super::wire::{CommitError, Committed, ListError, Listed, ListedRule, Refusal, Snapshot};
-use super::{DynamicSets, NfTables};
+use super::{DroppingChain, DynamicSets, NfTables, text};
 use crate::netlink::NetlinkError;
 
 /// Decides which operations the fake refuses although nothing is wrong with them: called with the operation, and with
@@ -37,6 +39,8 @@ pub struct FakeState {
     pub veto: Option<Veto>,
     /// Families that answer neither a snapshot nor a commit.
     pub unresponsive: Vec<Family>,
+    /// Other programs' base chains that drop by default, whatever their hook.
+    pub dropping: Vec<DroppingChain>,
     /// How many of the next snapshots another program's commit follows, which makes their generation stale.
     pub meddling: u32,
 }
@@ -96,6 +100,12 @@ impl NfTables for Fake {
             Some(table) => table.snapshot(generation, dynamic),
             None => Snapshot { generation, ..Snapshot::default() },
         })
+    }
+
+    fn dropping_chains(&mut self, family: Family, _hook: HookPoint) -> Result<Vec<DroppingChain>, NetlinkError> {
+        let state = self.state();
+        let seen = |chain: &&DroppingChain| [text::family(family), "inet"].contains(&chain.family);
+        Ok(state.dropping.iter().filter(seen).cloned().collect())
     }
 
     fn commit_at(&mut self, transaction: &Transaction, generation: Option<u32>) -> Result<Committed, CommitError> {

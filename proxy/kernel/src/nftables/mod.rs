@@ -60,6 +60,8 @@ mod wire;
 
 use portway_model::Family;
 
+use crate::netlink::NetlinkError;
+
 pub use fake::{Fake, FakeState, FakeTable, Veto};
 pub use monitor::Monitor;
 pub use object::{
@@ -79,6 +81,13 @@ pub trait NfTables: Send {
     /// If the kernel cannot be asked, refuses, or other programs change the table during each of several attempts.
     fn snapshot(&mut self, family: Family, table: &str, dynamic: DynamicSets) -> Result<Snapshot, ListError>;
 
+    /// Lists the base chains of all tables that drop what reaches this hook and no rule of theirs accepts: in tables of
+    /// `family`, and of `inet`.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked or refuses.
+    fn dropping_chains(&mut self, family: Family, hook: HookPoint) -> Result<Vec<DroppingChain>, NetlinkError>;
+
     /// Does all of a transaction, or nothing. With a generation, it is done only if no program has changed nf_tables
     /// since the [`Snapshot`] of that generation.
     ///
@@ -94,6 +103,17 @@ pub trait NfTables: Send {
     fn commit(&mut self, transaction: &Transaction) -> Result<Committed, CommitError> {
         self.commit_at(transaction, None)
     }
+}
+
+/// A base chain with `policy drop`, of any program's table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DroppingChain {
+    /// The family of the table as nft writes it: `ip`, `ip6` or `inet`.
+    pub family: &'static str,
+    /// The name of the table.
+    pub table: Name,
+    /// The name of the chain.
+    pub chain: Name,
 }
 
 /// Whether a snapshot lists the elements of dynamic sets, which packets add: there may be hundreds of thousands.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portway_kernel::nftables::{Bytes, Data, Element, Op, Rule, Set, Transaction, Verdict};
-use portway_kernel::nftables::{CommitError, Connection, DynamicSets, NfTables, OwnPorts};
+use portway_kernel::nftables::{CommitError, Connection, DynamicSets, HookPoint, NfTables, OwnPorts};
 use portway_model::Family;
 
 use crate::namespace::in_namespace;
@@ -235,6 +235,31 @@ fn objects_that_other_programs_changed_never_compare_equal() {
         connection.commit(&table(sample.chains().into_iter().map(Op::AddChain))).expect("all of them are there");
         let chains = connection.chains(Family::V4, "portway").expect("listed");
         assert!(chains.iter().all(|listed| listed.object.is_some()));
+    });
+}
+
+#[test]
+fn chains_that_drop_by_default_are_listed_of_all_tables_at_a_hook() {
+    in_namespace(|| {
+        let mut connection = connection();
+        let nobody = Family::ALL.map(|family| connection.dropping_chains(family, HookPoint::Forward).expect("listed"));
+        assert_eq!(nobody, [vec![], vec![]]);
+        nft(
+            &["-f", "-"],
+            "add table ip filter; add table ip6 filter; add table inet fw; add table bridge br
+            add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }
+            add chain ip filter INPUT { type filter hook input priority 0; policy drop; }
+            add chain ip6 filter FORWARD { type filter hook forward priority 0; policy accept; }
+            add chain inet fw through { type filter hook forward priority 10; policy drop; }
+            add chain inet fw plain
+            add chain bridge br through { type filter hook forward priority 0; policy drop; }",
+        );
+        let mut seen = |family| -> Vec<String> {
+            let chains = connection.dropping_chains(family, HookPoint::Forward).expect("listed");
+            chains.iter().map(|chain| format!("{} {} {}", chain.family, chain.table, chain.chain)).collect()
+        };
+        assert_eq!(seen(Family::V4), ["inet fw through", "ip filter FORWARD"]);
+        assert_eq!(seen(Family::V6), ["inet fw through"]);
     });
 }
 

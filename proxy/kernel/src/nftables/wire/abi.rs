@@ -10,6 +10,9 @@ pub(super) fn nfproto(family: Family) -> u8 {
     }
 }
 
+/// The family number of tables that see packets of both families (`NFPROTO_INET`).
+pub(super) const INET: u8 = 1;
+
 /// The types of nf_tables messages.
 pub(super) mod msg {
     /// The kernel's number `NFNL_MSG_BATCH_BEGIN`.

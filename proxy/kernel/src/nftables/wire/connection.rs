@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use portway_model::Family;
 
-use super::abi::{chain, elem, generation, msg, nfproto, rule, set, table};
+use super::abi::{INET, chain, elem, generation, msg, nfproto, rule, set, table};
 use super::decode::{self, Listed, ListedRule};
 use super::encode::{self, Encoded, Position};
 use super::own::OwnPorts;
 use super::snapshot::{ListError, Snapshot};
 use crate::netlink::{Message, MessageError, NetlinkError, NetlinkFamily, Socket, Writer, nfgenmsg};
-use crate::nftables::object::{Chain, Element, Name, Set, Transaction};
-use crate::nftables::{DynamicSets, NfTables};
+use crate::nftables::object::{Chain, Element, HookPoint, Name, Set, Transaction};
+use crate::nftables::{DroppingChain, DynamicSets, NfTables, text};
 
 /// Number of attempts to list a table that changes meanwhile.
 const MAX_SNAPSHOT_ATTEMPTS: u32 = 8;
@@ -263,6 +263,17 @@ impl NfTables for Connection {
             table: table.into(),
             source,
         })
+    }
+
+    fn dropping_chains(&mut self, family: Family, hook: HookPoint) -> Result<Vec<DroppingChain>, NetlinkError> {
+        let mut found = Vec::new();
+        for (number, family) in [(nfproto(family), text::family(family)), (INET, "inet")] {
+            let read = |message: &Message<'_>| decode::read_dropping(message, hook);
+            let chains = self.socket.dump(msg::GETCHAIN, nfgenmsg(number, 0), |_| (), read)?;
+            found.extend(chains.into_iter().map(|(table, chain)| DroppingChain { family, table, chain }));
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 
     fn commit_at(&mut self, transaction: &Transaction, generation: Option<u32>) -> Result<Committed, CommitError> {

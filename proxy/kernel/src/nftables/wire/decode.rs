@@ -50,6 +50,15 @@ pub(super) fn read_chain(message: &Message<'_>) -> Option<Listed<Chain>> {
     Some(Listed { name, handle: all.find(chain::HANDLE)?.be64()?, object })
 }
 
+/// The table and name of a base chain at this hook whose policy is drop.
+pub(super) fn read_dropping(message: &Message<'_>, point: HookPoint) -> Option<(Name, Name)> {
+    let all = message.attributes();
+    let hook = all.find(chain::HOOK)?.nested();
+    let drops = all.find(chain::POLICY)?.be32()?.cast_signed() == data::DROP;
+    let here = hook.find(chain::HOOK_NUMBER)?.be32()? == point as u32;
+    Some((text(all, chain::TABLE)?, text(all, chain::NAME)?)).filter(|_| drops && here)
+}
+
 fn read_hook(all: Attributes<'_>, hook: Attributes<'_>) -> Option<Hook> {
     const POINTS: [HookPoint; 5] =
         [HookPoint::Prerouting, HookPoint::Input, HookPoint::Forward, HookPoint::Output, HookPoint::Postrouting];
