@@ -76,6 +76,30 @@ fn the_program_does_it_from_an_api_server() {
     });
 }
 
+#[test]
+fn own_1_udp_clients_follow_pods_that_terminate_in_nftables_mode() {
+    table(&["termination"], |cluster, scenario| {
+        Ok(Box::new(Program::new(cluster, &scenario.options, "nftables", ObjectSource::Manifests)?))
+    });
+}
+
+#[test]
+fn own_1_udp_clients_follow_pods_that_terminate_in_iptables_mode_legacy() {
+    terminating_behind_iptables("legacy");
+}
+
+#[test]
+fn own_1_udp_clients_follow_pods_that_terminate_in_iptables_mode_nft() {
+    terminating_behind_iptables("nft");
+}
+
+fn terminating_behind_iptables(flavour: &str) {
+    table(&["termination"], |cluster, scenario| {
+        common::prefer_iptables(cluster, flavour);
+        Ok(Box::new(Program::new(cluster, &scenario.options, "iptables", ObjectSource::Manifests)?))
+    });
+}
+
 /// All scenarios, or those that `FLOWS` names.
 fn scenarios() -> Vec<Scenario> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("flows");

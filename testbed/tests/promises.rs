@@ -179,6 +179,77 @@ fn ct_3_aff_7_a_udp_client_that_keeps_its_socket_follows_its_service() {
 }
 
 #[test]
+fn own_1_a_restart_that_finds_its_rules_right_moves_udp_clients_in_nftables_mode() {
+    restart_after_the_end_of_a_pod("nftables", None);
+}
+
+#[test]
+fn own_1_a_restart_that_finds_its_rules_right_moves_udp_clients_in_iptables_mode_legacy() {
+    restart_after_the_end_of_a_pod("iptables", Some("legacy"));
+}
+
+#[test]
+fn own_1_a_restart_that_finds_its_rules_right_moves_udp_clients_in_iptables_mode_nft() {
+    restart_after_the_end_of_a_pod("iptables", Some("nft"));
+}
+
+/// A pod terminates while the program runs and is gone while it does not, so that its rules are right at its next start.
+fn restart_after_the_end_of_a_pod(mode: &str, flavour: Option<&str>) {
+    let Some(cluster) = common::cluster() else { return };
+    if let Some(flavour) = flavour {
+        common::prefer_iptables(&cluster, flavour);
+    }
+    let mut program = Program::new(&cluster, &options(), mode, ObjectSource::Manifests).expect("a program");
+    program.start(&objects(&[dns(&["pod-2-a"])])).expect("it starts");
+    let to = [("pod-1-c", DNS), ("client", ["203.0.113.53", "2001:db8:113::53"])];
+    let mut clients = Vec::new();
+    for (from, address) in to.into_iter().flat_map(|(from, to)| to.map(|address| (from, address))) {
+        let probe = Probe::new(Protocol::Udp, (ip(address), 53).into());
+        clients.push((from, address, cluster.host(from).run(|| probe.udp_socket()).expect("a socket")));
+    }
+    let answers = |socket, backend| {
+        probe::request(socket, Duration::from_millis(200)).is_ok_and(|outcome| outcome.backend() == Some(backend))
+    };
+    for (from, to, socket) in &clients {
+        assert!(common::within(Duration::from_secs(3), || answers(socket, "pod-2-a")), "{from} to {to}");
+    }
+    let mut ending = dns(&["pod-2-a", "pod-1-a"]);
+    ending.endpoints[0].conditions = [Some(false), Some(true), Some(true)];
+    program.update(&objects(&[ending])).expect("the change is in force");
+    for (from, to, socket) in &clients {
+        assert!(common::within(Duration::from_secs(3), || answers(socket, "pod-2-a")), "{from} to {to}: it serves");
+    }
+    program.kill().expect("it dies");
+    program.resubmit(&objects(&[dns(&["pod-1-a"])])).expect("manifests are written");
+    program.launch().expect("it starts again");
+    for (from, to, socket) in &clients {
+        let follows = common::within(Duration::from_secs(10), || answers(socket, "pod-1-a"));
+        assert!(follows, "{from} to {to} stays with a pod that is gone: {}", program.log());
+    }
+}
+
+#[test]
+fn own_1_a_repair_moves_udp_clients_that_began_while_the_rules_were_missing() {
+    for flavour in ["legacy", "nft"] {
+        let Some(cluster) = common::cluster() else { return };
+        common::prefer_iptables(&cluster, flavour);
+        let mut program = Program::new(&cluster, &options(), "iptables", ObjectSource::Manifests).expect("a program");
+        program.add_argument("--sync-period=1s");
+        program.start(&objects(&[dns(&["pod-1-a"])])).expect("it starts");
+        for (tool, address) in [("iptables", DNS[0]), ("ip6tables", DNS[1])] {
+            let arguments = ["-t", "nat", "-F", "KUBE-SERVICES"];
+            cluster.node().output(&format!("{tool}-{flavour}"), &arguments, "").expect("the chain is flushed");
+            // Nobody translates this client's first datagrams, and conntrack remembers that as long as it sends.
+            let probe = Probe::new(Protocol::Udp, (ip(address), 53).into());
+            let socket = cluster.host("pod-1-c").run(|| probe.udp_socket()).expect("a socket");
+            let answers = || probe::request(&socket, Duration::from_millis(100)).is_ok();
+            assert!(!answers(), "{address}: the audit came before the client");
+            assert!(common::within(Duration::from_secs(10), answers), "{address}: no answer: {}", program.log());
+        }
+    }
+}
+
+#[test]
 fn ct_3_udp_clients_of_a_backend_that_stays_are_left_alone() {
     let Some(cluster) = common::cluster() else { return };
     let mut program = Program::new(&cluster, &options(), "nftables", ObjectSource::Manifests).expect("a program");

@@ -10,7 +10,7 @@ use crate::report::{Audit, DataplaneError, Drift, FamilyAudit, FamilyReport, Rep
 /// One address family of a mode that programs each family by itself. [`PerFamily`] makes a [`Dataplane`] of several.
 ///
 /// An implementation holds its own connection to the kernel and its own state, so that whatever fails in one family
-/// (a socket, a tool, a table) costs the other nothing. `None` in place of a report means that nothing was written.
+/// (a socket, a tool, a table) costs the other nothing. `None` in place of a report means that nothing was to write, which is a success.
 pub trait FamilyDataplane: Send + Sized {
     /// The mode that this is a family of.
     const MODE: Mode;

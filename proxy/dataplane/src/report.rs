@@ -6,7 +6,8 @@ use std::time::Duration;
 pub use crate::error::DataplaneError;
 use portway_model::{Family, ServiceName};
 
-/// What one call wrote. A family without anything to write has no entry.
+/// What one call wrote. A family that had nothing to write may have no entry: the kernel holds what it should, which is as
+/// good as a write that succeeded.
 #[derive(Debug, Default)]
 pub struct Report {
     /// One entry for each family that was written, or that failed.
@@ -17,6 +18,17 @@ impl Report {
     /// Whether a family as a whole failed, so that the next call must be a [`Dataplane::sync`](crate::Dataplane::sync).
     pub fn failed(&self) -> bool {
         self.families.iter().any(|family| family.error.is_some())
+    }
+
+    /// Whether a family holds what the call was to bring about, be it that it was written or that nothing was to write.
+    /// Everything that waits for a write (conntrack clean-up, trigger times, metrics) goes by this.
+    pub fn succeeded(&self, family: Family) -> bool {
+        !self.families.iter().any(|reported| reported.family == family && reported.error.is_some())
+    }
+
+    /// How many objects the call wrote in a family.
+    pub fn objects(&self, family: Family) -> usize {
+        self.families.iter().filter(|reported| reported.family == family).map(|reported| reported.objects).sum()
     }
 
     /// Every object that the kernel refused, in both families.

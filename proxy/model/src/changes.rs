@@ -5,9 +5,9 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::ServiceName;
 use crate::service::Service;
 use crate::slice::Slice;
+use crate::{Family, ServiceName};
 
 /// Changes of objects that are pending for a drain.
 #[derive(Debug, Default)]
@@ -22,8 +22,8 @@ pub(crate) struct Changes {
 struct SliceChanges {
     /// Slices that changed, by name, with their previous state.
     before: Vec<(Arc<str>, Option<Arc<Slice>>)>,
-    /// Trigger times of the changes (contract EP-9).
-    triggers: Vec<SystemTime>,
+    /// Trigger times of the changes, each with the family of its slice (contract EP-9).
+    triggers: Vec<(Family, SystemTime)>,
 }
 
 impl Changes {
@@ -66,7 +66,7 @@ impl Changes {
             }
             Some(_) => {}
         }
-        changes.triggers.extend(trigger);
+        changes.triggers.extend(after.zip(trigger).map(|(slice, time)| (slice.family, time)));
         if changes.before.is_empty() {
             self.slices.remove(service);
         }
@@ -77,8 +77,8 @@ impl Changes {
         self.services.keys().chain(self.slices.keys())
     }
 
-    /// The trigger times of a Service's slices.
-    pub(crate) fn triggers(&self, name: &ServiceName) -> &[SystemTime] {
+    /// The trigger times of a Service's slices, each with the slice's family.
+    pub(crate) fn triggers(&self, name: &ServiceName) -> &[(Family, SystemTime)] {
         self.slices.get(name).map_or(&[], |changes| &changes.triggers)
     }
 }

@@ -28,8 +28,9 @@ pub struct Change {
     pub settings: Option<SettingsChange>,
     /// The Services whose plans differ, sorted by name.
     pub services: Vec<ServiceChange>,
-    /// Trigger times of the EndpointSlices that caused this Change (contract EP-9), for programming latency.
-    pub triggers: Vec<SystemTime>,
+    /// Trigger times of the EndpointSlices that caused this Change, each with the family of its slice (contract EP-9), for
+    /// programming latency.
+    pub triggers: Vec<(Family, SystemTime)>,
 }
 
 /// Node settings before and after.

@@ -65,7 +65,7 @@ pub(super) fn check(flow: &Flow, seen: &Seen, last_backends: &mut LastBackends) 
 }
 
 /// Checks that one of `names` answered a request and saw the expected source.
-fn check_answer(
+pub(super) fn check_answer(
     flow: &Flow,
     client: Option<IpAddr>,
     outcome: &Outcome,
@@ -138,7 +138,7 @@ fn check_affinity(
 }
 
 /// Name and port of the backend that answered, or the outcome without an answer.
-fn backend(outcome: &Outcome) -> String {
+pub(super) fn backend(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Answered { backend, port, .. } => format!("{backend}:{port}"),
         other => other.to_string(),
@@ -146,7 +146,7 @@ fn backend(outcome: &Outcome) -> String {
 }
 
 /// The name with its port: a name without one gets the default.
-fn with_port(name: &str) -> String {
+pub(super) fn with_port(name: &str) -> String {
     match name.split_once(':') {
         Some(_) => name.to_owned(),
         None if addresses::pod(name).is_some() => format!("{name}:{DEFAULT_TARGET_PORT}"),

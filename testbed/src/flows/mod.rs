@@ -32,6 +32,10 @@
 //! (`node-1`, `node-1.second`, `node-1.loopback`, `node-1.gateway`) or to an address, and is sent in every family that
 //! the destination has.
 //!
+//! A client that is `holding` (`pod-1-c holding -> front:53/udp : pod-1-a, source own`) keeps its sockets, and later flows
+//! of the same client to the same destination use them again. Each is answered by one of the expected backends: by the
+//! one that answered it last if that is among them, else soon by another.
+//!
 //! A flow that proves REJ-4 or NFT-18 is for nftables only, one that proves NP-2 or NP-3 for iptables only; other modes
 //! skip it and say so.
 //!
@@ -44,6 +48,7 @@
 //! records between destinations.
 
 mod expect;
+mod held;
 mod parse;
 mod report;
 mod run;

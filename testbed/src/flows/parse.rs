@@ -164,17 +164,25 @@ impl Reader {
         let ids: Vec<String> = ids.split_whitespace().map(str::to_owned).collect();
         let (way, expected) = line.split_once(" : ").ok_or("FROM -> TO : EXPECTED [ID]")?;
         let (from, to) = way.split_once("->").ok_or("FROM -> TO : EXPECTED [ID]")?;
-        let source = source(from.trim())?;
+        let from = from.trim();
+        let (source, holding) = match from.strip_suffix(" holding") {
+            Some(host) => (source(host.trim())?, true),
+            None => (source(from)?, false),
+        };
         let (destination, port) = to.trim().rsplit_once(':').ok_or("a destination ends in :PORT/PROTOCOL")?;
         let (port, protocols) = port.split_once('/').ok_or("a destination ends in :PORT/PROTOCOL")?;
         let port = number(port)?;
         let expected = self.expected(expected.trim(), destination)?;
+        if holding && !matches!((&source, &expected), (Source::Host(_), Expected::Backends { affinity: None, .. })) {
+            return Err("a holding client is one host, and expects backends without affinity".to_owned());
+        }
         let mut flows = Vec::new();
         for address in self.destination(destination)? {
             for protocol in protocols.split('+') {
                 flows.push(Flow {
                     line: self.line,
                     source: source.clone(),
+                    holding,
                     destination: Destination { text: destination.to_owned(), address },
                     port,
                     protocol: protocol_of(protocol)?,

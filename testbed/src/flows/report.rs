@@ -63,7 +63,7 @@ pub fn print_failures(results: &[FlowResult]) -> usize {
             let to = format!("{}:{}/{}", flow.destination.text, flow.port, flow.protocol);
             rows.push([
                 format!("{}.flow:{}", result.scenario, flow.line),
-                format!("{} -> {to} ({})", flow.source, flow.family),
+                format!("{}{} -> {to} ({})", flow.source, if flow.holding { " holding" } else { "" }, flow.family),
                 flow.expected.to_string(),
                 seen.clone(),
                 flow.ids.join(" "),

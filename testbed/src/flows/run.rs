@@ -9,6 +9,7 @@ use portway_dataplane::Mode;
 use portway_model::{Family, Protocol};
 
 use super::expect::{LastBackends, Seen, check, requests};
+use super::held::HeldSockets;
 use super::scenario::{Expected, Flow, Scenario};
 use crate::cluster::Cluster;
 use crate::echo;
@@ -44,6 +45,7 @@ pub enum Verdict {
 pub fn run(scenario: &Scenario, cluster: &Cluster, proxy: &mut dyn Proxy) -> Vec<FlowResult> {
     let mut results = Vec::new();
     let mut last_backends = LastBackends::new();
+    let mut held = HeldSockets::default();
     for (index, step) in scenario.steps.iter().enumerate() {
         let applied = if index == 0 { proxy.start(&step.objects) } else { proxy.update(&step.objects) };
         let mut push = |flow: &Flow, verdict| {
@@ -62,6 +64,14 @@ pub fn run(scenario: &Scenario, cluster: &Cluster, proxy: &mut dyn Proxy) -> Vec
         for flow in skipped {
             let only = flow.only().map_or("no mode", Mode::as_str);
             push(flow, Verdict::Skipped(format!("{only} only: {}", flow.ids.join(" "))));
+        }
+        let (holding, sent): (Vec<&Flow>, Vec<&Flow>) = sent.into_iter().partition(|flow| flow.holding);
+        for flow in holding {
+            let checked = match cannot_send(flow) {
+                Some(reason) => Verdict::Skipped(reason),
+                None => held.check(flow, cluster).map_or_else(Verdict::Failed, |()| Verdict::Passed),
+            };
+            push(flow, checked);
         }
         // The recorded backends of clients depend on the order of flows; nothing else does.
         let (ordered, free): (Vec<&Flow>, Vec<&Flow>) = sent.into_iter().partition(|flow| has_affinity(flow));
@@ -110,8 +120,8 @@ fn in_parallel<'a>(flows: &[&'a Flow], cluster: &Cluster) -> Vec<Sent<'a>> {
 
 /// Sends all requests of a flow. The error gives the reason for which this machine cannot send them.
 fn send(flow: &Flow, cluster: &Cluster) -> Result<Seen, String> {
-    if flow.protocol == Protocol::Sctp && !echo::has_sctp() {
-        return Err("this kernel has no SCTP sockets".to_owned());
+    if let Some(reason) = cannot_send(flow) {
+        return Err(reason);
     }
     let probe =
         Probe { timeout: timeout(flow), ..Probe::new(flow.protocol, (flow.destination.address, flow.port).into()) };
@@ -125,6 +135,12 @@ fn send(flow: &Flow, cluster: &Cluster) -> Result<Seen, String> {
         seen
     });
     Ok(seen)
+}
+
+/// The reason for which this machine cannot send the flow's requests, if there is one.
+fn cannot_send(flow: &Flow) -> Option<String> {
+    let missing = flow.protocol == Protocol::Sctp && !echo::has_sctp();
+    missing.then(|| "this kernel has no SCTP sockets".to_owned())
 }
 
 /// The time after which a request of the flow times out.

@@ -40,6 +40,8 @@ pub struct Flow {
     pub line: usize,
     /// The client that sends the requests.
     pub source: Source,
+    /// Whether the client keeps its sockets for later flows to the same destination.
+    pub holding: bool,
     /// The address that the requests go to.
     pub destination: Destination,
     /// The destination port of the requests.

@@ -1,12 +1,13 @@
-//! The model and a dataplane without the rest of the program: an update costs what these two cost.
+//! The model, a dataplane and the clean-up of conntrack without the rest of the program: an update costs what these cost.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use portway_dataplane::conntrack::Conntrack;
 use portway_dataplane::{Dataplane, DataplaneError, Mode, Report};
-use portway_model::{Event, Problem};
+use portway_model::{Change, Event, Family, Problem};
 
 use super::{Proxy, ProxyOptions};
 use crate::cluster::Cluster;
@@ -34,8 +35,11 @@ impl InProcess {
         let (answer, made) = mpsc::channel();
         let model = portway_model::Cluster::new(options.to_config());
         let thread = cluster.node().thread(move || {
-            let mut driver = match dataplane() {
-                Ok(dataplane) => Driver { model, dataplane: Box::new(dataplane), problems: Vec::new() },
+            let opened = dataplane().and_then(|dataplane| Ok((dataplane, Conntrack::open(&model.plan().settings)?)));
+            let mut driver = match opened {
+                Ok((dataplane, conntrack)) => {
+                    Driver { model, dataplane: Box::new(dataplane), conntrack, problems: Vec::new() }
+                }
                 Err(error) => return drop(answer.send(Err(error))),
             };
             if answer.send(Ok(driver.dataplane.mode())).is_ok() {
@@ -90,6 +94,8 @@ pub struct Driver {
     pub model: portway_model::Cluster,
     /// The dataplane, which writes the Plan to the kernel.
     pub dataplane: Box<dyn Dataplane>,
+    /// Deletes the conntrack entries that a Change makes stale.
+    pub conntrack: Conntrack,
     /// All problems that the model reported about its input.
     pub problems: Vec<Problem>,
 }
@@ -97,14 +103,21 @@ pub struct Driver {
 impl Driver {
     fn work(&mut self, inbox: &mpsc::Receiver<Job>) {
         loop {
-            let until = self.dataplane.garbage_due().map(|at| at.saturating_duration_since(Instant::now()));
+            let due = self.dataplane.garbage_due().into_iter().chain(self.conntrack.second_pass_at()).min();
+            let until = due.map(|at| at.saturating_duration_since(Instant::now()));
             match inbox.recv_timeout(until.unwrap_or(Duration::from_secs(3600))) {
                 Ok(job) => job(self),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) if until.is_some() => {
-                    let report = self.dataplane.collect_garbage();
-                    if let Err(error) = check(&report) {
-                        panic!("garbage collection failed: {error:#}");
+                    let now = Instant::now();
+                    if self.dataplane.garbage_due().is_some_and(|at| at <= now) {
+                        let report = self.dataplane.collect_garbage();
+                        if let Err(error) = check(&report) {
+                            panic!("garbage collection failed: {error:#}");
+                        }
+                    }
+                    if let Err(error) = self.clean() {
+                        panic!("conntrack cannot be cleaned: {error:#}");
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -118,8 +131,10 @@ impl Driver {
             self.problems.extend(self.model.ingest(event));
         }
         ensure!(self.model.synced(), "the model is not synced after all initial lists");
-        self.problems.extend(self.model.drain().1);
-        check(&self.dataplane.sync(self.model.plan()))
+        let (change, problems) = self.model.drain();
+        self.problems.extend(problems);
+        let report = self.dataplane.sync(self.model.plan());
+        self.clean_after(&change, &report)
     }
 
     /// Handles events and applies the Change that they make.
@@ -130,8 +145,24 @@ impl Driver {
         let (change, problems) = self.model.drain();
         self.problems.extend(problems);
         let report = self.dataplane.apply(&change);
-        check(&report)?;
+        self.clean_after(&change, &report)?;
         Ok(report)
+    }
+
+    /// Cleans conntrack of what a Change made stale in the families that follow it now.
+    fn clean_after(&mut self, change: &Change, report: &Report) -> anyhow::Result<()> {
+        for family in Family::ALL.into_iter().filter(|family| report.succeeded(*family)) {
+            self.conntrack.note(change, family);
+        }
+        self.clean()?;
+        check(report)
+    }
+
+    fn clean(&mut self) -> anyhow::Result<()> {
+        match self.conntrack.run().into_iter().find_map(|family| family.error) {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
     }
 }
 

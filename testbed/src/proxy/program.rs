@@ -20,6 +20,9 @@ use portway_apiserver::{ApiServer, Resource, Store};
 /// The longest that an update may take until it is in force.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The time between the objects of an update and its marker, which the program must not join to one change.
+const MARKER_DELAY: Duration = Duration::from_millis(300);
+
 /// The names of folders begin with this; the id of the process follows.
 const PREFIX: &str = "portway-testbed-";
 
@@ -34,7 +37,8 @@ pub enum ObjectSource {
 
 /// The program portway on node-1.
 ///
-/// Every update carries a [`Marker`]: one Service more at a new cluster IP. When it answers, the update is in force.
+/// Every update is followed by a [`Marker`]: one Service more at a new cluster IP. When it answers, the update is in force.
+/// It comes by itself, because a change of rules in both families would hide what an update without any does not do.
 pub struct Program<'a> {
     cluster: &'a Cluster,
     mode: Mode,
@@ -76,6 +80,11 @@ impl<'a> Program<'a> {
         Ok(())
     }
 
+    /// Adds an argument of the command line for the next start.
+    pub fn add_argument(&mut self, argument: &str) {
+        self.arguments.push(argument.to_owned());
+    }
+
     /// The folder of manifests, for tests that write their own.
     pub fn manifests(&self) -> PathBuf {
         self.folder.path().join("manifests")
@@ -108,6 +117,11 @@ impl<'a> Program<'a> {
     /// Replaces the objects of the source without a wait. Returns the marker for [`Program::wait_for`].
     pub fn submit(&mut self, objects: &Objects) -> anyhow::Result<Marker> {
         self.updates += 1;
+        self.resubmit(objects)
+    }
+
+    /// The same without a new marker: nothing changes but what the test changes.
+    pub fn resubmit(&mut self, objects: &Objects) -> anyhow::Result<Marker> {
         let marker = Marker::new(self.updates);
         let mut after = objects.clone();
         after.services.insert(marker.service.name.clone(), marker.service.clone());
@@ -145,6 +159,8 @@ impl Proxy for Program<'_> {
     }
 
     fn update(&mut self, objects: &Objects) -> anyhow::Result<()> {
+        self.resubmit(objects)?;
+        std::thread::sleep(MARKER_DELAY);
         let marker = self.submit(objects)?;
         self.wait_for(&marker)
     }

@@ -19,6 +19,15 @@ pub(crate) fn cluster() -> Option<Cluster> {
     (!cannot_run()).then(|| Cluster::new().expect("a cluster comes up"))
 }
 
+/// Makes iptables mode on node-1 choose the tools of this flavour, `legacy` or `nft`, by the chain with which kubelet names
+/// its own.
+pub(crate) fn prefer_iptables(cluster: &Cluster, flavour: &str) {
+    for tool in ["iptables", "ip6tables"] {
+        let arguments = ["-t", "mangle", "-N", "KUBE-IPTABLES-HINT"];
+        cluster.node().output(&format!("{tool}-{flavour}"), &arguments, "").expect("a chain");
+    }
+}
+
 /// Whether `condition` becomes true in time; tried every 5 ms.
 pub(crate) fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + time;

@@ -132,7 +132,7 @@ impl SyncMetrics {
             return;
         }
         for family in Family::ALL {
-            if !report.families.iter().any(|report| report.family == family && report.error.is_some()) {
+            if report.succeeded(family) {
                 self.last.with_label_values(&[family_label(family)]).set(seconds_since_epoch(at));
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use portway_dataplane::conntrack::{Cleaned, Conntrack};
-use portway_model::Change;
+use portway_model::{Change, Family, Plan};
 
 use super::call::millis;
 use crate::backoff::Retry;
@@ -11,12 +11,15 @@ use crate::metrics::ConntrackMetrics;
 
 /// Deletes conntrack entries of UDP flows whose backend a Change took away (contract CT-3).
 ///
-/// The loop calls it right after the kernel follows a Change. A packet in flight may recreate a stale entry, so there
+/// The loop calls it right after the kernel follows a Change, whether or not the Change needed a write. A packet in flight may recreate a stale entry, so there
 /// is a second pass a moment later. It is a trait so that tests run the loop without a kernel.
 pub trait ConntrackCleaner: Send {
-    /// Queues the clean-up of a Change that the kernel now follows. A Change may be queued twice, alone and as part of
-    /// a later one, when a part of it failed.
-    fn note(&mut self, change: &Change);
+    /// Queues the clean-up of a Change that the kernel now follows in this family. A Change may be queued twice, alone and
+    /// as part of a later one, when a part of it failed.
+    fn note(&mut self, change: &Change, family: Family);
+
+    /// Queues the clean-up of every frontend of a family, after other rules than the Plan's were in force there.
+    fn note_all(&mut self, plan: &Plan, family: Family);
 
     /// When [`ConntrackCleaner::run`] is due for a second pass, if one is.
     fn second_pass_at(&self) -> Option<Instant>;
@@ -27,8 +30,12 @@ pub trait ConntrackCleaner: Send {
 }
 
 impl ConntrackCleaner for Conntrack {
-    fn note(&mut self, change: &Change) {
-        Conntrack::note(self, change);
+    fn note(&mut self, change: &Change, family: Family) {
+        Conntrack::note(self, change, family);
+    }
+
+    fn note_all(&mut self, plan: &Plan, family: Family) {
+        Conntrack::note_all(self, plan, family);
     }
 
     fn second_pass_at(&self) -> Option<Instant> {
@@ -51,9 +58,14 @@ impl Cleanup {
         Self { cleaner, retry }
     }
 
-    /// Queues the clean-up of a Change that the kernel now follows.
-    pub(super) fn note(&mut self, change: &Change) {
-        self.cleaner.note(change);
+    /// Queues the clean-up of a Change that the kernel now follows in this family.
+    pub(super) fn note(&mut self, change: &Change, family: Family) {
+        self.cleaner.note(change, family);
+    }
+
+    /// Queues the clean-up of every frontend of a family, after other rules than the Plan's were in force there.
+    pub(super) fn note_all(&mut self, plan: &Plan, family: Family) {
+        self.cleaner.note_all(plan, family);
     }
 
     /// When the next pass is due: a retry or a second pass.

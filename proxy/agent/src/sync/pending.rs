@@ -5,8 +5,6 @@ use std::time::{Duration, SystemTime};
 use portway_dataplane::Report;
 use portway_model::{Change, Family};
 
-use super::kind::SyncKind;
-
 /// Trigger times kept for each family while it fails. More than these would only repeat how late it already is.
 const MAX_TRIGGERS: usize = 10_000;
 
@@ -31,30 +29,23 @@ impl PendingSync {
 
     /// Adds the next change drained from the model.
     pub(super) fn add(&mut self, mut next: Change) {
-        let triggers = std::mem::take(&mut next.triggers);
-        for family in Family::ALL {
-            let kept = &mut self.triggers[index(family)];
-            kept.extend_from_slice(&triggers);
+        for (family, trigger) in std::mem::take(&mut next.triggers) {
+            self.triggers[index(family)].push(trigger);
+        }
+        for kept in &mut self.triggers {
             let excess = kept.len().saturating_sub(MAX_TRIGGERS);
             kept.drain(..excess);
         }
         self.change = std::mem::take(&mut self.change).then(next);
     }
 
-    /// Clears what a sync applied. Returns the programming latency of each trigger, for each family that was written
-    /// (contract MET-2); a family in which nothing had to be written has none.
-    pub(super) fn applied(&mut self, kind: SyncKind, report: &Report, now: SystemTime) -> Vec<(Family, Duration)> {
+    /// Clears what a sync applied. Returns the programming latency of each trigger of the families that did not fail
+    /// (contract MET-2), whether or not they had something to write.
+    pub(super) fn applied(&mut self, report: &Report, now: SystemTime) -> Vec<(Family, Duration)> {
         let mut latencies = Vec::new();
-        for family in Family::ALL {
-            let reported = report.families.iter().find(|reported| reported.family == family);
-            if reported.is_some_and(|reported| reported.error.is_some()) {
-                continue;
-            }
-            let triggers = std::mem::take(&mut self.triggers[index(family)]);
-            if reported.is_some_and(|reported| kind == SyncKind::Full || reported.objects > 0) {
-                let ago = |trigger: SystemTime| now.duration_since(trigger).unwrap_or_default();
-                latencies.extend(triggers.into_iter().map(|trigger| (family, ago(trigger))));
-            }
+        for family in Family::ALL.into_iter().filter(|family| report.succeeded(*family)) {
+            let ago = |trigger: SystemTime| now.duration_since(trigger).unwrap_or_default();
+            latencies.extend(self.triggers[index(family)].drain(..).map(|trigger| (family, ago(trigger))));
         }
         if !report.failed() {
             self.change = Change::default();

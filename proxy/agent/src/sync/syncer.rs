@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use portway_dataplane::{Dataplane, Drift, Report};
-use portway_model::{Cluster, Event, Problem};
+use portway_model::{Cluster, Event, Family, Problem};
 
 use super::audit;
 use super::barrier::{Fatal, NodeWait, Startup, StartupBarrier};
@@ -107,7 +107,8 @@ impl Syncer {
         Arc::clone(&self.notified)
     }
 
-    /// Sets the work that waits for this dataplane's rules: removing those of another mode (contract CFG-9).
+    /// Sets the work that waits for this dataplane's rules: removing those of another mode and of kube-proxy (contract CFG-9,
+    /// OWN-5).
     pub fn after_first_sync(&mut self, work: AfterFirst) {
         self.first_sync.after = Some(work);
     }
@@ -209,7 +210,7 @@ impl Syncer {
             // The events did not concern the kernel.
             let report = Report::default();
             self.metrics.sync.reported(kind, &report, self.clock.wall());
-            self.pending.applied(kind, &report, self.clock.wall());
+            self.pending.applied(&report, self.clock.wall());
             return;
         }
         if kind == SyncKind::Full {
@@ -220,14 +221,8 @@ impl Syncer {
             SyncKind::Full => this.dataplane.sync(this.cluster.plan()),
             _ => this.dataplane.apply(this.pending.change()),
         });
-        let written = report.families.iter().any(|family| family.error.is_none());
-        if written && !self.pending.is_empty() {
-            if let Some(conntrack) = &mut self.conntrack {
-                conntrack.note(self.pending.change());
-            }
-            self.clean_conntrack();
-        }
-        for (family, latency) in self.pending.applied(kind, &report, self.clock.wall()) {
+        self.clean_conntrack_after(kind, &report);
+        for (family, latency) in self.pending.applied(&report, self.clock.wall()) {
             self.metrics.sync.programmed(family, latency);
         }
         self.write_ended(report.failed());
@@ -282,6 +277,7 @@ impl Syncer {
 
     fn repair(&mut self, drift: &[Drift]) {
         let (_call, report, _) = self.call(SyncKind::Repair, |this| this.dataplane.repair(drift));
+        self.clean_conntrack_after(SyncKind::Repair, &report);
         self.write_ended(report.failed());
     }
 
@@ -312,6 +308,30 @@ impl Syncer {
     fn write_ended(&mut self, failed: bool) {
         self.metrics.sync.refused_services(self.refusals.count());
         self.schedule.write_ended(failed, self.refusals.count(), self.clock.now());
+    }
+
+    /// Cleans conntrack of what became stale by a write: of the pending changes in each family that follows them now, and
+    /// of everything in a family whose rules were wrong for a while.
+    fn clean_conntrack_after(&mut self, kind: SyncKind, report: &Report) {
+        let Some(conntrack) = &mut self.conntrack else { return };
+        let succeeded = || Family::ALL.into_iter().filter(|family| report.succeeded(*family));
+        let mut noted = false;
+        if kind != SyncKind::Repair && !self.pending.is_empty() {
+            for family in succeeded() {
+                conntrack.note(self.pending.change(), family);
+                noted = true;
+            }
+        }
+        // The first sync's change names everything already.
+        if kind == SyncKind::Repair || (kind == SyncKind::Full && self.first_sync.done) {
+            for family in succeeded().filter(|family| report.objects(*family) > 0) {
+                conntrack.note_all(self.cluster.plan(), family);
+                noted = true;
+            }
+        }
+        if noted {
+            self.clean_conntrack();
+        }
     }
 
     fn clean_conntrack(&mut self) {

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use portway_kernel::conntrack::{ConntrackError, ConntrackSocket, ConntrackTable, Flow, Query};
-use portway_model::{Change, Family, NodePortAddresses, NodeSettings};
+use portway_model::{Change, Family, NodePortAddresses, NodeSettings, Plan};
 
 use super::frontend::{ActiveEndpoints, UdpFrontend};
-use super::stale::{StaleQuery, UdpNodePorts};
+use super::stale::{FrontendUpdates, StaleQuery, UdpNodePorts};
 use crate::DataplaneError;
 
 /// How long after the first pass the second one runs.
@@ -27,8 +27,9 @@ pub const CAPTURE_TABLE: &str = "portway-udp";
 
 /// Deletes the conntrack entries of UDP flows that Changes have made stale (contract CT-3 to CT-6).
 ///
-/// Call [`Conntrack::note`] when the kernel follows a Change, then [`Conntrack::run`], and run again at
-/// [`Conntrack::second_pass_at`]. The first Change after a start names every Service, so flows that went stale before a
+/// Call [`Conntrack::note`] for each family in which the kernel follows a Change, then [`Conntrack::run`], and run again at
+/// [`Conntrack::second_pass_at`]. A Change that needed no write counts as well: an endpoint without rules, because it was
+/// terminating or left out by topology hints, may still have flows. The first Change after a start names every Service, so flows that went stale before a
 /// restart are found too. All calls block, and come from one thread.
 pub struct Conntrack<T = ConntrackSocket> {
     table: T,
@@ -87,10 +88,22 @@ impl<T: ConntrackTable> Conntrack<T> {
         Self { table, node_ports: UdpNodePorts::new(settings), pending: BTreeMap::new() }
     }
 
-    /// Notes a Change that the kernel now follows, and which flows it may have made stale. The same Change may be noted
-    /// again, also as part of a later one.
-    pub fn note(&mut self, change: &Change) {
-        for (frontend, (active, query)) in self.node_ports.apply(change) {
+    /// Notes a Change that the kernel now follows in this family, and which flows it may have made stale. The same Change may
+    /// be noted again, also as part of a later one.
+    pub fn note(&mut self, change: &Change, family: Family) {
+        let updates = self.node_ports.apply(change, family);
+        self.queue(updates);
+    }
+
+    /// Notes that the kernel now follows this Plan in a family after it held other rules, as after a repair: flows that
+    /// began meanwhile may lead anywhere.
+    pub fn note_all(&mut self, plan: &Plan, family: Family) {
+        let updates = self.node_ports.load(plan, family);
+        self.queue(updates);
+    }
+
+    fn queue(&mut self, updates: FrontendUpdates) {
+        for (frontend, (active, query)) in updates {
             let earlier = self.pending.remove(&frontend);
             let (first, mut second) = earlier.map_or((None, Vec::new()), |pending| (pending.first, pending.second));
             let first = first.into_iter().chain(query).reduce(StaleQuery::merge);

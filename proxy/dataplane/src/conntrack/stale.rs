@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
-use portway_model::{Change, Family, NodePortAddresses, NodeSettings};
+use portway_model::{Change, Family, NodePortAddresses, NodeSettings, Plan};
 
 use super::frontend::{ActiveEndpoints, UdpFrontend, socket_address, udp_frontends};
 
@@ -82,13 +82,14 @@ impl UdpNodePorts {
         }
     }
 
-    /// Follows a Change and returns what it means for each frontend (contract CT-3, CT-4).
-    pub(super) fn apply(&mut self, change: &Change) -> FrontendUpdates {
+    /// Follows one family's part of a Change and returns what it means for each frontend (contract CT-3, CT-4).
+    pub(super) fn apply(&mut self, change: &Change, family: Family) -> FrontendUpdates {
+        let of_family = |plan| udp_frontends(plan).filter(move |(frontend, _)| frontend.family() == family);
         let mut before = HashMap::new();
         let mut after = BTreeMap::new();
         for service in &change.services {
-            before.extend(udp_frontends(service.before.as_deref()));
-            after.extend(udp_frontends(service.after.as_deref()));
+            before.extend(of_family(service.before.as_deref()));
+            after.extend(of_family(service.after.as_deref()));
         }
         // A frontend may pass from one Service to another in one Change: it is removed only if no Service has it now.
         let removed = before.keys().filter(|frontend| !after.contains_key(frontend)).copied().collect::<Vec<_>>();
@@ -105,26 +106,39 @@ impl UdpNodePorts {
             updates.insert(frontend, (active, query));
         }
         if let Some(settings) = &change.settings {
-            self.apply_settings(&settings.after, &mut updates);
+            self.apply_settings(&settings.after, family, &mut updates);
+        }
+        updates
+    }
+
+    /// Follows one family's part of a whole Plan, and selects all flows to its frontends.
+    pub(super) fn load(&mut self, plan: &Plan, family: Family) -> FrontendUpdates {
+        self.active.retain(|frontend, _| frontend.family() != family);
+        let mut updates = FrontendUpdates::new();
+        self.apply_settings(&plan.settings, family, &mut updates);
+        let frontends = plan.services.values().flat_map(|plan| udp_frontends(Some(plan)));
+        for (frontend, active) in frontends.filter(|(frontend, _)| frontend.family() == family) {
+            if let UdpFrontend::NodePort(..) = frontend {
+                self.active.insert(frontend, active.clone());
+            }
+            updates.insert(frontend, (active, Some(StaleQuery::All)));
         }
         updates
     }
 
     /// Selects all flows to NodePorts of a family whose addresses change: flows to new addresses were not translated
     /// until now.
-    fn apply_settings(&mut self, settings: &NodeSettings, updates: &mut FrontendUpdates) {
-        for family in Family::ALL {
-            let addresses = &settings.family(family).node_port_addresses;
-            if self.addresses(family) == addresses {
-                continue;
-            }
-            match family {
-                Family::V4 => self.v4 = addresses.clone(),
-                Family::V6 => self.v6 = addresses.clone(),
-            }
-            for (frontend, active) in self.active.iter().filter(|(frontend, _)| frontend.family() == family) {
-                updates.insert(*frontend, (active.clone(), Some(StaleQuery::All)));
-            }
+    fn apply_settings(&mut self, settings: &NodeSettings, family: Family, updates: &mut FrontendUpdates) {
+        let addresses = &settings.family(family).node_port_addresses;
+        if self.addresses(family) == addresses {
+            return;
+        }
+        match family {
+            Family::V4 => self.v4 = addresses.clone(),
+            Family::V6 => self.v6 = addresses.clone(),
+        }
+        for (frontend, active) in self.active.iter().filter(|(frontend, _)| frontend.family() == family) {
+            updates.insert(*frontend, (active.clone(), Some(StaleQuery::All)));
         }
     }
 }

@@ -50,19 +50,18 @@ impl IptablesFamily {
         &self.tool
     }
 
-    /// Makes the kernel equal to what is desired, from whatever it holds; `None` if nothing was to do. A Service whose
-    /// rules are refused falls back to its plan in `earlier`.
-    fn reconcile(&mut self, earlier: &Plans, mut report: FamilyReport) -> Option<FamilyReport> {
+    /// Makes the kernel equal to what is desired, from whatever it holds. A Service whose rules are refused falls back to
+    /// its plan in `earlier`.
+    fn reconcile(&mut self, earlier: &Plans, mut report: FamilyReport) -> FamilyReport {
         self.in_sync = false;
         let mut steps =
             RestoreSteps { tool: &self.tool, desired: &mut self.desired, totals: &mut self.totals, earlier };
         match reconcile(&mut steps, &mut report) {
-            Ok(staged) => {
+            Ok(_) => {
                 self.in_sync = true;
-                let quiet = staged.is_empty() && report.refused.is_empty() && report.failures == 0;
-                (!quiet).then(|| self.finish(report))
+                self.finish(report)
             }
-            Err(error) => Some(report.failed_with(error)),
+            Err(error) => report.failed_with(error),
         }
     }
 
@@ -98,7 +97,7 @@ impl FamilyDataplane for IptablesFamily {
 
     fn sync(&mut self, plan: &Plan, _now: Instant) -> Option<FamilyReport> {
         let earlier = self.desired.load(plan);
-        self.reconcile(&earlier, FamilyReport::new(self.family()))
+        Some(self.reconcile(&earlier, FamilyReport::new(self.family())))
     }
 
     fn apply(&mut self, change: &Change, _now: Instant) -> Option<FamilyReport> {
@@ -108,7 +107,7 @@ impl FamilyDataplane for IptablesFamily {
         let delta = self.desired.apply(change);
         let mut report = FamilyReport::new(self.family());
         if !self.in_sync {
-            return self.reconcile(&earlier, report);
+            return Some(self.reconcile(&earlier, report));
         }
         if delta.is_empty() {
             return None;
@@ -117,7 +116,7 @@ impl FamilyDataplane for IptablesFamily {
         report.render = began.elapsed();
         if write(&self.tool, &script, &mut report).is_err() {
             // Which tables were written before the failure is not known: the kernel is read before it is written again.
-            return self.reconcile(&earlier, report);
+            return Some(self.reconcile(&earlier, report));
         }
         for (table, chains) in &delta {
             let total = self.totals.entry(*table).or_default();
@@ -157,6 +156,6 @@ impl FamilyDataplane for IptablesFamily {
     }
 
     fn repair(&mut self, _now: Instant) -> Option<FamilyReport> {
-        self.reconcile(&Plans::new(), FamilyReport::new(self.family()))
+        Some(self.reconcile(&Plans::new(), FamilyReport::new(self.family())))
     }
 }

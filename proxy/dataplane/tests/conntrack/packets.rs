@@ -11,7 +11,7 @@ use portway_dataplane::Dataplane;
 use portway_dataplane::conntrack::Conntrack;
 use portway_dataplane::nftables::Nftables;
 use portway_model::testing::config;
-use portway_model::{Change, Cluster, Event};
+use portway_model::{Change, Cluster, Event, Family};
 
 use crate::entries::{crowd, insert};
 use crate::ip::{add_address, ip};
@@ -55,7 +55,7 @@ impl Node {
     }
 
     fn clean(&mut self, change: &Change) {
-        self.conntrack.note(change);
+        Family::ALL.into_iter().for_each(|family| self.conntrack.note(change, family));
         let cleaned = self.conntrack.run();
         assert!(cleaned.iter().all(|family| family.error.is_none()), "{cleaned:?}");
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use portway_dataplane::conntrack::{Conntrack, ConntrackTable};
 use portway_model::testing::{ServiceBuilder, SliceBuilder, config, node, service, slice};
-use portway_model::{Change, Cluster, Config, Event, Kind, NodeSettings};
+use portway_model::{Change, Cluster, Config, Event, Family, Kind, NodeSettings};
 
 /// A cluster on `node-a` that hands out its first Change, which names everything, and the
 /// settings that this starts from.
@@ -37,7 +37,7 @@ impl<T: ConntrackTable> World<T> {
     pub(crate) fn configured(table: T, config: Config, events: impl IntoIterator<Item = Event>) -> Self {
         let (cluster, change, settings) = started(config, events);
         let mut conntrack = Conntrack::on(table, &settings);
-        conntrack.note(&change);
+        Family::ALL.into_iter().for_each(|family| conntrack.note(&change, family));
         Self { cluster, conntrack }
     }
 
@@ -47,7 +47,7 @@ impl<T: ConntrackTable> World<T> {
             self.cluster.ingest(event);
         }
         let (change, _) = self.cluster.drain();
-        self.conntrack.note(&change);
+        Family::ALL.into_iter().for_each(|family| self.conntrack.note(&change, family));
     }
 
     /// Runs one pass, which must succeed, and returns the number of entries deleted.

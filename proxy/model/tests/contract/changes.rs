@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use portway_model::testing::{ServiceBuilder, cluster, service};
-use portway_model::{Change, Cluster, Event, NodeSettings, ServiceName, SettingsChange};
+use portway_model::{Change, Cluster, Event, Family, NodeSettings, ServiceName, SettingsChange};
 
 fn web() -> ServiceBuilder {
     service("ns/web").cluster_ip("10.96.0.1").port("http", 80)
@@ -41,10 +41,10 @@ fn ep_9_merged_changes_keep_all_trigger_times_and_the_outer_settings() {
     let change = |before, after, time| Change {
         settings: Some(SettingsChange { before: settings(before), after: settings(after) }),
         services: Vec::new(),
-        triggers: vec![at(time)],
+        triggers: vec![(Family::V4, at(time))],
     };
     let joined = change(1, 2, 7).then(change(2, 4, 5));
-    assert_eq!(joined, Change { triggers: vec![at(7), at(5)], ..change(1, 4, 0) });
+    assert_eq!(joined, Change { triggers: [7, 5].map(|time| (Family::V4, at(time))).to_vec(), ..change(1, 4, 0) });
     assert_eq!(change(1, 2, 7).then(change(2, 1, 5)).settings, None);
     assert_eq!(change(1, 2, 7).then(Change::default()), change(1, 2, 7));
     assert_eq!(Change::default().then(change(1, 2, 7)), change(1, 2, 7));

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use portway_model::Event;
 
-use super::rig::{Call, MIN_SYNC_PERIOD, Rig, applied, service, slice, triggered_slice};
+use super::rig::{Call, MIN_SYNC_PERIOD, Rig, applied, noted, service, slice, triggered_slice};
 
 #[test]
 fn cfg_18_an_idle_loop_writes_at_once() {
@@ -103,7 +103,7 @@ fn ct_3_ct_7_conntrack_is_cleaned_after_the_write_and_again_a_moment_later() {
         rig.timed_calls(),
         [
             (start, applied("a")),
-            (start, Call::Note(vec!["a".to_owned()])),
+            (start, noted(&["a"])),
             (start, Call::Clean),
             (start + Duration::from_millis(500), Call::Clean)
         ]
@@ -125,7 +125,7 @@ fn ct_3_the_first_sync_cleans_entries_from_before_a_restart() {
     let mut rig = Rig::known(true);
     rig.step().unwrap();
     let names = vec!["a".to_owned(), "b".to_owned()];
-    assert_eq!(rig.calls(), [Call::Sync(names.clone()), Call::Note(names), Call::Clean]);
+    assert_eq!(rig.calls(), [Call::Sync(names), noted(&["a", "b"]), Call::Clean]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A [`Syncer`] on a fake dataplane, a fake conntrack and a fake clock, with a log of its timed calls.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,7 +10,7 @@ use portway_dataplane::conntrack::Cleaned;
 use portway_dataplane::{
     Audit, Dataplane, DataplaneError, Drift, FamilyAudit, FamilyReport, KernelWatch, Mode, Refused, Report,
 };
-use portway_model::{Change, Cluster, Config, Event, Family, Kind, Plan, ServiceName, api};
+use portway_model::{Change, Cluster, Config, Event, Family, Kind, Plan, PortPlan, ServiceName, ServicePlan, api};
 
 use crate::inbox::Message;
 use crate::metrics::Metrics;
@@ -29,7 +29,10 @@ pub(super) enum Call {
     CollectGarbage,
     Audit,
     Repair(usize),
-    Note(Vec<String>),
+    /// The families and the Services of a Change whose clean-up is queued.
+    Note(Vec<Family>, Vec<String>),
+    /// The families of which everything is queued.
+    NoteAll(Vec<Family>),
     Clean,
 }
 
@@ -53,6 +56,8 @@ pub(super) struct World {
     pub(super) garbage_fails: bool,
     pub(super) drift: VecDeque<Result<Vec<Drift>, DataplaneError>>,
     pub(super) clean_failures: usize,
+    /// What the kernel holds of each Service in each family.
+    pub(super) kernel: HashMap<(ServiceName, Family), Vec<PortPlan>>,
     noted: bool,
     second_pass_at: Option<Duration>,
 }
@@ -72,31 +77,86 @@ impl Shared {
         world
     }
 
-    fn written(&self, call: Call, services: &[ServiceName]) -> Report {
+    /// Writes the rules of these Services, as a dataplane does that writes nothing for what has no rules: endpoints that
+    /// only serve earlier flows. A family whose rules are right already has no entry in the report.
+    fn written(&self, call: Call, services: &[(ServiceName, Option<&ServicePlan>)]) -> Report {
         let mut world = self.called(call);
         let cost = world.cost;
         world.elapsed += cost;
-        let done = |family| FamilyReport { objects: 2, ..FamilyReport::new(family) };
-        let mut families: Vec<FamilyReport> = Family::ALL.into_iter().map(done).collect();
-        match world.answers.pop_front() {
-            Some(Answer::Fails(failing)) => {
-                for report in &mut families {
-                    report.error = failing.contains(&report.family).then(error);
+        let answer = world.answers.pop_front().unwrap_or(Answer::Succeeds);
+        let mut families = Vec::new();
+        for family in Family::ALL {
+            let mut report = FamilyReport::new(family);
+            if let Answer::Fails(failing) = &answer
+                && failing.contains(&family)
+            {
+                families.push(report.failed_with(error()));
+                continue;
+            }
+            for (service, plan) in services {
+                let rules = rules(*plan, family);
+                if world.kernel.get(&(service.clone(), family)).unwrap_or(&Vec::new()) == &rules {
+                    continue;
                 }
+                if let Answer::Refuses(name) = &answer
+                    && &*service.name == *name
+                {
+                    let object = format!("element of {name}");
+                    report.refused.push(Refused { service: service.clone(), object, error: error() });
+                    continue;
+                }
+                report.objects += 2;
+                world.kernel.insert((service.clone(), family), rules);
             }
-            Some(Answer::Refuses(name)) => {
-                families[0].refused.extend(services.iter().filter(|service| &*service.name == name).map(|service| {
-                    Refused { service: service.clone(), object: format!("element of {name}"), error: error() }
-                }));
+            if report.objects > 0 || !report.refused.is_empty() {
+                families.push(report);
             }
-            Some(Answer::Succeeds) | None => {}
         }
         Report { families }
+    }
+
+    /// Queues a conntrack clean-up: the families of one write make one call.
+    fn noted(&self, family: Family, services: Option<Vec<String>>) {
+        let mut world = self.lock();
+        world.noted = true;
+        let joined = match (world.calls.last_mut(), &services) {
+            (Some((_, Call::Note(families, known))), Some(services)) if known == services => {
+                families.push(family);
+                true
+            }
+            (Some((_, Call::NoteAll(families))), None) => {
+                families.push(family);
+                true
+            }
+            _ => false,
+        };
+        if !joined {
+            let at = world.elapsed;
+            let families = vec![family];
+            world.calls.push((
+                at,
+                match services {
+                    Some(services) => Call::Note(families, services),
+                    None => Call::NoteAll(families),
+                },
+            ));
+        }
     }
 }
 
 pub(super) fn error() -> DataplaneError {
     DataplaneError::Kernel { operation: "commit".to_owned(), source: io::Error::from_raw_os_error(12) }
+}
+
+/// A family's rules of a Service: all of its plan but the endpoints that get no new connections.
+fn rules(plan: Option<&ServicePlan>, family: Family) -> Vec<PortPlan> {
+    let ports = plan.into_iter().flat_map(|plan| plan.ports.iter()).filter(|port| port.family == family);
+    ports.map(|port| PortPlan { serving: Arc::from([]), ..port.clone() }).collect()
+}
+
+/// The clean-up of these Services in both families.
+pub(super) fn noted(services: &[&str]) -> Call {
+    Call::Note(Family::ALL.to_vec(), services.iter().map(|name| (*name).to_owned()).collect())
 }
 
 fn names<'a>(services: impl Iterator<Item = &'a ServiceName>) -> Vec<String> {
@@ -122,13 +182,18 @@ impl Dataplane for Shared {
     }
 
     fn sync(&mut self, plan: &Plan) -> Report {
-        let services: Vec<ServiceName> = plan.services.keys().cloned().collect();
-        self.written(Call::Sync(names(services.iter())), &services)
+        // What the kernel holds of other Services is removed.
+        let held: Vec<ServiceName> = self.lock().kernel.keys().map(|(service, _)| service.clone()).collect();
+        let gone = held.into_iter().filter(|service| !plan.services.contains_key(service)).map(|gone| (gone, None));
+        let services = plan.services.iter().map(|(name, plan)| (name.clone(), Some(&**plan)));
+        let services: Vec<_> = services.chain(gone).collect();
+        self.written(Call::Sync(names(plan.services.keys())), &services)
     }
 
     fn apply(&mut self, change: &Change) -> Report {
-        let services: Vec<ServiceName> = change.services.iter().map(|service| service.name.clone()).collect();
-        self.written(Call::Apply(names(services.iter())), &services)
+        let services = change.services.iter().map(|service| (service.name.clone(), service.after.as_deref()));
+        let services: Vec<_> = services.collect();
+        self.written(Call::Apply(names(change.services.iter().map(|service| &service.name))), &services)
     }
 
     fn garbage_due(&self) -> Option<Instant> {
@@ -153,7 +218,14 @@ impl Dataplane for Shared {
     }
 
     fn repair(&mut self, drift: &[Drift]) -> Report {
-        self.written(Call::Repair(drift.len()), &[])
+        let mut report = self.written(Call::Repair(drift.len()), &[]);
+        let drifted = Family::ALL.into_iter().filter(|family| drift.iter().any(|drift| drift.family == *family));
+        for family in drifted {
+            if report.succeeded(family) && report.objects(family) == 0 {
+                report.families.push(FamilyReport { objects: 2, ..FamilyReport::new(family) });
+            }
+        }
+        report
     }
 
     fn watch(&self) -> Result<Option<Box<dyn KernelWatch>>, DataplaneError> {
@@ -162,8 +234,12 @@ impl Dataplane for Shared {
 }
 
 impl ConntrackCleaner for Shared {
-    fn note(&mut self, change: &Change) {
-        self.called(Call::Note(names(change.services.iter().map(|service| &service.name)))).noted = true;
+    fn note(&mut self, change: &Change, family: Family) {
+        self.noted(family, Some(names(change.services.iter().map(|service| &service.name))));
+    }
+
+    fn note_all(&mut self, _plan: &Plan, family: Family) {
+        self.noted(family, None);
     }
 
     fn second_pass_at(&self) -> Option<Instant> {
@@ -209,6 +285,7 @@ impl Rig {
             garbage_fails: false,
             drift: VecDeque::new(),
             clean_failures: 0,
+            kernel: HashMap::new(),
             noted: false,
             second_pass_at: None,
         })));
@@ -331,14 +408,22 @@ pub(super) fn node() -> Event {
 }
 
 pub(super) fn service(name: &str, last: u8) -> Event {
-    let address = IpAddr::from([10, 96, 0, last]).to_string();
+    service_at(name, IpAddr::from([10, 96, 0, last]))
+}
+
+pub(super) fn service_v6(name: &str, last: u16) -> Event {
+    service_at(name, IpAddr::from([0xfd00, 0x96, 0, 0, 0, 0, 0, last]))
+}
+
+fn service_at(name: &str, address: IpAddr) -> Event {
+    let (family, address) = (Family::of(address).to_string(), address.to_string());
     Event::Service(api::Service {
         namespace: "default".to_owned(),
         name: name.to_owned(),
         service_type: Some("ClusterIP".to_owned()),
         cluster_ip: Some(address.clone()),
         cluster_ips: vec![address],
-        ip_families: vec!["IPv4".to_owned()],
+        ip_families: vec![family],
         ports: vec![api::ServicePort { protocol: Some("UDP".to_owned()), port: 53, ..api::ServicePort::default() }],
         ..api::Service::default()
     })
@@ -348,19 +433,47 @@ pub(super) fn slice(service: &str, addresses: &[&str]) -> Event {
     triggered_slice(service, addresses, None)
 }
 
-pub(super) fn triggered_slice(service: &str, addresses: &[&str], last_change_trigger: Option<SystemTime>) -> Event {
-    let endpoint = |address: &&str| api::Endpoint {
-        addresses: vec![(*address).to_owned()],
-        ready: Some(true),
-        ..api::Endpoint::default()
-    };
+pub(super) fn triggered_slice(service: &str, addresses: &[&str], trigger: Option<SystemTime>) -> Event {
+    slice_of(Family::V4, service, addresses.iter().map(|address| ready(address)).collect(), trigger)
+}
+
+pub(super) fn triggered_slice_v6(service: &str, addresses: &[&str], trigger: Option<SystemTime>) -> Event {
+    slice_of(Family::V6, service, addresses.iter().map(|address| ready(address)).collect(), trigger)
+}
+
+/// A slice in which some endpoints are ready, and others terminate and still serve.
+pub(super) fn slice_with(
+    service: &str,
+    ready_ones: &[&str],
+    terminating: &[&str],
+    trigger: Option<SystemTime>,
+) -> Event {
+    let terminating = terminating.iter().map(|address| api::Endpoint {
+        ready: Some(false),
+        serving: Some(true),
+        terminating: Some(true),
+        ..ready(address)
+    });
+    slice_of(Family::V4, service, ready_ones.iter().map(|address| ready(address)).chain(terminating).collect(), trigger)
+}
+
+fn ready(address: &str) -> api::Endpoint {
+    api::Endpoint { addresses: vec![address.to_owned()], ready: Some(true), ..api::Endpoint::default() }
+}
+
+fn slice_of(
+    family: Family,
+    service: &str,
+    endpoints: Vec<api::Endpoint>,
+    last_change_trigger: Option<SystemTime>,
+) -> Event {
     Event::EndpointSlice(api::EndpointSlice {
         namespace: "default".to_owned(),
         name: format!("{service}-x"),
         labels: [("kubernetes.io/service-name".to_owned(), service.to_owned())].into(),
         last_change_trigger,
-        address_type: "IPv4".to_owned(),
-        endpoints: addresses.iter().map(endpoint).collect(),
+        address_type: family.to_string(),
+        endpoints,
         ports: vec![api::SlicePort { name: Some(String::new()), protocol: Some("UDP".to_owned()), port: Some(5353) }],
     })
 }
