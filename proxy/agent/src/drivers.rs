@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use portway_dataplane::iptables::{self, Iptables};
 use portway_dataplane::nftables::{self, Nftables};
-use portway_dataplane::{Cleanup, Dataplane, DataplaneError, Leftover, Mode};
+use portway_dataplane::{Cleanup, Dataplane, DataplaneError, Leftover, Mode, kube_proxy};
 use portway_model::{NodePortSelection, Plan};
 
 use crate::metrics::{IptablesMetrics, NewModeMetrics, NftablesMetrics};
@@ -69,21 +69,77 @@ pub(crate) fn find(mode: Mode) -> Option<&'static Driver> {
     DRIVERS.iter().find(|driver| driver.mode == mode)
 }
 
-/// The clean-up after the other modes, once one mode's rules stand (contract CFG-9).
+/// The clean-up after the other modes and after kube-proxy, once one mode's rules stand (contract CFG-9, OWN-5).
 pub(crate) struct OtherModes {
     mode: Mode,
+    /// Whether nothing is left of other modes.
+    modes_done: bool,
+    kube_proxy: KubeProxy,
     /// What has been logged, so that a leftover that nothing can be done about is logged once, not at each try.
     logged: BTreeSet<String>,
+}
+
+/// How far the clean-up after kube-proxy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KubeProxy {
+    /// Its tables may still stand.
+    Standing,
+    /// Its tables are gone. A kube-proxy that still runs would put them back.
+    Removed,
+    /// They came back, which has been logged. They stay: two programs that remove each other's rules serve nobody.
+    Back,
 }
 
 impl OtherModes {
     /// Cleans up after every mode but this one.
     pub(crate) fn than(mode: Mode) -> Self {
-        Self { mode, logged: BTreeSet::new() }
+        Self { mode, modes_done: false, kube_proxy: KubeProxy::Standing, logged: BTreeSet::new() }
     }
 
-    /// Removes what the other modes have left. Returns whether nothing is left; if not, a later try may remove more.
+    /// Removes what the other modes and kube-proxy have left. Returns whether there is nothing more to do; if not, a later
+    /// try may remove more, or find that kube-proxy still runs.
     pub(crate) fn cleanup(&mut self) -> bool {
+        self.modes_done = self.modes_done || self.cleanup_modes();
+        self.cleanup_kube_proxy();
+        self.modes_done && self.kube_proxy == KubeProxy::Back
+    }
+
+    fn cleanup_kube_proxy(&mut self) {
+        match self.kube_proxy {
+            KubeProxy::Standing => {
+                let Cleanup { removed, left, unread } = kube_proxy::remove_tables();
+                if !removed.is_empty() {
+                    let tables = removed.join(", ");
+                    tracing::info!(tables, "removed what kube-proxy's nftables mode had left in the kernel");
+                }
+                if left.is_empty() && unread.is_empty() {
+                    self.kube_proxy = KubeProxy::Removed;
+                }
+                for leftover in left.into_iter().chain(unread).chain(kube_proxy::ipvs_leftover()) {
+                    if self.logged.insert(format!("kube-proxy: {leftover}")) {
+                        let Leftover { object, error } = leftover;
+                        tracing::warn!(object, %error, "cannot remove what kube-proxy has left; it may shadow Services");
+                    }
+                }
+            }
+            KubeProxy::Removed => match kube_proxy::tables() {
+                Ok(tables) if tables.is_empty() => {}
+                Ok(tables) => {
+                    let tables = tables.join(", ");
+                    tracing::warn!(
+                        tables,
+                        "kube-proxy still runs on this node and has put its rules back; they shadow portway's: stop kube-proxy"
+                    );
+                    self.kube_proxy = KubeProxy::Back;
+                }
+                Err(error) => tracing::debug!(%error, "cannot look for kube-proxy's tables"),
+            },
+            KubeProxy::Back => {}
+        }
+    }
+
+    /// Removes what the other modes have left. Returns whether nothing is left.
+    fn cleanup_modes(&mut self) -> bool {
         let mut done = true;
         let own = self.mode;
         for driver in DRIVERS.iter().filter(|driver| driver.mode != own) {

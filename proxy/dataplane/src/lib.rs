@@ -10,6 +10,7 @@ pub mod conntrack;
 mod dataplane;
 mod error;
 pub mod iptables;
+pub mod kube_proxy;
 pub mod nftables;
 mod per_family;
 mod reconcile;

@@ -1,4 +1,4 @@
-//! Named packet counters of the kernel (nfacct): rules count into them by name, and this module creates and reads them.
+//! Named packet counters of the kernel (nfacct): rules count into them by name, and this module creates, reads and deletes them.
 //!
 //! It does not know which counters a program has: names are parameters. The numbers are those of
 //! `linux/netfilter/nfnetlink_acct.h`.
@@ -8,14 +8,15 @@ use crate::netlink::{NetlinkError, NetlinkFamily, Socket, Writer, flags, nfgenms
 const NFNL_SUBSYS_ACCT: u16 = 7;
 const NFNL_MSG_ACCT_NEW: u16 = NFNL_SUBSYS_ACCT << 8;
 const NFNL_MSG_ACCT_GET: u16 = NFNL_SUBSYS_ACCT << 8 | 1;
+const NFNL_MSG_ACCT_DEL: u16 = NFNL_SUBSYS_ACCT << 8 | 3;
 const NFACCT_NAME: u16 = 1;
 const NFACCT_PKTS: u16 = 2;
 
-/// A counter could not be created or read. `ENOENT` on reading means that there is no such counter.
+/// A counter could not be created, read or deleted. `ENOENT` on reading means that there is no such counter.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} nfacct counter {counter}: {source}")]
 pub struct NfacctError {
-    /// What was attempted: "create" or "read".
+    /// What was attempted: "create", "read" or "delete".
     pub operation: &'static str,
     /// The name of the counter.
     pub counter: String,
@@ -58,4 +59,20 @@ pub fn packets(name: &str) -> Result<u64, NfacctError> {
         )
         .map_err(failed)?;
     read.first().copied().ok_or(NetlinkError::Malformed).map_err(failed)
+}
+
+/// Deletes the counter `name`. Returns whether there was one.
+///
+/// # Errors
+/// If a rule counts into it (`EBUSY`), or the kernel does not permit it (`CAP_NET_ADMIN`).
+pub fn delete(name: &str) -> Result<bool, NfacctError> {
+    let failed = |source| NfacctError { operation: "delete", counter: name.to_owned(), source };
+    let mut socket = Socket::open(NetlinkFamily::Netfilter).map_err(failed)?;
+    let fill = |writer: &mut Writer<'_>| writer.string(NFACCT_NAME, name);
+    match socket.request(NFNL_MSG_ACCT_DEL, 0, nfgenmsg(0, 0), fill, |_| None::<()>) {
+        Ok(_) => Ok(true),
+        // There is no such counter, or the kernel has no nfacct at all.
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP)) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
 }

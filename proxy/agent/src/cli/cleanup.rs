@@ -1,6 +1,6 @@
 //! `portway cleanup`: removes what portway put into the kernel.
 
-use portway_dataplane::conntrack;
+use portway_dataplane::{Cleanup, conntrack, kube_proxy};
 
 use super::args::CleanupArgs;
 use super::failure::Failure;
@@ -22,7 +22,8 @@ fn lock_for(drivers: &[&Driver]) -> Result<Option<NodeLock>, Failure> {
     }
 }
 
-/// Cleans up after one mode or all (contract CFG-9). What cannot be removed keeps nothing else from being removed.
+/// Cleans up after one mode, or all and kube-proxy (contract CFG-9, OWN-5). What cannot be removed keeps nothing else from
+/// being removed; like what cannot even be looked at, it is named, and makes the command fail.
 pub(super) fn cleanup(args: &CleanupArgs) -> Result<(), Failure> {
     let drivers: Vec<&Driver> = match &args.mode {
         Some(mode) => vec![settings::driver(mode)?],
@@ -30,28 +31,26 @@ pub(super) fn cleanup(args: &CleanupArgs) -> Result<(), Failure> {
     };
     require_net_admin()?;
     let _lock = lock_for(&drivers)?;
-    let (mut removed, mut unread, mut left) = (0, 0, Vec::new());
-    for driver in drivers {
-        let done = (driver.cleanup)();
+    let mut owners: Vec<(String, fn() -> Cleanup)> =
+        drivers.into_iter().map(|driver| (format!("{} mode", driver.mode), driver.cleanup)).collect();
+    if args.mode.is_none() {
+        owners.push(("kube-proxy".to_owned(), kube_proxy::cleanup));
+    }
+    let (mut removed, mut failures) = (0, Vec::new());
+    for (owner, cleanup) in owners {
+        let done = cleanup();
         done.removed.iter().for_each(|line| println!("removed {}", one_line(line)));
-        for place in &done.unread {
-            let place = place.to_string();
-            eprintln!(
-                "portway: warning: cannot look for what {} mode may have left: {}",
-                driver.mode,
-                one_line(&place)
-            );
-        }
         removed += done.removed.len();
-        unread += done.unread.len();
-        left.extend(done.left.iter().map(|left| format!("cannot clean up after {}: {left}", driver.mode)));
+        failures.extend(done.left.iter().map(|left| format!("cannot clean up after {owner}: {left}")));
+        let unread = done.unread.iter();
+        failures.extend(unread.map(|place| format!("cannot look for what {owner} may have left: {place}")));
     }
     // Opening it removes the table that a process which was killed while it caught stale flows has left.
     drop(conntrack::ConntrackSocket::open().map(|socket| socket.with_capture(conntrack::CAPTURE_TABLE)));
-    if !left.is_empty() {
-        return Err(Failure::Runtime(left.join("; ")));
+    if !failures.is_empty() {
+        return Err(Failure::Runtime(failures.join("; ")));
     }
-    if removed == 0 && unread == 0 {
+    if removed == 0 {
         println!("there was nothing to remove");
     }
     Ok(())

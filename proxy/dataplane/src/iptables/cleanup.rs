@@ -7,7 +7,9 @@ use portway_kernel::netlink::NetlinkError;
 use portway_kernel::nftables::{Connection, OwnPorts};
 use portway_model::Family;
 
+use super::counters::COUNTERS;
 use super::diff::{SHARED, is_ours, used_by_others};
+use super::localnet;
 use super::restore;
 use super::rule;
 use super::tables::{Table, Tables};
@@ -23,7 +25,8 @@ const MAX_NAMED: usize = 3;
 /// A table and one of its chains.
 type TableChain = (Table, String);
 
-/// Cleans up both families in both flavours. What kubelet shares stays (contract IPT-15).
+/// Cleans up both families in both flavours, and the node's settings that portway changed. What kubelet shares stays
+/// (contract IPT-15).
 ///
 /// Whether chains are left is asked of the kernel, without any tool: nf_tables lists the chains of both flavours' newer
 /// tools, and `/proc` names the tables of the legacy interface, though not their chains. Only removal needs the tools.
@@ -32,6 +35,16 @@ pub fn cleanup() -> Cleanup {
     for family in Family::ALL {
         cleanup_nft(family, &mut done);
         cleanup_legacy(family, &mut done);
+    }
+    // The kernel keeps those that rules still count into.
+    for counter in COUNTERS {
+        let name = format!("nfacct counter {counter}");
+        match portway_kernel::nfacct::delete(counter) {
+            Ok(true) => done.removed.push(name),
+            Ok(false) => {}
+            Err(error) => done
+                .leave(name, DataplaneError::Kernel { operation: "delete it".to_owned(), source: error.source.into() }),
+        }
     }
     done
 }
@@ -46,9 +59,8 @@ fn cleanup_nft(family: Family, done: &mut Cleanup) {
             return;
         }
     };
-    match Tool::available(family, Flavour::Nft).and_then(|tool| cleanup_with(&tool)) {
-        Ok((removed, seen)) => {
-            done.removed.extend(removed);
+    match Tool::available(family, Flavour::Nft).and_then(|tool| cleanup_with(&tool, done)) {
+        Ok(seen) => {
             let hidden: BTreeSet<TableChain> = present.difference(&seen).cloned().collect();
             if !hidden.is_empty() {
                 let (what, detail) = ("iptables-nft-save".to_owned(), "it does not list these chains".to_owned());
@@ -70,9 +82,8 @@ fn cleanup_legacy(family: Family, done: &mut Cleanup) {
         Ok(tool) => tool,
         Err(error) => return done.skip(tables, error),
     };
-    match cleanup_with(&tool) {
-        Ok((removed, _)) => done.removed.extend(removed),
-        Err(error) => done.leave(tables, error),
+    if let Err(error) = cleanup_with(&tool, done) {
+        done.leave(tables, error);
     }
 }
 
@@ -121,15 +132,28 @@ fn describe(family: Family, chains: &BTreeSet<TableChain>) -> String {
     format!("{family} chains {}{more}", named.join(", "))
 }
 
-/// Cleans up with one pair of tools. Returns a line for each chain removed, and the chains that the tool listed.
-fn cleanup_with(tool: &Tool) -> Result<(Vec<String>, BTreeSet<TableChain>), DataplaneError> {
-    let tables = restore::parse_save(&tool.save()?);
+/// Cleans up with one pair of tools. Returns the chains that the tool listed.
+fn cleanup_with(tool: &Tool, done: &mut Cleanup) -> Result<BTreeSet<TableChain>, DataplaneError> {
+    let mut tables = restore::parse_save(&tool.save()?);
+    let chains = tables.iter().flat_map(|(table, chains)| chains.keys().map(|chain| (*table, chain.clone())));
+    let seen = chains.collect();
+    if tables.get(&Table::Mangle).is_some_and(|chains| chains.contains_key(localnet::MARK)) {
+        match localnet::disable() {
+            Ok(true) => done.removed.push(format!("{}=1", localnet::SYSCTL)),
+            Ok(false) => {}
+            Err(error) => {
+                done.leave(localnet::SYSCTL, error);
+                // The mark stays for the next try.
+                tables.entry(Table::Mangle).or_default().remove(localnet::MARK);
+            }
+        }
+    }
     let (text, removed) = script(&tables, tool.name());
     if !text.is_empty() {
         tool.restore(&text)?;
     }
-    let chains = tables.into_iter().flat_map(|(table, chains)| chains.into_keys().map(move |chain| (table, chain)));
-    Ok((removed, chains.collect()))
+    done.removed.extend(removed);
+    Ok(seen)
 }
 
 /// The restore's input, and a line for each chain that it removes.

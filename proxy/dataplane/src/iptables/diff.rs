@@ -6,7 +6,7 @@ use super::jumps::{JUMPS, SHARED_JUMPS};
 use super::restore;
 use super::rule::{self, normalise};
 use super::tables::{ChainChange, Delta, Table, Tables};
-use super::{dispatch, names};
+use super::{dispatch, localnet, names};
 
 /// The chain into which kubelet, or whoever hardens a node, puts rules of its own beside ours.
 const MERGED: &str = "KUBE-FIREWALL";
@@ -99,9 +99,10 @@ fn is_removable(chain: &str) -> bool {
     names::is_service_chain(chain)
         || dispatch::is_tree_chain(chain)
         || [names::MARK_UNLESS_POD, names::EXTERNAL_IPS].contains(&chain)
+        || names::OF_IPVS.contains(&chain)
 }
 
 /// Whether a chain belongs to portway (or kube-proxy) alone.
 pub(super) fn is_ours(chain: &str) -> bool {
-    is_removable(chain) || names::INDEX.contains(&chain) || chain == names::CANARY
+    is_removable(chain) || names::INDEX.contains(&chain) || [names::CANARY, localnet::MARK].contains(&chain)
 }

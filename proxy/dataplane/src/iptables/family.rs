@@ -7,6 +7,7 @@ use std::time::Instant;
 use portway_model::{Change, Family, Plan, ServiceName, ServicePlan};
 
 use super::config::Config;
+use super::localnet;
 use super::restore;
 use super::ruleset::Ruleset;
 use super::steps::{RestoreSteps, Totals, observe, shared, write};
@@ -21,9 +22,6 @@ pub const RULES_TOTAL: &str = "rules total";
 
 /// Name of a [`Detail`]: rules that the last restore of a call wrote to a table (contract IPT-14).
 pub const RULES_WRITTEN: &str = "rules written";
-
-/// Lets packets to 127.0.0.0/8 be routed, which NodePorts there need (contract NP-2).
-const ROUTE_LOCALNET: &str = "/proc/sys/net/ipv4/conf/all/route_localnet";
 
 /// Services' plans by name.
 pub(super) type Plans = BTreeMap<ServiceName, Arc<ServicePlan>>;
@@ -69,9 +67,9 @@ impl IptablesFamily {
     fn finish(&self, mut report: FamilyReport) -> FamilyReport {
         if self.desired.needs_route_localnet()
             // Only once the martian rule stands, without which this would open 127.0.0.0/8 to the network.
-            && let Err(error) = std::fs::write(ROUTE_LOCALNET, "1")
+            && let Err(error) = localnet::enable(&self.tool)
         {
-            tracing::warn!(%error, file = ROUTE_LOCALNET, "NodePorts do not answer at 127.0.0.0/8");
+            tracing::warn!(%error, "NodePorts do not answer at 127.0.0.0/8");
         }
         for (table, total) in &self.totals {
             let part = table.as_str();

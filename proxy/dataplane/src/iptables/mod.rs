@@ -16,6 +16,7 @@ mod family;
 mod fixed;
 mod index;
 mod jumps;
+mod localnet;
 mod names;
 mod options;
 mod port;

@@ -23,6 +23,10 @@ pub(super) const EXTERNAL_IPS: &str = "KUBE-EXTERNAL-IPS";
 /// Marks for masquerade what comes from none of several pod ranges. The chain exists only if the detector has several.
 pub(super) const MARK_UNLESS_POD: &str = "KUBE-MARK-UNLESS-POD";
 
+/// The chains of kube-proxy's ipvs mode that its iptables mode does not have (contract OWN-5).
+pub(super) const OF_IPVS: [&str; 5] =
+    ["KUBE-LOAD-BALANCER", "KUBE-NODE-PORT", "KUBE-SOURCE-RANGES-FIREWALL", "KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER"];
+
 /// The names of one Service port's chains. All four share one hash (contract IPT-1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PortChains {

@@ -7,15 +7,20 @@ use portway_kernel::nftables::{CommitError, Connection, OwnPorts};
 use portway_kernel::nftables::{Op, Transaction};
 use portway_model::Family;
 
-use super::apply::refusal::{not_done, table_name};
+use super::apply::refusal::{name_of, not_written};
 use super::layout::TABLE;
 use crate::report::{Cleanup, DataplaneError};
 
 /// Removes both families' tables. It does not look at the kernel's version, so it also cleans up on nodes on which this
 /// mode itself would not run.
 pub fn cleanup() -> Cleanup {
+    cleanup_tables(TABLE)
+}
+
+/// Removes the tables of this name in both families.
+pub(crate) fn cleanup_tables(table: &str) -> Cleanup {
     match Connection::open(&OwnPorts::default()) {
-        Ok(mut connection) => remove_tables(&mut connection),
+        Ok(mut connection) => remove_tables(&mut connection, table),
         Err(error) => {
             let what = "the kernel's nf_tables".to_owned();
             let mut done = Cleanup::default();
@@ -25,16 +30,20 @@ pub fn cleanup() -> Cleanup {
     }
 }
 
-/// Removes both families' tables from this kernel.
-pub(super) fn remove_tables(kernel: &mut dyn NfTables) -> Cleanup {
+/// Removes both families' tables of this name from this kernel.
+pub(super) fn remove_tables(kernel: &mut dyn NfTables, table: &str) -> Cleanup {
     let mut done = Cleanup::default();
     for family in Family::ALL {
-        let mut transaction = Transaction::new(family, TABLE);
+        let mut transaction = Transaction::new(family, table);
         transaction.push(Op::DeleteTable);
         match kernel.commit_at(&transaction, None) {
-            Ok(_) => done.removed.push(table_name(family)),
+            Ok(_) => done.removed.push(name_of(family, table)),
             Err(error) if is_missing(&error) => {}
-            Err(error) => done.leave(table_name(family), not_done(family, error)),
+            Err(error) => {
+                let name = name_of(family, table);
+                let error = not_written(&name, error);
+                done.leave(name, error);
+            }
         }
     }
     done

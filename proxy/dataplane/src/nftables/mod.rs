@@ -12,7 +12,9 @@ mod forwarding;
 mod layout;
 mod render;
 
+pub(crate) use apply::refusal::name_of;
 pub use cleanup::cleanup;
+pub(crate) use cleanup::cleanup_tables;
 pub use dataplane::Nftables;
 pub use family::NftablesFamily;
 pub use layout::TABLE;

@@ -15,9 +15,14 @@ use portway_kernel::nftables::{Element, Op, Set, Transaction};
 
 /// The table's name as nft prints it.
 pub(crate) fn table_name(family: Family) -> String {
+    name_of(family, TABLE)
+}
+
+/// A table of any name, as `nft` names it.
+pub(crate) fn name_of(family: Family, table: &str) -> String {
     match family {
-        Family::V4 => format!("table ip {TABLE}"),
-        Family::V6 => format!("table ip6 {TABLE}"),
+        Family::V4 => format!("table ip {table}"),
+        Family::V6 => format!("table ip6 {table}"),
     }
 }
 
@@ -28,11 +33,16 @@ pub(crate) fn list_failed(family: Family, error: ListError) -> DataplaneError {
 
 /// The error of a transaction that was not committed.
 pub(crate) fn not_done(family: Family, error: CommitError) -> DataplaneError {
+    not_written(&table_name(family), error)
+}
+
+/// The same for a table of any name.
+pub(crate) fn not_written(table: &str, error: CommitError) -> DataplaneError {
     let source = match error {
         CommitError::NotSent(error) | CommitError::Unknown(error) => io::Error::from(error),
         other => io::Error::other(other),
     };
-    DataplaneError::Kernel { operation: format!("write {}", table_name(family)), source }
+    DataplaneError::Kernel { operation: format!("write {table}"), source }
 }
 
 /// The Services that the refused operations belong to; the first operation's error if it belongs to none.

@@ -344,7 +344,7 @@ fn a_sync_after_a_cleanup_writes_everything_again() {
     let cluster = small();
     let mut dataplane = Nftables::with(&fake);
     dataplane.sync(cluster.plan());
-    let done = remove_tables(&mut fake.clone());
+    let done = remove_tables(&mut fake.clone(), TABLE);
     assert_eq!((done.removed.len(), done.left.len()), (2, 0));
     assert!(fake.state().tables.is_empty());
     assert!(!dataplane.sync(cluster.plan()).failed());
