@@ -22,6 +22,20 @@ const CLUSTER_IPS: &str = "cluster-ips";
 /// The chain for ports that no Service uses at load balancer and external IPs (contract OWN-8).
 const EXTERNAL_IPS: &str = "external-ips";
 
+/// How much earlier than the usual priorities portway's nat and filter chains run (contract OWN-6). Of two chains of one
+/// priority the one that was registered later runs first, so the result would depend on the order in which programs
+/// started. Five steps, because some programs take one.
+const EARLIER: i32 = 5;
+/// The priority of DNAT, before the chains of others at -100: their rules see Service traffic translated or not at all.
+const DNAT: i32 = -100 - EARLIER;
+/// The priority of masquerade, before the chains of others at 100: a packet that carries the mark is masqueraded here,
+/// where the mark is cleared too.
+const SNAT: i32 = 100 - EARLIER;
+/// The priority of what rejects and drops, before firewalls at 0, as in iptables mode.
+const FILTER: i32 = -EARLIER;
+/// The priority of source ranges, before DNAT.
+const PRE_DNAT: i32 = -110;
+
 /// A chain together with its rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FilledChain {
@@ -41,6 +55,9 @@ impl FilledChain {
 
 /// The fixed chains, each after those that it leads to. `prefixes` are the prefix lengths for which a set of allowed
 /// sources exists, ascending.
+///
+/// The kernel cannot move a base chain: one whose hook or priority changes gets another name, so that an upgrade makes the
+/// new one, and removes the old one a moment later.
 pub(crate) fn fixed(
     settings: &NodeSettings,
     family: Family,
@@ -61,15 +78,19 @@ pub(crate) fn fixed(
         FilledChain::new(NO_ENDPOINTS, None, lookups(own, family, SetId::NoEndpoints)),
         cluster_ips(own, family),
         external_ips(family),
-        FilledChain::new("filter-prerouting-pre-dnat", filter(HookPoint::Prerouting, -110), restricted()),
-        FilledChain::new("filter-output-pre-dnat", filter(HookPoint::Output, -110), restricted()),
+        FilledChain::new("filter-prerouting-pre-dnat", filter(HookPoint::Prerouting, PRE_DNAT), restricted()),
+        FilledChain::new("filter-output-pre-dnat", filter(HookPoint::Output, PRE_DNAT), restricted()),
         // An unallocated cluster IP is no address of the node, so input need not look it up.
-        FilledChain::new("filter-input", filter(HookPoint::Input, 0), vec![rule().new_connection().jump(NO_ENDPOINTS)]),
-        FilledChain::new("filter-forward", filter(HookPoint::Forward, 0), forward(family, refusals())),
-        FilledChain::new("filter-output", filter(HookPoint::Output, 0), refusals()),
-        FilledChain::new("nat-prerouting", nat(HookPoint::Prerouting, -100), services()),
-        FilledChain::new("nat-output", nat(HookPoint::Output, -100), services()),
-        postrouting(settings, family, nat(HookPoint::Postrouting, 100)),
+        FilledChain::new(
+            "reject-input",
+            filter(HookPoint::Input, FILTER),
+            vec![rule().new_connection().jump(NO_ENDPOINTS)],
+        ),
+        FilledChain::new("reject-forward", filter(HookPoint::Forward, FILTER), forward(family, refusals())),
+        FilledChain::new("reject-output", filter(HookPoint::Output, FILTER), refusals()),
+        FilledChain::new("dnat-prerouting", nat(HookPoint::Prerouting, DNAT), services()),
+        FilledChain::new("dnat-output", nat(HookPoint::Output, DNAT), services()),
+        postrouting(settings, family, nat(HookPoint::Postrouting, SNAT)),
     ]
 }
 
@@ -132,7 +153,7 @@ fn postrouting(settings: &NodeSettings, family: Family, hook: Option<Hook>) -> F
     let bit = settings.masquerade_mark;
     let marked = RuleBuilder::new(family).has_mark(bit).flip_mark(bit).masquerade();
     let pair = RuleBuilder::new(family).translated().address(Side::Source).frontend();
-    FilledChain::new("nat-postrouting", hook, vec![marked, pair.in_set(SetId::Hairpin, 0).masquerade()])
+    FilledChain::new("snat-postrouting", hook, vec![marked, pair.in_set(SetId::Hairpin, 0).masquerade()])
 }
 
 /// The chain that a shape needs. `name` returns the names of chains.

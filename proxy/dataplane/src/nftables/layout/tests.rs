@@ -65,7 +65,7 @@ fn elements(print: &str, set: &str) -> Vec<String> {
 }
 
 #[test]
-fn nft_2_base_chains_stand_at_kube_proxys_hooks_and_priorities() {
+fn nft_2_own_6_base_chains_stand_at_kube_proxys_hooks_and_before_the_chains_of_others() {
     let found: Vec<(String, ChainType, HookPoint, i32)> = base()
         .into_iter()
         .filter_map(|filled| {
@@ -76,12 +76,12 @@ fn nft_2_base_chains_stand_at_kube_proxys_hooks_and_priorities() {
     let expected = [
         ("filter-prerouting-pre-dnat", ChainType::Filter, HookPoint::Prerouting, -110),
         ("filter-output-pre-dnat", ChainType::Filter, HookPoint::Output, -110),
-        ("filter-input", ChainType::Filter, HookPoint::Input, 0),
-        ("filter-forward", ChainType::Filter, HookPoint::Forward, 0),
-        ("filter-output", ChainType::Filter, HookPoint::Output, 0),
-        ("nat-prerouting", ChainType::Nat, HookPoint::Prerouting, -100),
-        ("nat-output", ChainType::Nat, HookPoint::Output, -100),
-        ("nat-postrouting", ChainType::Nat, HookPoint::Postrouting, 100),
+        ("reject-input", ChainType::Filter, HookPoint::Input, -5),
+        ("reject-forward", ChainType::Filter, HookPoint::Forward, -5),
+        ("reject-output", ChainType::Filter, HookPoint::Output, -5),
+        ("dnat-prerouting", ChainType::Nat, HookPoint::Prerouting, -105),
+        ("dnat-output", ChainType::Nat, HookPoint::Output, -105),
+        ("snat-postrouting", ChainType::Nat, HookPoint::Postrouting, 95),
     ];
     assert_eq!(found, expected.map(|(name, kind, point, priority)| (name.to_owned(), kind, point, priority)));
 }
@@ -176,7 +176,7 @@ fn nft_9_masq_1_the_mark_is_one_bit_set_in_place_and_cleared_by_xor() {
     let all = Config { masquerade_all: true, masquerade_bit: 3, ..config("here") };
     let print = printed(all, |service| service);
     assert_eq!(rules(&print, "c3-masq")[0], "meta mark set meta mark | 0x00000008");
-    let masquerade = rules(&print, "nat-postrouting");
+    let masquerade = rules(&print, "snat-postrouting");
     let cleared = "meta mark & 0x00000008 != 0x00000000 meta mark set meta mark ^ 0x00000008 masquerade fully-random";
     assert!(masquerade.contains(&cleared), "{masquerade:?}");
     assert!(!print.contains("mark-masq"));
@@ -343,5 +343,5 @@ fn own_8_own_9_unknown_ports_of_external_ips_are_refused_only_where_packets_leav
         ["rt ip nexthop @external-ips return", "ct state invalid drop", "goto refuse"]
     );
     let asks = |chain: &str| rules(&print, chain).iter().any(|rule| rule.ends_with("goto external-ips"));
-    assert_eq!(["filter-input", "filter-forward", "filter-output"].map(asks), [false, true, false]);
+    assert_eq!(["reject-input", "reject-forward", "reject-output"].map(asks), [false, true, false]);
 }
