@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod local_addresses;
 mod order;
 
 use portway_dataplane::iptables::tool::Flavour;

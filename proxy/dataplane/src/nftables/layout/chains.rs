@@ -121,11 +121,14 @@ pub(crate) fn source_ranges(family: Family, prefixes: impl DoubleEndedIterator<I
 }
 
 /// Rejects ports that no Service has at a cluster IP, and drops traffic to addresses that no Service has, whatever the
-/// protocol (contract REJ-4).
+/// protocol (contract REJ-4). An address that the node holds is its own, whatever range it lies in (OWN-9). That is asked
+/// last, of packets that are about to be refused: the kernel searches its routes for the answer.
 fn cluster_ips(settings: &FamilySettings, family: Family) -> FilledChain {
-    let known = RuleBuilder::new(family).address(Side::Destination).in_set(SetId::ClusterIps, 0).goto(REFUSE);
+    let known = RuleBuilder::new(family).address(Side::Destination).in_set(SetId::ClusterIps, 0);
+    let known = known.not_to_node().goto(REFUSE);
     let unallocated =
-        settings.service_cidrs.iter().map(|range| RuleBuilder::new(family).in_range(Side::Destination, *range).drop());
+        |range: &ipnet::IpNet| RuleBuilder::new(family).in_range(Side::Destination, *range).not_to_node().drop();
+    let unallocated = settings.service_cidrs.iter().map(unallocated);
     FilledChain::new(CLUSTER_IPS, None, [known].into_iter().chain(unallocated).collect())
 }
 

@@ -225,6 +225,15 @@ impl RuleBuilder {
         self.load(1, |dreg| Expr::FibType { address, dreg }).compare(CmpOp::Eq, data).at_register(at)
     }
 
+    /// Continues if the destination is none of the node's own addresses.
+    pub(super) fn not_to_node(self) -> Self {
+        let at = self.next;
+        let data = Bytes::from((AddressType::Local as u32).to_ne_bytes());
+        self.load(1, |dreg| Expr::FibType { address: FibAddress::Destination, dreg })
+            .compare(CmpOp::Neq, data)
+            .at_register(at)
+    }
+
     /// Continues if the packet's input interface has this name, or with `prefix` a name that starts with it.
     pub(super) fn input_interface(self, name: &str, prefix: bool) -> Self {
         const NAME_SIZE: usize = 16;
