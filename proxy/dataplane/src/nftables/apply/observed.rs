@@ -103,6 +103,11 @@ impl Observed {
         entries.get(at).map(|(_, value)| value)
     }
 
+    /// The prefix lengths for which the kernel holds allowed sources.
+    pub(crate) fn allowed_prefixes(&self) -> impl Iterator<Item = u8> + use<'_> {
+        self.entries.keys().filter_map(|set| if let SetId::Allowed(prefix) = set { Some(*prefix) } else { None })
+    }
+
     /// Whether the table cannot be brought to the desired state by adding and removing: then the table is replaced
     /// as a whole, in one transaction. Happens when another version's layout is observed, or another program has made a set or a
     /// base chain of one of our names.

@@ -193,8 +193,10 @@ impl Staged {
     /// it, `installed` is no longer true.
     pub(crate) fn install(mut self, installed: &mut Installed, names: &mut Names) -> Commits {
         let mut batches = Batches::new(installed.family, MAX_ELEMENTS);
-        self.install_chains(installed, names, &mut batches);
-        self.install_prefixes(installed, &mut batches);
+        let leads_there = self.install_chains(installed, names, &mut batches);
+        if self.install_prefixes(installed, &mut batches) || leads_there {
+            batches.cut();
+        }
         if let Some(after) = self.settings.take() {
             rewrite_chains(installed, &after, names, &mut batches);
             installed.settings = after;
@@ -227,7 +229,11 @@ impl Staged {
         Commits { transactions: batches.finish(), replaced }
     }
 
-    fn install_chains(&mut self, installed: &mut Installed, names: &mut Names, batches: &mut Batches) {
+    /// Returns whether an element of this Change leads to a chain that is new.
+    fn install_chains(&mut self, installed: &mut Installed, names: &mut Names, batches: &mut Batches) -> bool {
+        let mut leads_there = false;
+        let more = self.shapes.iter().filter(|(_, counted)| counted.by > 0);
+        let used: BTreeSet<ChainId> = more.flat_map(|(shape, _)| shape.chains()).collect();
         for (id, counted) in std::mem::take(&mut self.chains) {
             let before = installed.chains.contains_key(&id);
             change(&mut installed.chains, id, counted.by);
@@ -241,6 +247,7 @@ impl Staged {
                     let there = retired.is_some() || installed.held_chains.remove(&name);
                     let filled = installed.shaped(id, &installed.settings, names);
                     batches.chain(filled, !there, counted.owner);
+                    leads_there |= used.contains(&id);
                 }
                 (true, false) => {
                     installed.retired_chains.insert(names.of(id), (Some(id), self.now));
@@ -248,15 +255,17 @@ impl Staged {
                 _ => {}
             }
         }
+        leads_there
     }
 
-    fn install_prefixes(&mut self, installed: &mut Installed, batches: &mut Batches) {
+    /// Returns whether there are new prefix lengths.
+    fn install_prefixes(&mut self, installed: &mut Installed, batches: &mut Batches) -> bool {
         let used = self.writes.iter().filter_map(|write| match (write.key, &write.after) {
             (Key::Allowed(prefix, ..), Some(_)) if !installed.prefixes.contains(&prefix) => Some((prefix, write.owner)),
             _ => None,
         });
         let new: BTreeMap<u8, Option<u32>> = used.collect();
-        let Some(owner) = new.values().next().copied() else { return };
+        let Some(owner) = new.values().next().copied() else { return false };
         for (prefix, owner) in new {
             let set = SetId::Allowed(prefix);
             batches.push(owner, Op::AddSet(Arc::clone(set.definition(installed.family))));
@@ -266,6 +275,7 @@ impl Staged {
         }
         let filled = chains::source_ranges(installed.family, installed.prefixes.iter().copied());
         batches.chain(filled, false, owner);
+        true
     }
 }
 

@@ -92,6 +92,8 @@ impl Steps for TableSteps<'_> {
         let replace = observed.exists && observed.is_incompatible(settings);
         let basis = if replace { &nothing } else { &*observed };
         self.hold(&mut installed, basis);
+        // The rules go on looking up what is about to be replaced; the next listing finds these sets empty.
+        installed.prefixes.extend(basis.allowed_prefixes());
         let transactions = if basis.exists {
             let differences = compare(&mut installed, basis, self.names);
             differing(differences, &mut installed, self.now)

@@ -12,7 +12,7 @@ use portway_model::Family;
 use super::diff::{ChainDifference, Differences};
 use super::installed::{Installed, Names};
 use crate::nftables::layout::TABLE;
-use crate::nftables::layout::chains::FilledChain;
+use crate::nftables::layout::chains::{FilledChain, SOURCE_RANGES};
 use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::{codec::encode, sets::SetId};
 use crate::report::FamilyReport;
@@ -65,6 +65,18 @@ impl Batches {
         Self { family, limit, full: Vec::new(), open: Transaction::new(family, TABLE), elements: 0 }
     }
 
+    /// Ends the transaction: what follows is committed after it. A packet reads all rules of the generation in which it
+    /// came, and elements of the newest one. So a chain is committed before an element that leads to it, and rules that
+    /// look a set up before an element of that set: a packet of the generation before would find the chain empty, or
+    /// would not look the set up (contract OWN-4).
+    pub(crate) fn cut(&mut self) {
+        if !self.open.is_empty() {
+            let next = Transaction::new(self.family, TABLE);
+            self.full.push(std::mem::replace(&mut self.open, next));
+            self.elements = 0;
+        }
+    }
+
     /// Adds an operation that is not about elements.
     pub(crate) fn push(&mut self, owner: Option<u32>, op: Op) {
         match owner {
@@ -108,9 +120,7 @@ impl Batches {
 
     fn make_room(&mut self, elements: usize) {
         if self.elements > 0 && self.elements + elements > self.limit {
-            let next = Transaction::new(self.family, TABLE);
-            self.full.push(std::mem::replace(&mut self.open, next));
-            self.elements = 0;
+            self.cut();
         }
         self.elements += elements;
     }
@@ -187,11 +197,19 @@ pub(crate) fn differing(differences: Differences, installed: &mut Installed, now
     for set in differences.missing_sets {
         batches.push(None, Op::AddSet(Arc::clone(set.definition(installed.family))));
     }
+    // Nothing leads to a missing chain yet, and the chain of source ranges looks up more sets than before, none less.
+    let (first, later): (Vec<_>, Vec<_>) = differences.chains.into_iter().partition(|(filled, difference)| {
+        *difference == ChainDifference::Missing || *filled.chain.name == *SOURCE_RANGES
+    });
+    for (filled, difference) in first {
+        batches.chain(filled, difference == ChainDifference::Missing, None);
+    }
+    batches.cut();
     for (set, elements) in differences.strange {
         batches.push(None, Op::DeleteElements { set, elements });
     }
-    for (filled, difference) in differences.chains {
-        batches.chain(filled, difference == ChainDifference::Missing, None);
+    for (filled, _) in later {
+        batches.chain(filled, false, None);
     }
     let mut writes = differences.elements;
     spare(&mut writes, &mut installed.retired, now);

@@ -107,9 +107,10 @@ impl Key {
 
     /// Whether a removed element is retired first, and deleted only a moment later: a packet may have read the verdict,
     /// the number of slots or the backend of the generation before, and look this key up in the next. (A hairpin packet
-    /// to a backend that was just removed would not be masqueraded, and the answer would not find its way back.)
+    /// to a backend that was just removed would not be masqueraded, and the answer would not find its way back. A packet
+    /// that reads rules which look the node's addresses up finds them, although the next rules take all addresses.)
     pub(crate) fn is_retired_first(self) -> bool {
-        matches!(self, Key::Slot(..) | Key::StickySlot(..) | Key::PortId(_) | Key::Hairpin(..))
+        matches!(self, Key::Slot(..) | Key::StickySlot(..) | Key::PortId(_) | Key::Hairpin(..) | Key::NodePortIp(_))
     }
 }
 

@@ -198,6 +198,9 @@ fn nft_10_source_ranges_are_enforced_before_dnat_and_for_load_balancers_only() {
         [
             format!("{frontend} @allowed-32 return"),
             format!("{frontend} & 255.255.0.0 @allowed-16 return"),
+            "ip daddr . meta l4proto . th dport != @restricted return".to_owned(),
+            format!("{frontend} @allowed-32 return"),
+            format!("{frontend} & 255.255.0.0 @allowed-16 return"),
             "drop".to_owned()
         ]
     );
