@@ -73,7 +73,7 @@ fn kubeconfig_text(error: &KubeconfigError) -> String {
 /// A client, and what it was built from.
 pub(super) struct Built {
     pub(super) client: Client,
-    /// The server's address.
+    /// The API server's address, as the client asks for it.
     pub(super) server: http::Uri,
     /// Whether the address is the cluster IP of the API server's Service, from the pod's environment.
     pub(super) by_cluster_ip: bool,

@@ -25,7 +25,7 @@ pub enum ExecError {
     /// The program could not be started.
     #[error("cannot run {command}, which the kubeconfig's exec names: {error}")]
     Start {
-        /// The program.
+        /// The program that was to issue credentials.
         command: String,
         /// Why it could not be run.
         error: std::io::Error,
@@ -33,7 +33,7 @@ pub enum ExecError {
     /// The program failed, or did not end in time.
     #[error("{command}, which the kubeconfig's exec names, {how}")]
     Failed {
-        /// The program.
+        /// The program that was to issue credentials.
         command: String,
         /// How it ended, with the end of its standard error.
         how: String,
@@ -41,7 +41,7 @@ pub enum ExecError {
     /// The program's output is no `ExecCredential` with a status.
     #[error("{command}, which the kubeconfig's exec names, does not write an ExecCredential with a status: {error}")]
     Output {
-        /// The program.
+        /// The program that was to issue credentials.
         command: String,
         /// What is wrong with the output.
         error: serde_json::Error,

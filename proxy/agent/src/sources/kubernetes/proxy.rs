@@ -17,7 +17,7 @@ use kube::Config;
 use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
-/// The environment's proxies.
+/// The proxies that the environment's variables name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Environment {
     https: String,
