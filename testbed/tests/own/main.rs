@@ -3,8 +3,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod hairpin;
 mod local_addresses;
 mod order;
+mod segments;
 
 use portway_dataplane::iptables::tool::Flavour;
 use portway_dataplane::iptables::{self, Iptables};

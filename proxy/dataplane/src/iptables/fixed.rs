@@ -62,17 +62,28 @@ fn masquerade_chains(family: Family, settings: &NodeSettings, options: &Options)
     chains
 }
 
+/// The rule at the beginning of KUBE-NODEPORTS of the filter table, to which all packets for the node come: drops segments
+/// that conntrack calls invalid, mostly because they are out of their connection's window. NAT leaves them as they are, so
+/// the node would answer an endpoint, or a client of a NodePort, with a reset that ends their connection (contract OWN-7).
+/// The node sees both directions of its own connections, whatever ways packets take. Segments with SYN pass.
+pub(super) fn invalid_segments(options: &Options) -> Option<String> {
+    let invalid = Rule::new().matching("-p tcp -m tcp --tcp-flags SYN NONE -m conntrack --ctstate INVALID");
+    (!options.conntrack_liberal).then(|| counted(invalid, options).jump("DROP").line("KUBE-NODEPORTS"))
+}
+
+/// Lets a rule count dropped packets, where the kernel has counters.
+fn counted(rule: Rule, options: &Options) -> Rule {
+    if options.accounting { rule.matching(format!("-m nfacct --nfacct-name {INVALID_DROPPED}")) } else { rule }
+}
+
 /// KUBE-FORWARD of the filter table (contract IPT-6).
 fn forward_chain(settings: &NodeSettings, options: &Options) -> Vec<String> {
     const NAME: &str = "KUBE-FORWARD";
     let mark = settings.masquerade_mark;
     let mut rules = Vec::new();
     if !options.conntrack_liberal {
-        let mut invalid = Rule::new().matching("-m conntrack --ctstate INVALID");
-        if options.accounting {
-            invalid = invalid.matching(format!("-m nfacct --nfacct-name {INVALID_DROPPED}"));
-        }
-        rules.push(invalid.jump("DROP").line(NAME));
+        let invalid = Rule::new().matching("-m conntrack --ctstate INVALID");
+        rules.push(counted(invalid, options).jump("DROP").line(NAME));
     }
     rules.push(
         Rule::new()

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use portway_model::{Family, FamilySettings, NodePortAddresses, ServiceName, ServicePortName};
 
 use super::dispatch::Dispatch;
+use super::fixed;
 use super::names::EXTERNAL_IPS;
 use super::options::Options;
 use super::port::IndexRules;
@@ -135,7 +136,7 @@ impl IndexChains {
     }
 
     /// Renders the index chains that are lists.
-    pub(super) fn render_lists(&self, tables: &mut Tables) {
+    pub(super) fn render_lists(&self, options: &Options, tables: &mut Tables) {
         let lines = |rules: &BTreeMap<Key, Rule>, chain: &str| rules.values().map(|rule| rule.line(chain)).collect();
         let filter = tables.entry(Table::Filter).or_default();
         for (chain, rules) in [
@@ -146,7 +147,8 @@ impl IndexChains {
             filter.insert(chain.into(), lines(rules, chain));
         }
         self.render_refused_ips(filter);
-        let checks = self.health_checks.values().map(|rule| rule.line("KUBE-NODEPORTS")).collect();
+        let checks = self.health_checks.values().map(|rule| rule.line("KUBE-NODEPORTS"));
+        let checks = fixed::invalid_segments(options).into_iter().chain(checks).collect();
         filter.insert("KUBE-NODEPORTS".into(), checks);
         let nat = tables.entry(Table::Nat).or_default();
         nat.insert("KUBE-NODEPORTS".into(), lines(&self.node_ports, "KUBE-NODEPORTS"));

@@ -105,7 +105,7 @@ impl Ruleset {
     /// Renders all chains of all tables.
     pub(super) fn tables(&self) -> Tables {
         let mut tables = fixed_chains(self.family, &self.settings, &self.options);
-        self.index.render_lists(&mut tables);
+        self.index.render_lists(&self.options, &mut tables);
         let nat = tables.entry(Table::Nat).or_default();
         nat.insert("KUBE-SERVICES".into(), self.services_chain());
         if self.index.is_tree() {
@@ -257,7 +257,7 @@ impl Ruleset {
     ) -> Tables {
         let mut tables = Tables::new();
         if scope.index {
-            self.index.render_lists(&mut tables);
+            self.index.render_lists(&self.options, &mut tables);
         }
         let nat = tables.entry(Table::Nat).or_default();
         if !scope.addresses.is_empty() {

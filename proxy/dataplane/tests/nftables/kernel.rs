@@ -160,7 +160,7 @@ fn nft_14_a_change_keeps_slots_for_packets_in_flight_and_deletes_them_later() {
 }
 
 #[test]
-fn a_replaced_endpoint_changes_two_elements() {
+fn a_replaced_endpoint_changes_three_elements() {
     in_namespace(|| {
         let mut cluster = cluster(by_cidr());
         let mut dataplane = open();
@@ -168,7 +168,8 @@ fn a_replaced_endpoint_changes_two_elements() {
         let replaced =
             slice("shop/cart-v4", "cart").port("http", 8080).endpoints(["10.1.1.26", "10.1.2.99", "10.1.3.26"]);
         let replaced = replaced.with(|slice| slice.endpoints[0].node_name = Some("node-1".to_owned()));
-        assert_eq!(apply(&mut dataplane, &mut cluster, replaced.event()), 2, "one out, one in; no verdict element");
+        let changed = apply(&mut dataplane, &mut cluster, replaced.event());
+        assert_eq!(changed, 3, "a backend out, one in, and the new endpoint; no verdict element");
     });
 }
 

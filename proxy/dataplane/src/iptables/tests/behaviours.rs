@@ -137,7 +137,19 @@ fn ipt_6_invalid_packets_are_dropped_unless_conntrack_is_liberal() {
 fn ipt_7_health_check_ports_are_open() {
     let tables = tables(config(), every_kind());
     let open = &tables[&Table::Filter]["KUBE-NODEPORTS"];
-    assert!(open.len() == 1 && open[0].contains("--dport 30000 -j ACCEPT"), "{open:?}");
+    assert!(open.len() == 2 && open[1].contains("--dport 30000 -j ACCEPT"), "{open:?}");
+}
+
+#[test]
+fn own_7_segments_out_of_their_window_do_not_reach_the_node_unless_conntrack_is_liberal() {
+    let plan = plan(config(), every_kind());
+    let first = |options: Options| {
+        let tables = loaded(&plan, Family::V4, options).tables();
+        tables[&Table::Filter]["KUBE-NODEPORTS"].first().cloned().unwrap_or_default()
+    };
+    let dropped = "-A KUBE-NODEPORTS -p tcp -m tcp --tcp-flags SYN NONE -m conntrack --ctstate INVALID -j DROP";
+    assert_eq!(first(Options::default()), dropped);
+    assert!(first(Options { conntrack_liberal: true, ..Options::default() }).contains("--dport 30000 -j ACCEPT"));
 }
 
 #[test]

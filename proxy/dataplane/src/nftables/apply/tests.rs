@@ -147,7 +147,7 @@ fn nft_15_after_a_failure_the_next_sync_writes_only_what_is_missing() {
     fake.state().unresponsive.clear();
     let report = dataplane.sync(cluster.plan());
     assert!(!report.failed());
-    assert_eq!(report.families[0].objects, 2, "one element out, one in");
+    assert_eq!(report.families[0].objects, 3, "one backend out, one in, and the new endpoint; the old one is retired");
     assert_eq!(report.families[1].objects, 0);
 }
 
@@ -222,7 +222,12 @@ fn nft_12_a_change_writes_only_its_own() {
     let log = fake.take_log();
     assert_eq!(log.len(), 1);
     let ops: Vec<&Op> = log[0].items.iter().map(|item| &item.op).collect();
-    assert!(matches!(ops[..], [Op::DeleteElements { .. }, Op::AddElements { .. }]), "{ops:?}");
+    let [Op::DeleteElements { set: from, .. }, Op::AddElements { set: to, .. }, Op::AddElements { set: new, .. }] =
+        ops[..]
+    else {
+        panic!("{ops:?}");
+    };
+    assert_eq!([&*from.name, &*to.name, &*new.name], ["backends", "backends", "endpoints"]);
     // One endpoint more or less carries no new chain: it was made ahead of need.
     dataplane.apply(&change(&mut cluster, objects(0, &[1, 2])));
     let log = fake.take_log();

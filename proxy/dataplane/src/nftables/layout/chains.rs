@@ -22,6 +22,9 @@ const CLUSTER_IPS: &str = "cluster-ips";
 /// The chain for ports that no Service uses at load balancer and external IPs (contract OWN-8).
 const EXTERNAL_IPS: &str = "external-ips";
 
+/// The chain that drops segments out of their window.
+const INVALID_SEGMENTS: &str = "invalid-segments";
+
 /// How much earlier than the usual priorities portway's nat and filter chains run (contract OWN-6). Of two chains of one
 /// priority the one that was registered later runs first, so the result would depend on the order in which programs
 /// started. Five steps, because some programs take one.
@@ -68,18 +71,22 @@ pub(crate) fn fixed(
     let hook = |kind, point, priority| Some(Hook { kind, point, priority });
     let filter = |point, priority| hook(ChainType::Filter, point, priority);
     let nat = |point, priority| hook(ChainType::Nat, point, priority);
-    let restricted = || vec![rule().new_connection().frontend().in_set(SetId::Restricted, 0).goto(SOURCE_RANGES)];
+    let pre_dnat = || {
+        let restricted = rule().new_connection().frontend().in_set(SetId::Restricted, 0).goto(SOURCE_RANGES);
+        vec![restricted, rule().invalid().goto(INVALID_SEGMENTS)]
+    };
     let refusals = || vec![rule().new_connection().jump(NO_ENDPOINTS), rule().new_connection().jump(CLUSTER_IPS)];
     let services = || vec![rule().jump(SERVICES)];
     vec![
         FilledChain::new(REFUSE, None, vec![rule().reset_tcp(), rule().reject()]),
         FilledChain::new(SERVICES, None, lookups(own, family, SetId::Services)),
         source_ranges(family, prefixes),
+        invalid_segments(own, family),
         FilledChain::new(NO_ENDPOINTS, None, lookups(own, family, SetId::NoEndpoints)),
         cluster_ips(own, family),
         external_ips(family),
-        FilledChain::new("filter-prerouting-pre-dnat", filter(HookPoint::Prerouting, PRE_DNAT), restricted()),
-        FilledChain::new("filter-output-pre-dnat", filter(HookPoint::Output, PRE_DNAT), restricted()),
+        FilledChain::new("filter-prerouting-pre-dnat", filter(HookPoint::Prerouting, PRE_DNAT), pre_dnat()),
+        FilledChain::new("filter-output-pre-dnat", filter(HookPoint::Output, PRE_DNAT), pre_dnat()),
         // An unallocated cluster IP is no address of the node, so input need not look it up.
         FilledChain::new(
             "reject-input",
@@ -98,13 +105,17 @@ pub(crate) fn fixed(
 /// (contract NFT-3): an address of a Service wins over a NodePort.
 fn lookups(settings: &FamilySettings, family: Family, map: fn(KeyKind) -> SetId) -> Vec<RuleBuilder> {
     let by_frontend = RuleBuilder::new(family).frontend().verdict_map(map(KeyKind::Address), 0);
-    let at_node = match settings.node_port_addresses {
+    vec![by_frontend, at_node(settings, family).at_register(0).protocol().port().verdict_map(map(KeyKind::NodePort), 0)]
+}
+
+/// Continues at the node's addresses at which NodePorts answer.
+fn at_node(settings: &FamilySettings, family: Family) -> RuleBuilder {
+    match settings.node_port_addresses {
         NodePortAddresses::AllLocal => RuleBuilder::new(family).not_to_loopback().node_address(Side::Destination),
         NodePortAddresses::Listed(_) => {
             RuleBuilder::new(family).address(Side::Destination).in_set(SetId::NodePortIps, 0)
         }
-    };
-    vec![by_frontend, at_node.at_register(0).protocol().port().verdict_map(map(KeyKind::NodePort), 0)]
+    }
 }
 
 /// One set and one look-up for each prefix length in use. A single interval set would be one look-up, but takes 6 ms to
@@ -122,6 +133,26 @@ pub(crate) fn source_ranges(family: Family, prefixes: impl DoubleEndedIterator<I
     let begin_anew = RuleBuilder::new(family).frontend().not_in_set(SetId::Restricted, 0).return_to_caller();
     let rules = pass().chain([begin_anew]).chain(pass()).chain([RuleBuilder::new(family).drop()]).collect();
     FilledChain::new(SOURCE_RANGES, None, rules)
+}
+
+/// Drops segments that conntrack calls invalid, mostly because they are out of their connection's window, if they come
+/// from an endpoint or go to a Service: NAT leaves them as they are, so they would reach an end that knows no connection
+/// of these addresses, and its reset would end the connection that they belong to (contract OWN-7). Segments with SYN pass:
+/// where only one direction of a connection comes through this node, they are invalid too.
+fn invalid_segments(settings: &FamilySettings, family: Family) -> FilledChain {
+    let rule = || RuleBuilder::new(family);
+    // An invalid packet has no connection that could be asked, so the source is looked up as a pair of itself.
+    let from_endpoint = rule().address(Side::Source).address(Side::Source).protocol().source_port();
+    let to_node_port = at_node(settings, family).at_register(0).protocol().port();
+    let rules = vec![
+        rule().not_tcp().return_to_caller(),
+        rule().syn().return_to_caller(),
+        from_endpoint.in_set(SetId::Endpoints, 0).drop(),
+        rule().address(Side::Destination).in_set(SetId::ClusterIps, 0).drop(),
+        rule().address(Side::Destination).in_set(SetId::ExternalIps, 0).drop(),
+        to_node_port.in_set(SetId::NodePorts, 0).drop(),
+    ];
+    FilledChain::new(INVALID_SEGMENTS, None, rules)
 }
 
 /// Rejects ports that no Service has at a cluster IP, and drops traffic to addresses that no Service has, whatever the
@@ -160,7 +191,7 @@ fn postrouting(settings: &NodeSettings, family: Family, hook: Option<Hook>) -> F
     let bit = settings.masquerade_mark;
     let marked = RuleBuilder::new(family).has_mark(bit).flip_mark(bit).masquerade();
     let pair = RuleBuilder::new(family).translated().address(Side::Source).frontend();
-    FilledChain::new("snat-postrouting", hook, vec![marked, pair.in_set(SetId::Hairpin, 0).masquerade()])
+    FilledChain::new("snat-postrouting", hook, vec![marked, pair.in_set(SetId::Endpoints, 0).masquerade()])
 }
 
 /// The chain that a shape needs. `name` returns the names of chains.

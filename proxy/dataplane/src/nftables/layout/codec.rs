@@ -30,12 +30,13 @@ fn encode_key(key: Key) -> Bytes {
         Key::Slot(_, at, slot) => at_fields(at).field(&slot.to_ne_bytes()),
         Key::StickySlot(_, id, slot) => Bytes::new().field(&id.to_ne_bytes()).field(&slot.to_ne_bytes()),
         Key::StickyToken(_, token) => Bytes::from(token.to_ne_bytes()),
-        Key::Hairpin(address, protocol, port) => {
+        Key::Endpoint(address, protocol, port) => {
             let bytes = address_bytes(address).field(&address_bytes(address));
             bytes.field(&[protocol.number()]).field(&port.to_be_bytes())
         }
         Key::Allowed(_, at, network) => at_fields(at).field(&address_bytes(network)),
         Key::ClusterIp(address) | Key::ExternalIp(address) | Key::NodePortIp(address) => address_bytes(address),
+        Key::NodePort(protocol, port) => Bytes::new().field(&[protocol.number()]).field(&port.to_be_bytes()),
         Key::PortId(at) | Key::Restricted(at) | Key::NoEndpoints(at) | Key::Service(at) => at_fields(at),
     }
 }
@@ -70,16 +71,20 @@ pub(crate) fn decode(set: SetId, family: Family, element: &Element) -> Option<(K
         SetId::AffinityTokens(class) => Key::StickyToken(class, fields.number()?),
         SetId::AffinityPorts(kind) => Key::PortId(fields.at(kind)?),
         SetId::Affinity => return None,
-        SetId::Hairpin => {
+        SetId::Endpoints => {
             let (source, destination) = (fields.address()?, fields.address()?);
             let at = fields.at(KeyKind::NodePort)?;
-            Key::Hairpin(Some(source).filter(|source| *source == destination)?, at.protocol, at.port)
+            Key::Endpoint(Some(source).filter(|source| *source == destination)?, at.protocol, at.port)
         }
         SetId::Allowed(prefix) => Key::Allowed(prefix, fields.at(KeyKind::Address)?, fields.address()?),
         SetId::Restricted => Key::Restricted(fields.at(KeyKind::Address)?),
         SetId::ClusterIps => Key::ClusterIp(fields.address()?),
         SetId::ExternalIps => Key::ExternalIp(fields.address()?),
         SetId::NodePortIps => Key::NodePortIp(fields.address()?),
+        SetId::NodePorts => {
+            let at = fields.at(KeyKind::NodePort)?;
+            Key::NodePort(at.protocol, at.port)
+        }
         SetId::NoEndpoints(kind) => Key::NoEndpoints(fields.at(kind)?),
         SetId::Services(kind) => Key::Service(fields.at(kind)?),
     };
@@ -177,12 +182,13 @@ mod tests {
             let ip: IpAddr = address.parse().expect("an address");
             let here = at(Some(address));
             let mut all = vec![
-                (Key::Hairpin(ip, Protocol::Udp, 53), Value::None),
+                (Key::Endpoint(ip, Protocol::Udp, 53), Value::None),
                 (Key::Allowed(24, here, ip), Value::None),
                 (Key::Restricted(here), Value::None),
                 (Key::ClusterIp(ip), Value::None),
                 (Key::ExternalIp(ip), Value::None),
                 (Key::NodePortIp(ip), Value::None),
+                (Key::NodePort(Protocol::Tcp, 30080), Value::None),
             ];
             for class in Class::ALL {
                 all.push((Key::StickySlot(class, 5, 7), Value::StickyTarget(Protocol::Udp, ip, 8080, 9)));

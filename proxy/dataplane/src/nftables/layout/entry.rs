@@ -81,8 +81,9 @@ pub(crate) enum Key {
     StickyToken(Class, u32),
     /// The id of the Service port that a frontend with affinity belongs to.
     PortId(FrontendKey),
-    /// A local endpoint: a connection from it to itself is masqueraded.
-    Hairpin(IpAddr, Protocol, u16),
+    /// An endpoint of some Service: a connection from it to itself is masqueraded, and its segments out of their window are
+    /// dropped.
+    Endpoint(IpAddr, Protocol, u16),
     /// A source range, by its prefix length, that a restricted frontend admits.
     Allowed(u8, FrontendKey, IpAddr),
     /// A frontend that admits only some source ranges.
@@ -93,6 +94,8 @@ pub(crate) enum Key {
     ExternalIp(IpAddr),
     /// An address of the node at which NodePorts answer.
     NodePortIp(IpAddr),
+    /// A NodePort of some Service, with or without endpoints.
+    NodePort(Protocol, u16),
     /// A frontend that has no endpoints for connections of some or all origins.
     NoEndpoints(FrontendKey),
     /// A frontend with backends.
@@ -102,7 +105,7 @@ pub(crate) enum Key {
 impl Key {
     /// Whether several Services may need the same element.
     pub(crate) fn is_shared(self) -> bool {
-        matches!(self, Key::Hairpin(..) | Key::ClusterIp(_) | Key::ExternalIp(_))
+        matches!(self, Key::Endpoint(..) | Key::ClusterIp(_) | Key::ExternalIp(_))
     }
 
     /// Whether a removed element is retired first, and deleted only a moment later: a packet may have read the verdict,
@@ -110,7 +113,7 @@ impl Key {
     /// to a backend that was just removed would not be masqueraded, and the answer would not find its way back. A packet
     /// that reads rules which look the node's addresses up finds them, although the next rules take all addresses.)
     pub(crate) fn is_retired_first(self) -> bool {
-        matches!(self, Key::Slot(..) | Key::StickySlot(..) | Key::PortId(_) | Key::Hairpin(..) | Key::NodePortIp(_))
+        matches!(self, Key::Slot(..) | Key::StickySlot(..) | Key::PortId(_) | Key::Endpoint(..) | Key::NodePortIp(_))
     }
 }
 

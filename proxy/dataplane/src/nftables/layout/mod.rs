@@ -9,8 +9,9 @@
 //! shape chains   pod-c2/other-c2-masq:  the leaf for each origin of the traffic
 //! leaf chains    c2:  dnat to (daddr . l4proto . dport . random slot) in map backends
 //! pre-DNAT       restricted, allowed-24 …:  source ranges of load balancers
+//!                endpoints, cluster-ips, nodeport-numbers:  segments out of their window
 //! filter hooks   no-endpoints, no-endpoint-nodeports, cluster-ips:  reject and drop
-//! postrouting    the mark, hairpin:  masquerade
+//! postrouting    the mark, endpoints:  masquerade
 //! ```
 //!
 //! A frontend's [shape](shape::Shape) is what its chain depends on: the class for traffic of each origin, the number of

@@ -18,6 +18,9 @@ use portway_kernel::nftables::{
 /// The protocol number of TCP.
 const TCP: u8 = 6;
 
+/// The flag SYN in TCP's byte of flags.
+const SYN: u8 = 2;
+
 /// The end of a connection that an expression looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -100,6 +103,27 @@ impl RuleBuilder {
     /// Loads the destination port: `th dport`.
     pub(super) fn port(self) -> Self {
         self.load(1, |dreg| Expr::Payload { base: PayloadBase::Transport, offset: 2, len: 2, dreg })
+    }
+
+    /// Loads the source port: `th sport`.
+    pub(super) fn source_port(self) -> Self {
+        self.load(1, |dreg| Expr::Payload { base: PayloadBase::Transport, offset: 0, len: 2, dreg })
+    }
+
+    /// Continues if the packet is not of TCP, in the next free register.
+    pub(super) fn not_tcp(self) -> Self {
+        let at = self.next;
+        self.protocol().compare(CmpOp::Neq, Bytes::from([TCP])).at_register(at)
+    }
+
+    /// Continues if the segment of TCP has the flag SYN: it begins a connection, or answers one that does.
+    pub(super) fn syn(self) -> Self {
+        let (at, register) = (self.next, Reg::new(self.next));
+        let (mask, zero) = (Bytes::from([SYN]), Bytes::from([0]));
+        self.load(1, |dreg| Expr::Payload { base: PayloadBase::Transport, offset: 13, len: 1, dreg })
+            .push(Expr::Bitwise { sreg: register, dreg: register, mask, xor: zero.clone() })
+            .compare(CmpOp::Neq, zero)
+            .at_register(at)
     }
 
     /// Loads a frontend's key: `ip daddr . meta l4proto . th dport`.

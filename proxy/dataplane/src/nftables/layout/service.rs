@@ -132,9 +132,9 @@ impl PlacedService {
                 affinity_entries(port.protocol(), slots, out);
             }
             for class in Class::ALL {
-                let local = backends(port, class).iter().filter(|backend| backend.local && uses(port, class));
-                for backend in local {
-                    out(Key::Hairpin(backend.address, port.protocol(), backend.port), Value::None);
+                let used = backends(port, class).iter().filter(|_| uses(port, class));
+                for backend in used {
+                    out(Key::Endpoint(backend.address, port.protocol(), backend.port), Value::None);
                 }
             }
         }
@@ -176,6 +176,9 @@ fn frontend_entries(
         (port.refuses_unknown_ports, frontend.kind, frontend.address)
     {
         out(Key::ExternalIp(address), Value::None);
+    }
+    if frontend.address.is_none() {
+        out(Key::NodePort(port.protocol(), frontend.port), Value::None);
     }
     if let Some(sources) = &frontend.sources {
         out(Key::Restricted(at), Value::None);

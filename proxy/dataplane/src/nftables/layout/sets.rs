@@ -24,8 +24,9 @@ pub(crate) enum SetId {
     AffinityPorts(KeyKind),
     /// Maps a client and a Service port's id to a backend. Only packets write it.
     Affinity,
-    /// Local endpoints, for masquerade of connections to themselves.
-    Hairpin,
+    /// The endpoints of all Services, each with its address twice, for packets from an endpoint to itself and for those of
+    /// which only the source is known.
+    Endpoints,
     /// Pairs of a frontend and an admitted source range, for one prefix length.
     Allowed(u8),
     /// Frontends that admit only some source ranges.
@@ -36,6 +37,8 @@ pub(crate) enum SetId {
     ExternalIps,
     /// The node's addresses at which NodePorts answer.
     NodePortIps,
+    /// NodePorts that Services have.
+    NodePorts,
     /// Maps a frontend without endpoints to a verdict: reject or drop.
     NoEndpoints(KeyKind),
     /// Maps a frontend with backends to the chain of its shape.
@@ -72,11 +75,12 @@ impl SetId {
     pub(crate) fn fixed() -> Vec<SetId> {
         let mut all = vec![
             SetId::Affinity,
-            SetId::Hairpin,
+            SetId::Endpoints,
             SetId::Restricted,
             SetId::ClusterIps,
             SetId::ExternalIps,
             SetId::NodePortIps,
+            SetId::NodePorts,
         ];
         for class in Class::ALL {
             all.extend([SetId::AffinitySlots(class), SetId::AffinityTokens(class)]);
@@ -96,12 +100,13 @@ impl SetId {
             Key::StickySlot(class, ..) => SetId::AffinitySlots(class),
             Key::StickyToken(class, _) => SetId::AffinityTokens(class),
             Key::PortId(at) => SetId::AffinityPorts(KeyKind::of(at)),
-            Key::Hairpin(..) => SetId::Hairpin,
+            Key::Endpoint(..) => SetId::Endpoints,
             Key::Allowed(prefix, ..) => SetId::Allowed(prefix),
             Key::Restricted(_) => SetId::Restricted,
             Key::ClusterIp(_) => SetId::ClusterIps,
             Key::ExternalIp(_) => SetId::ExternalIps,
             Key::NodePortIp(_) => SetId::NodePortIps,
+            Key::NodePort(..) => SetId::NodePorts,
             Key::NoEndpoints(at) => SetId::NoEndpoints(KeyKind::of(at)),
             Key::Service(at) => SetId::Services(KeyKind::of(at)),
         }
@@ -152,9 +157,9 @@ impl SetId {
                 set.size = Some(AFFINITY_SIZE);
                 (set, "client . Service port id : backend . token")
             }
-            SetId::Hairpin => {
+            SetId::Endpoints => {
                 let key = vec![SourceAddress, DestinationAddress, Protocol, DestinationPort];
-                (Set::new("hairpin", key), "local endpoints that reach themselves through a Service")
+                (Set::new("endpoints", key), "endpoints of Services, the address twice")
             }
             SetId::Allowed(prefix) => {
                 let set = Set::new(format!("allowed-{prefix}"), with(KeyKind::Address, SourceAddress));
@@ -170,6 +175,7 @@ impl SetId {
             SetId::NodePortIps => {
                 (Set::new("nodeport-ips", vec![DestinationAddress]), "node addresses at which NodePorts answer")
             }
+            SetId::NodePorts => (Set::new("nodeport-numbers", KeyKind::NodePort.fields()), "NodePorts of Services"),
             SetId::NoEndpoints(kind) => {
                 let name = ["no-endpoint-nodeports", "no-endpoints"][kind as usize];
                 (Set::verdict_map(name, kind.fields()), "frontends without endpoints: refuse or drop")
@@ -208,9 +214,10 @@ pub(crate) fn describe(key: Key, family: Family) -> String {
         Key::Slot(_, at, slot) => format!("{at} . {slot}"),
         Key::StickySlot(_, id, slot) => format!("{id:#x} . {slot}"),
         Key::StickyToken(_, token) => format!("{token:#x}"),
-        Key::Hairpin(address, protocol, port) => format!("{address} . {address} . {protocol} . {port}"),
+        Key::Endpoint(address, protocol, port) => format!("{address} . {address} . {protocol} . {port}"),
         Key::Allowed(prefix, at, network) => format!("{at} . {network}/{prefix}"),
         Key::ClusterIp(address) | Key::ExternalIp(address) | Key::NodePortIp(address) => address.to_string(),
+        Key::NodePort(protocol, port) => format!("{protocol} . {port}"),
         Key::PortId(at) | Key::Restricted(at) | Key::NoEndpoints(at) | Key::Service(at) => at.to_string(),
     };
     let kind = if SetId::of(key).definition(family).is_map() { "map" } else { "set" };

@@ -223,22 +223,37 @@ fn nft_11_filters_look_at_new_connections_only() {
 }
 
 #[test]
-fn nft_17_nothing_is_accepted_and_invalid_packets_are_left_alone() {
+fn nft_17_own_7_nothing_is_accepted_and_only_segments_of_services_are_dropped_as_invalid() {
     for filled in base() {
         for expr in filled.rules.iter().flat_map(|rule| &rule.exprs) {
             assert!(!matches!(expr, Expr::Verdict(Verdict::Accept)), "{filled:?}");
             let invalid = u32::to_ne_bytes(CtKey::STATE_INVALID);
             // At external IPs they would go round between node and router (OWN-8).
-            let loops = *filled.chain.name == *"external-ips";
-            assert!(loops || !matches!(expr, Expr::Bitwise { mask, .. } if **mask == invalid), "{filled:?}");
+            let asks = ["external-ips", "filter-prerouting-pre-dnat", "filter-output-pre-dnat"];
+            let asks = asks.contains(&&*filled.chain.name);
+            assert!(asks || !matches!(expr, Expr::Bitwise { mask, .. } if **mask == invalid), "{filled:?}");
         }
     }
+    let print = printed(config("here"), |service| service);
+    assert_eq!(
+        rules(&print, "invalid-segments"),
+        [
+            "meta l4proto != tcp return",
+            "@th,104,8 & 0x02 != 0x00 return",
+            "ip saddr . ip saddr . meta l4proto . th sport @endpoints drop",
+            "ip daddr @cluster-ips drop",
+            "ip daddr @external-ips drop",
+            "ip daddr @nodeport-ips meta l4proto . th dport @nodeport-numbers drop",
+        ]
+    );
+    assert_eq!(elements(&print, "nodeport-numbers"), ["tcp . 30080"]);
 }
 
 #[test]
-fn masq_5_only_local_endpoints_are_hairpins() {
+fn masq_5_own_10_every_endpoint_can_be_a_hairpin_whatever_its_node() {
     let print = printed(config("here"), |service| service);
-    assert_eq!(elements(&print, "hairpin"), ["10.1.0.1 . 10.1.0.1 . tcp . 8080"]);
+    let pair = |address: &str| format!("{address} . {address} . tcp . 8080");
+    assert_eq!(elements(&print, "endpoints"), ["10.1.0.1", "10.1.1.1", "10.1.2.1"].map(pair));
 }
 
 #[test]
