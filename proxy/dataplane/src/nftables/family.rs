@@ -86,7 +86,10 @@ impl NftablesFamily {
             names: &mut self.names,
             now,
         };
-        match reconcile(&mut steps, &mut report) {
+        steps.kernel.watch(self.family, TABLE);
+        let result = reconcile(&mut steps, &mut report);
+        steps.kernel.unwatch();
+        match result {
             Ok(staged) => {
                 self.numbers = Some(staged.installed.numbers.clone());
                 self.installed = Some(staged.installed);

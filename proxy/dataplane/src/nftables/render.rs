@@ -71,6 +71,10 @@ impl<F: FnMut(&Transaction) + Send> NfTables for DryRun<F> {
         Ok(Vec::new())
     }
 
+    fn watch(&mut self, _family: Family, _table: &str) {}
+
+    fn unwatch(&mut self) {}
+
     fn commit_at(&mut self, transaction: &Transaction, _generation: Option<u32>) -> Result<Committed, CommitError> {
         (self.committed)(transaction);
         Ok(Committed::default())

@@ -123,6 +123,18 @@ impl Batch {
         self.acknowledged = Some(self.next.wrapping_sub(1));
     }
 
+    /// Replaces the number that the first message's first attribute holds, if it is of this kind.
+    pub(crate) fn set_first_be32(&mut self, kind: u16, number: u32) {
+        const ATTRIBUTE: usize = HEADER + FAMILY_HEADER;
+        const VALUE: usize = ATTRIBUTE + 4;
+        let header = [8u16.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        if self.bytes.get(ATTRIBUTE..VALUE) == Some(&*header)
+            && let Some(value) = self.bytes.get_mut(VALUE..VALUE + 4)
+        {
+            value.copy_from_slice(&number.to_be_bytes());
+        }
+    }
+
     /// The sequence number of the message that the kernel will acknowledge.
     pub(super) fn acknowledged(&self) -> Option<u32> {
         self.acknowledged

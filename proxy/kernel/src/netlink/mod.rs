@@ -42,7 +42,7 @@ mod socket;
 
 pub use attribute::{Attribute, Attributes, Nest, Writer};
 pub use message::{Answer, Batch, Message, Messages, flags, genlmsghdr, kind, nfgenmsg};
-pub use socket::{Membership, NetlinkFamily, Socket};
+pub use socket::{Dump, Membership, NetlinkFamily, Socket};
 
 use std::fmt;
 use std::io;

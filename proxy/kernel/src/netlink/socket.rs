@@ -30,6 +30,15 @@ pub struct Socket {
     buffer: Vec<u8>,
 }
 
+/// What one dump found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dump<T> {
+    /// The values that were read, in the kernel's order.
+    pub found: Vec<T>,
+    /// Whether the kernel says that objects of the dumped kind may have changed meanwhile (`NLM_F_DUMP_INTR`).
+    pub interrupted: bool,
+}
+
 /// A handle with which a socket's membership in a multicast group starts and ends.
 pub struct Membership {
     socket: Arc<netlink_sys::Socket>,
@@ -175,25 +184,37 @@ impl Socket {
         fill: impl Fn(&mut Writer<'_>),
         mut decode: impl FnMut(&Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
-        let mut found = Vec::new();
         for _ in 0..MAX_DUMP_ATTEMPTS {
-            found.clear();
-            let mut batch = Batch::new(self.next_sequence);
-            let sequence = batch.message(kind, flags::DUMP, header, &fill)?;
-            self.send(&batch)?;
-            let mut interrupted = false;
-            let ended = self.answers(sequence, |message| {
-                interrupted |= message.flags & flags::DUMP_INTERRUPTED != 0;
-                found.extend(decode(message));
-            });
-            match ended {
-                Ok(()) if !interrupted => return Ok(found),
-                Ok(()) => {}
+            match self.dump_once(kind, header, &fill, &mut decode) {
+                Ok(Dump { found, interrupted: false }) => return Ok(found),
+                Ok(_) => {}
                 Err(error) if error.errno() == Some(libc::EINTR) => {}
                 Err(error) => return Err(error),
             }
         }
         Err(NetlinkError::KeepsChanging { attempts: MAX_DUMP_ATTEMPTS })
+    }
+
+    /// The same, and does not start again when objects changed meanwhile: [`Dump::interrupted`] says so.
+    ///
+    /// # Errors
+    /// If the kernel refuses or a system call fails.
+    pub fn dump_once<T>(
+        &mut self,
+        kind: u16,
+        header: [u8; 4],
+        fill: impl Fn(&mut Writer<'_>),
+        mut decode: impl FnMut(&Message<'_>) -> Option<T>,
+    ) -> Result<Dump<T>, NetlinkError> {
+        let mut batch = Batch::new(self.next_sequence);
+        let sequence = batch.message(kind, flags::DUMP, header, &fill)?;
+        self.send(&batch)?;
+        let mut dump = Dump { found: Vec::new(), interrupted: false };
+        self.answers(sequence, |message| {
+            dump.interrupted |= message.flags & flags::DUMP_INTERRUPTED != 0;
+            dump.found.extend(decode(message));
+        })?;
+        Ok(dump)
     }
 
     /// Sends a batch and collects the kernel's refusals in their order; the list is empty if it refused nothing. After a
@@ -249,6 +270,22 @@ impl Socket {
         }
     }
 
+    /// Returns the messages of a datagram of notifications that has arrived; `None` if none has.
+    ///
+    /// # Errors
+    /// As [`Socket::notifications`].
+    pub fn arrived(&mut self) -> Result<Option<Messages<'_>>, NetlinkError> {
+        match self.fill(RecvFlags::DONTWAIT) {
+            Ok(length) => Ok(Some(Messages::new(&self.buffer[..length]))),
+            Err(NetlinkError::System { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(NetlinkError::Overrun) => {
+                self.drain();
+                Err(NetlinkError::Overrun)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn answers(&mut self, sequence: u32, mut each: impl FnMut(&Message<'_>)) -> Result<(), NetlinkError> {
         loop {
             for message in self.receive()? {
@@ -262,6 +299,18 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Sends a batch and waits for no answer; notifications that have arrived stay to be read. The kernel is done with
+    /// the batch when this returns.
+    ///
+    /// # Errors
+    /// If a system call fails.
+    pub fn post(&mut self, batch: &Batch) -> Result<(), NetlinkError> {
+        self.next_sequence = batch.next();
+        rustix::io::retry_on_intr(|| rustix::net::send(&*self.socket, batch.as_bytes(), SendFlags::empty()))
+            .map_err(|errno| NetlinkError::System { call: "send(AF_NETLINK)", source: errno.into() })?;
+        Ok(())
     }
 
     fn send(&mut self, batch: &Batch) -> Result<(), NetlinkError> {

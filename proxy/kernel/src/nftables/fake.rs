@@ -22,9 +22,12 @@ use crate::netlink::NetlinkError;
 /// the element where the operation is about elements. A refused element gets `ENOSPC`, any other operation `ENOMEM`.
 pub type Veto = Box<dyn Fn(&Op, Option<&Element>) -> bool + Send>;
 
-/// The fake kernel. Clones share one state, as sockets share one kernel.
+/// The fake kernel. Clones share one state, as sockets share one kernel; each watches a table of its own.
 #[derive(Clone, Default)]
-pub struct Fake(Arc<Mutex<FakeState>>);
+pub struct Fake {
+    state: Arc<Mutex<FakeState>>,
+    watched: Option<(Family, Name)>,
+}
 
 /// The state of a [`Fake`]: its tables, and the faults that a test has arranged.
 #[derive(Default)]
@@ -41,8 +44,27 @@ pub struct FakeState {
     pub unresponsive: Vec<Family>,
     /// Other programs' base chains that drop by default, whatever their hook.
     pub dropping: Vec<DroppingChain>,
-    /// How many of the next snapshots another program's commit follows, which makes their generation stale.
+    /// How many of the next snapshots another program's commit to the same table follows, which makes them stale.
     pub meddling: u32,
+    /// Whether another program's commit to another table follows each snapshot and each commit.
+    pub foreign_writer: bool,
+    /// The generation at which each table was last changed.
+    changed: BTreeMap<(Family, Name), u32>,
+}
+
+impl FakeState {
+    /// Counts a commit to this table.
+    fn count(&mut self, table: (Family, Name)) {
+        self.generation = self.generation.wrapping_add(1);
+        self.changed.insert(table, self.generation);
+    }
+
+    /// Counts the commit of another program to a table of its own, if there is such a program.
+    fn write_elsewhere(&mut self) {
+        if self.foreign_writer {
+            self.generation = self.generation.wrapping_add(1);
+        }
+    }
 }
 
 /// One table of a [`Fake`].
@@ -70,7 +92,7 @@ enum Kind {
 impl Fake {
     /// Locks the state, to inspect it or to arrange a fault.
     pub fn state(&self) -> MutexGuard<'_, FakeState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Copies a table; an empty one if it does not exist.
@@ -85,6 +107,14 @@ impl Fake {
 }
 
 impl NfTables for Fake {
+    fn watch(&mut self, family: Family, table: &str) {
+        self.watched = Some((family, table.into()));
+    }
+
+    fn unwatch(&mut self) {
+        self.watched = None;
+    }
+
     fn snapshot(&mut self, family: Family, table: &str, dynamic: DynamicSets) -> Result<Snapshot, ListError> {
         let mut state = self.state();
         if state.unresponsive.contains(&family) {
@@ -94,8 +124,9 @@ impl NfTables for Fake {
         let generation = state.generation;
         if state.meddling > 0 {
             state.meddling -= 1;
-            state.generation = state.generation.wrapping_add(1);
+            state.count((family, table.into()));
         }
+        state.write_elsewhere();
         Ok(match state.tables.get(&(family, table.into())) {
             Some(table) => table.snapshot(generation, dynamic),
             None => Snapshot { generation, ..Snapshot::default() },
@@ -116,10 +147,12 @@ impl NfTables for Fake {
         if state.unresponsive.contains(&transaction.family) {
             return Err(CommitError::NotSent(NetlinkError::Malformed));
         }
-        if generation.is_some_and(|generation| generation != state.generation) {
+        let key = (transaction.family, Name::clone(&transaction.table));
+        let watched = self.watched.as_ref() == Some(&key);
+        let changed = if watched { state.changed.get(&key).copied().unwrap_or(0) } else { state.generation };
+        if generation.is_some_and(|generation| generation < changed) {
             return Err(CommitError::Stale);
         }
-        let key = (transaction.family, Name::clone(&transaction.table));
         let mut staged = Staged { family: transaction.family, table: state.tables.get(&key).cloned(), objects: 0 };
         let mut refusals = Vec::new();
         for (number, item) in transaction.items.iter().enumerate() {
@@ -133,10 +166,11 @@ impl NfTables for Fake {
             return Err(CommitError::Refused(refusals));
         }
         match staged.table {
-            Some(table) => state.tables.insert(key, table),
+            Some(table) => state.tables.insert(key.clone(), table),
             None => state.tables.remove(&key),
         };
-        state.generation = state.generation.wrapping_add(1);
+        state.count(key);
+        state.write_elsewhere();
         state.log.push(transaction.clone());
         Ok(Committed { objects: staged.objects, ..Committed::default() })
     }
@@ -226,6 +260,7 @@ impl FakeTable {
         Snapshot {
             generation,
             exists: true,
+            dormant: false,
             chains: self.chains.iter().map(|(name, chain)| self.listed(Kind::Chain, name, chain.clone())).collect(),
             rules: self.rules.clone(),
             sets: self.sets.iter().map(|(name, set)| self.listed(Kind::Set, name, Set::clone(set))).collect(),

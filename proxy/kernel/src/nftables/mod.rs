@@ -75,10 +75,12 @@ pub use wire::{
 
 /// The nf_tables of one network namespace: the kernel's ([`Connection`]), or a [`Fake`].
 pub trait NfTables: Send {
-    /// Reads a table as it is at one moment; of a table that does not exist, an empty snapshot.
+    /// Reads a table as it is at one moment; of a table that does not exist, an empty snapshot. What other programs do to
+    /// other tables meanwhile does not matter.
     ///
     /// # Errors
-    /// If the kernel cannot be asked, refuses, or other programs change the table during each of several attempts.
+    /// If the kernel cannot be asked, refuses, or other programs change the table during each of several attempts, which
+    /// together take half a second or the time of two.
     fn snapshot(&mut self, family: Family, table: &str, dynamic: DynamicSets) -> Result<Snapshot, ListError>;
 
     /// Lists the base chains of all tables that drop what reaches this hook and no rule of theirs accepts: in tables of
@@ -88,8 +90,15 @@ pub trait NfTables: Send {
     /// If the kernel cannot be asked or refuses.
     fn dropping_chains(&mut self, family: Family, hook: HookPoint) -> Result<Vec<DroppingChain>, NetlinkError>;
 
-    /// Does all of a transaction, or nothing. With a generation, it is done only if no program has changed nf_tables
-    /// since the [`Snapshot`] of that generation.
+    /// Watches a table until [`NfTables::unwatch`], so that [`NfTables::commit_at`] can tell a change of the table since
+    /// its snapshot from a change of others. Meanwhile the kernel notifies of every commit, which costs it time.
+    fn watch(&mut self, family: Family, table: &str);
+
+    /// Ends what [`NfTables::watch`] began.
+    fn unwatch(&mut self);
+
+    /// Does all of a transaction, or nothing. With a generation, it is done only if no program has changed the table
+    /// since the [`Snapshot`] of that generation; if the table is not watched, only if no program has changed any.
     ///
     /// # Errors
     /// [`CommitError::Refused`] names the operations that the kernel refuses; [`CommitError::Stale`] says that the

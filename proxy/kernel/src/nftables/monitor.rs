@@ -12,11 +12,8 @@ use std::sync::Arc;
 use portway_model::Family;
 
 use super::object::Name;
-use super::wire::{Author, Listener, Notification, ObjectEvent, OwnPorts, read_notification};
+use super::wire::{Author, GROUP, Listener, Notification, ObjectEvent, OwnPorts, read_notification};
 use crate::netlink::{NetlinkError, NetlinkFamily, Socket};
-
-/// The kernel's number `NFNLGRP_NFTABLES`.
-const GROUP: u32 = 7;
 
 /// Receive buffer in bytes: thousands of unread notifications. More are reported as lost, which costs the caller a look at
 /// its tables and not the kernel's memory.

@@ -61,6 +61,9 @@ pub(super) mod generation {
 pub(super) mod table {
     pub(in super::super) const NAME: u16 = 1;
     pub(in super::super) const FLAGS: u16 = 2;
+    pub(in super::super) const USE: u16 = 3;
+    /// `NFT_TABLE_F_DORMANT`: the table's base chains are not registered, so no packet meets them.
+    pub(in super::super) const FLAG_DORMANT: u32 = 0x1;
 }
 
 /// The kernel's numbers `NFTA_CHAIN_*` and `NFTA_HOOK_*`.

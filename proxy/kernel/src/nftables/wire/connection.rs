@@ -1,5 +1,6 @@
 //! A socket for the kernel's nf_tables: commits transactions and lists objects.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -7,16 +8,26 @@ use std::time::{Duration, Instant};
 use portway_model::Family;
 
 use super::abi::{INET, chain, elem, generation, msg, nfproto, rule, set, table};
-use super::decode::{self, Listed, ListedRule};
+use super::decode::{self, Half, Listed, ListedRule};
 use super::encode::{self, Encoded, Position};
 use super::own::OwnPorts;
 use super::snapshot::{ListError, Snapshot};
+use super::watch::TableWatch;
 use crate::netlink::{Message, MessageError, NetlinkError, NetlinkFamily, Socket, Writer, nfgenmsg};
 use crate::nftables::object::{Chain, Element, HookPoint, Name, Set, Transaction};
 use crate::nftables::{DroppingChain, DynamicSets, NfTables, text};
 
 /// Number of attempts to list a table that changes meanwhile.
 const MAX_SNAPSHOT_ATTEMPTS: u32 = 8;
+
+/// How long such attempts go on; a second one is always made.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Number of dumps of all chains in which those of one table are looked for, while others change theirs.
+const MAX_CHAIN_DUMPS: u32 = 8;
+
+/// Number of attempts to send a transaction that is made for a table nobody has touched, while others commit to theirs.
+const MAX_GUARDED_COMMITS: u32 = 8;
 
 /// Number of objects above which a commit is kept from this process's monitors: the kernel takes some 4 KiB for each
 /// notification, and more time than for the object itself.
@@ -28,6 +39,8 @@ pub struct Connection {
     own: OwnPorts,
     /// Number of its commits so far.
     commits: u32,
+    /// The table that is watched, between [`NfTables::watch`] and [`NfTables::unwatch`].
+    watch: Option<TableWatch>,
 }
 
 /// Figures of a commit.
@@ -93,7 +106,7 @@ impl Connection {
     pub fn open(own: &OwnPorts) -> Result<Self, NetlinkError> {
         let socket = Socket::open(NetlinkFamily::Netfilter)?;
         own.add(socket.port());
-        Ok(Self { socket, own: own.clone(), commits: 0 })
+        Ok(Self { socket, own: own.clone(), commits: 0, watch: None })
     }
 
     /// The socket's netlink port, which the kernel's notifications name as the cause of its commits.
@@ -148,7 +161,8 @@ impl Connection {
     /// # Errors
     /// If the kernel cannot be asked or refuses.
     pub fn chains(&mut self, family: Family, name: &str) -> Result<Vec<Listed<Chain>>, NetlinkError> {
-        self.of_table(msg::GETCHAIN, family, name, chain::TABLE, decode::read_chain)
+        let (fill, read) = of_table(name, chain::TABLE, decode::read_chain);
+        self.socket.dump(msg::GETCHAIN, header(family), fill, read)
     }
 
     /// Lists the rules of a table, each chain's in order.
@@ -156,7 +170,8 @@ impl Connection {
     /// # Errors
     /// If the kernel cannot be asked or refuses.
     pub fn rules(&mut self, family: Family, name: &str) -> Result<Vec<ListedRule>, NetlinkError> {
-        self.of_table(msg::GETRULE, family, name, rule::TABLE, |message| decode::read_rule(message, family))
+        let (fill, read) = of_table(name, rule::TABLE, |message| decode::read_rule(message, family));
+        self.socket.dump(msg::GETRULE, header(family), fill, read)
     }
 
     /// Lists the sets and maps of a table.
@@ -164,7 +179,8 @@ impl Connection {
     /// # Errors
     /// If the kernel cannot be asked or refuses.
     pub fn sets(&mut self, family: Family, name: &str) -> Result<Vec<Listed<Set>>, NetlinkError> {
-        self.of_table(msg::GETSET, family, name, set::TABLE, |message| decode::read_set(message, family))
+        let (fill, read) = of_table(name, set::TABLE, |message| decode::read_set(message, family));
+        self.socket.dump(msg::GETSET, header(family), fill, read)
     }
 
     /// Lists the elements of a set, in the kernel's order; ranges of a single field by key.
@@ -172,97 +188,189 @@ impl Connection {
     /// # Errors
     /// If there is no such set (`ENOENT`), or the kernel cannot be asked.
     pub fn elements(&mut self, family: Family, name: &str, set: &Set) -> Result<Vec<Element>, NetlinkError> {
-        let fill = |out: &mut Writer<'_>| {
-            out.string(elem::LIST_TABLE, name);
-            out.string(elem::LIST_SET, &set.name);
-        };
-        let lists = self.socket.dump(msg::GETSETELEM, header(family), fill, |message| {
-            let mut halves = Vec::new();
-            decode::read_elements(message, &mut halves);
-            Some(halves)
-        })?;
-        Ok(decode::join(lists.into_iter().flatten().collect(), decode::single_ranges(set)))
+        let lists = self.socket.dump(msg::GETSETELEM, header(family), of_set(name, set), read_halves)?;
+        Ok(joined(lists, set))
     }
 
-    /// Lists a table until no program has changed nf_tables meanwhile.
+    /// Lists a table until nobody has changed it meanwhile. Commits to other tables do not matter if it is watched;
+    /// if it cannot be, any commit counts as a change.
     fn read_at_one_moment(
         &mut self,
         family: Family,
         name: &str,
         dynamic: DynamicSets,
     ) -> Result<Snapshot, NetlinkError> {
-        for _ in 0..MAX_SNAPSHOT_ATTEMPTS {
-            let generation = self.generation()?;
-            let snapshot = match self.read_table(family, name, generation, dynamic) {
-                Err(error) if error.errno() == Some(libc::ENOENT) => None,
+        let start = Instant::now();
+        let mut attempts = 0;
+        while attempts < 2 || (attempts < MAX_SNAPSHOT_ATTEMPTS && start.elapsed() < SNAPSHOT_TIMEOUT) {
+            attempts += 1;
+            if let Some(watch) = &mut self.watch {
+                watch.forget();
+            }
+            let before = self.generation()?;
+            let listed = match self.read_table(family, name, dynamic) {
+                Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::EINTR)) => None,
                 other => Some(other?),
             };
-            if self.generation()? == generation
-                && let Some(snapshot) = snapshot
+            let generation = self.generation()?;
+            if let Some(snapshot) = listed
+                && (generation == before || self.is_untouched(family, name))
             {
-                return Ok(snapshot);
+                return Ok(Snapshot { generation, ..snapshot });
             }
         }
-        Err(NetlinkError::KeepsChanging { attempts: MAX_SNAPSHOT_ATTEMPTS })
+        Err(NetlinkError::KeepsChanging { attempts })
     }
 
-    fn read_table(
-        &mut self,
-        family: Family,
-        name: &str,
-        generation: u32,
-        dynamic: DynamicSets,
-    ) -> Result<Snapshot, NetlinkError> {
-        if !self.tables(family)?.iter().any(|table| **table == *name) {
-            return Ok(Snapshot { generation, ..Snapshot::default() });
-        }
-        let sets = self.sets(family, name)?;
+    /// Whether nobody has changed the table since its listing began, for all that is known.
+    fn is_untouched(&mut self, family: Family, name: &str) -> bool {
+        self.watch.as_mut().is_some_and(|watch| watch.is_of(family, name) && !watch.is_touched())
+    }
+
+    /// Lists a table in several requests. The kernel lists the rules and sets of one table, and the elements of one set,
+    /// by their position in it: what others do to other tables moves none of them, although the kernel marks each such
+    /// dump as interrupted.
+    fn read_table(&mut self, family: Family, name: &str, dynamic: DynamicSets) -> Result<Snapshot, NetlinkError> {
+        let Some((flags, used)) = self.table(family, name)? else { return Ok(Snapshot::default()) };
+        let (fill, read) = of_table(name, set::TABLE, |message| decode::read_set(message, family));
+        let sets = self.socket.dump_once(msg::GETSET, header(family), fill, read)?.found;
         let mut elements = Vec::with_capacity(sets.len());
         for set in sets.iter().filter_map(|listed| listed.object.as_ref()).filter(|set| dynamic.lists(set)) {
-            elements.push((set.name.clone(), self.elements(family, name, set)?));
+            let dump = self.socket.dump_once(msg::GETSETELEM, header(family), of_set(name, set), read_halves)?;
+            elements.push((set.name.clone(), joined(dump.found, set)));
         }
-        Ok(Snapshot {
-            generation,
-            exists: true,
-            chains: self.chains(family, name)?,
-            rules: self.rules(family, name)?,
-            sets,
-            elements,
-        })
+        let chains = self.all_chains(family, name, used.saturating_sub(sets.len()))?;
+        let (fill, read) = of_table(name, rule::TABLE, |message| decode::read_rule(message, family));
+        let rules = self.socket.dump_once(msg::GETRULE, header(family), fill, read)?.found;
+        let dormant = flags & table::FLAG_DORMANT != 0;
+        Ok(Snapshot { generation: 0, exists: true, dormant, chains, rules, sets, elements })
     }
 
-    /// Lists what belongs to one table. The kernel filters chains and sets by table only in newer versions, or not at
-    /// all, so each message is looked at.
-    fn of_table<T>(
-        &mut self,
-        kind: u16,
-        family: Family,
-        name: &str,
-        attribute: u16,
-        mut read: impl FnMut(&Message<'_>) -> Option<T>,
-    ) -> Result<Vec<T>, NetlinkError> {
-        self.socket.dump(
-            kind,
-            header(family),
-            |out| out.string(attribute, name),
-            |message| {
-                let table = message.attributes().find(attribute)?.string()?;
-                if table == name { read(message) } else { None }
-            },
-        )
+    /// A table's flags, and the number of its chains, sets and other objects; `None` if there is no such table.
+    fn table(&mut self, family: Family, name: &str) -> Result<Option<(u32, usize)>, NetlinkError> {
+        let fill = |out: &mut Writer<'_>| out.string(table::NAME, name);
+        let read = |message: &Message<'_>| {
+            let number = |kind| message.attributes().find(kind)?.be32();
+            Some((number(table::FLAGS)?, usize::try_from(number(table::USE)?).ok()?))
+        };
+        match self.socket.request(msg::GETTABLE, 0, header(family), fill, read) {
+            Ok(found) => found.first().copied().map(Some).ok_or(NetlinkError::Malformed),
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
+
+    /// Lists the chains of a table that nobody changes. The kernel lists those of all tables by their position among all,
+    /// so that chains which others add or delete make it repeat or skip some of this table's. What several dumps have
+    /// found together is all of them once there are as many as the table counts.
+    fn all_chains(&mut self, family: Family, name: &str, count: usize) -> Result<Vec<Listed<Chain>>, NetlinkError> {
+        let mut chains: Vec<Listed<Chain>> = Vec::with_capacity(count);
+        for _ in 0..MAX_CHAIN_DUMPS {
+            let (fill, read) = of_table(name, chain::TABLE, decode::read_chain);
+            let dump = self.socket.dump_once(msg::GETCHAIN, header(family), fill, read)?;
+            let mut known: HashSet<u64> = chains.iter().map(|chain| chain.handle).collect();
+            chains.extend(dump.found.into_iter().filter(|chain| known.insert(chain.handle)));
+            if !dump.interrupted || chains.len() >= count {
+                break;
+            }
+        }
+        Ok(chains)
+    }
+
+    /// Sends an encoded transaction. One that was made at a generation goes with the present one, as long as nobody has
+    /// touched the table.
+    fn send_guarded(
+        &mut self,
+        transaction: &Transaction,
+        encoded: &mut Encoded,
+        mut generation: Option<u32>,
+    ) -> Result<Vec<MessageError>, NetlinkError> {
+        let mut attempts = 0;
+        loop {
+            if let Some(old) = generation {
+                let renewed = self.renewed(transaction, old);
+                encoded.set_generation(renewed);
+                generation = Some(renewed);
+            }
+            let errors = if encoded.objects > QUIET_ABOVE {
+                self.quietly(|connection| connection.send(encoded))
+            } else {
+                self.send(encoded)
+            }?;
+            attempts += 1;
+            let again = attempts < MAX_GUARDED_COMMITS && self.is_untouched(transaction.family, &transaction.table);
+            if !(is_stale(encoded, &errors) && again) {
+                return Ok(errors);
+            }
+        }
+    }
+
+    /// The generation to commit at, of a transaction that was made for an earlier one: the present one, if nobody has
+    /// changed the table meanwhile; else the earlier one, which the kernel refuses.
+    fn renewed(&mut self, transaction: &Transaction, generation: u32) -> u32 {
+        match self.generation() {
+            Ok(now) if now != generation && self.is_untouched(transaction.family, &transaction.table) => now,
+            _ => generation,
+        }
+    }
+}
+
+/// Asks for what belongs to one table, and reads what does: the kernel filters chains only in newer versions, or not at
+/// all, so each message is looked at.
+fn of_table<T>(
+    name: &str,
+    attribute: u16,
+    mut read: impl FnMut(&Message<'_>) -> Option<T>,
+) -> (impl Fn(&mut Writer<'_>), impl FnMut(&Message<'_>) -> Option<T>) {
+    let fill = move |out: &mut Writer<'_>| out.string(attribute, name);
+    let read = move |message: &Message<'_>| {
+        let table = message.attributes().find(attribute)?.string()?;
+        if table == name { read(message) } else { None }
+    };
+    (fill, read)
+}
+
+/// Asks for the elements of one set.
+fn of_set(table: &str, set: &Set) -> impl Fn(&mut Writer<'_>) {
+    move |out| {
+        out.string(elem::LIST_TABLE, table);
+        out.string(elem::LIST_SET, &set.name);
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "dumps take a reader that may skip a message")]
+fn read_halves(message: &Message<'_>) -> Option<Vec<Half>> {
+    let mut halves = Vec::new();
+    decode::read_elements(message, &mut halves);
+    Some(halves)
+}
+
+fn joined(lists: Vec<Vec<Half>>, set: &Set) -> Vec<Element> {
+    decode::join(lists.into_iter().flatten().collect(), decode::single_ranges(set))
 }
 
 /// The kernel names a refused message, not a refused element. When a message of several elements was refused, the
 /// transaction is sent once more with a message for each element of it, so that every element that is in the way is named.
 /// Should the kernel take that one, it is committed.
 impl NfTables for Connection {
+    fn watch(&mut self, family: Family, table: &str) {
+        self.watch = TableWatch::open(&self.own, family, table).ok();
+    }
+
+    fn unwatch(&mut self) {
+        self.watch = None;
+    }
+
     fn snapshot(&mut self, family: Family, table: &str, dynamic: DynamicSets) -> Result<Snapshot, ListError> {
-        self.read_at_one_moment(family, table, dynamic).map_err(|source| ListError {
-            family,
-            table: table.into(),
-            source,
-        })
+        let watched = self.watch.is_some();
+        if !watched {
+            self.watch(family, table);
+        }
+        let snapshot = self.read_at_one_moment(family, table, dynamic);
+        if !watched {
+            self.unwatch();
+        }
+        snapshot.map_err(|source| ListError { family, table: table.into(), source })
     }
 
     fn dropping_chains(&mut self, family: Family, hook: HookPoint) -> Result<Vec<DroppingChain>, NetlinkError> {
@@ -284,14 +392,10 @@ impl NfTables for Connection {
         let mut alone: Vec<Range<Position>> = Vec::new();
         loop {
             let start = Instant::now();
-            let encoded = encode::encode(transaction, self.socket.next_sequence(), generation, &alone)
+            let mut encoded = encode::encode(transaction, self.socket.next_sequence(), generation, &alone)
                 .map_err(CommitError::NotSent)?;
             let sent = Instant::now();
-            let answers = if encoded.objects > QUIET_ABOVE {
-                self.quietly(|connection| connection.send(&encoded))
-            } else {
-                self.send(&encoded)
-            };
+            let answers = self.send_guarded(transaction, &mut encoded, generation);
             done.objects = encoded.objects;
             done.bytes += encoded.batch.as_bytes().len();
             done.encode += sent.duration_since(start);
@@ -323,16 +427,21 @@ fn unclear(encoded: &Encoded, errors: &[MessageError]) -> Vec<Range<Position>> {
     spans.filter(|span| span.elements > 1).map(|span| span.range.clone()).collect()
 }
 
+/// Whether the kernel refused the transaction because its generation has passed.
+fn is_stale(encoded: &Encoded, errors: &[MessageError]) -> bool {
+    errors.iter().any(|error| encoded.span(error.sequence).is_none() && is_refused_as_stale(error))
+}
+
+fn is_refused_as_stale(error: &MessageError) -> bool {
+    error.source.raw_os_error() == Some(libc::ERESTART)
+}
+
 /// Names the operation and element of each error.
 fn name(transaction: &Transaction, encoded: &Encoded, errors: Vec<MessageError>) -> CommitError {
     let mut refused = Vec::with_capacity(errors.len());
     for error in errors {
         let Some(span) = encoded.span(error.sequence) else {
-            return if error.source.raw_os_error() == Some(libc::ERESTART) {
-                CommitError::Stale
-            } else {
-                CommitError::Whole(error)
-            };
+            return if is_refused_as_stale(&error) { CommitError::Stale } else { CommitError::Whole(error) };
         };
         let (op, element) = span.range.start;
         let element = (span.elements > 0).then_some(element);

@@ -41,6 +41,11 @@ impl Encoded {
         let index = sequence.wrapping_sub(self.batch.first()).checked_sub(1)?;
         self.spans.get(usize::try_from(index).ok()?)
     }
+
+    /// Makes it for another generation, if it is for one.
+    pub(super) fn set_generation(&mut self, generation: u32) {
+        self.batch.set_first_be32(BATCH_GENID, generation);
+    }
 }
 
 /// Encodes a transaction. It is refused (`ERESTART`) if `generation` is given and no longer the kernel's. The elements in

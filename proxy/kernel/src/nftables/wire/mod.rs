@@ -13,6 +13,7 @@ mod notification;
 mod own;
 mod snapshot;
 mod userdata;
+mod watch;
 
 pub use connection::{CommitError, Committed, Connection, Refusal, encode};
 pub use decode::{Listed, ListedRule};
@@ -21,6 +22,7 @@ pub use snapshot::{ListError, Snapshot};
 
 pub(in crate::nftables) use notification::{Author, Notification, ObjectEvent, read_notification};
 pub(in crate::nftables) use own::Listener;
+pub(in crate::nftables) use watch::GROUP;
 
 #[cfg(doc)]
 use crate::nftables::object::Transaction;

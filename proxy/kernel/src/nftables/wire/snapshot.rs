@@ -24,10 +24,12 @@ pub struct ListError {
 /// A table as it was at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The generation of nf_tables at that moment, which every program's commits count up.
+    /// A generation of nf_tables at which the table was so, which every program's commits count up.
     pub generation: u32,
     /// Whether the table exists; if not, the rest is empty.
     pub exists: bool,
+    /// Whether the table is dormant (`NFT_TABLE_F_DORMANT`): no packet meets its base chains.
+    pub dormant: bool,
     /// The chains of the table.
     pub chains: Vec<Listed<Chain>>,
     /// The rules of all chains; each chain's in order.
