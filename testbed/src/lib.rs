@@ -15,6 +15,7 @@
 pub mod cluster;
 pub mod echo;
 pub mod flows;
+pub mod foreign;
 pub mod load;
 pub mod objects;
 pub mod probe;

@@ -9,6 +9,7 @@
 mod bars;
 mod churn;
 mod drain;
+mod foreign;
 pub(crate) mod options;
 pub(crate) mod plan;
 mod proxy_run;
@@ -127,6 +128,7 @@ fn all(run: &mut ProxyRun<'_>, parts: &[Part], title: &str, progress: &Progress)
             Part::Start => continue,
             Part::ReplaceIdle => ("replace-idle", replace::idle),
             Part::ReplaceChurn => ("replace-churn", replace::under_churn),
+            Part::Foreign => ("foreign", foreign::measure),
             Part::Services => ("services", services::measure),
             Part::Rolling => ("rolling-update", rolling::measure),
             Part::Drain => ("drain", drain::measure),

@@ -52,6 +52,9 @@ pub(crate) struct Options {
     /// Events a second on other Services during churn.
     #[arg(long, default_value_t = 100)]
     churn: u32,
+    /// Commits a second that another program makes to nf_tables in foreign.
+    #[arg(long, default_value_t = 100)]
+    foreign: u32,
     /// Milliseconds between two events of what is measured idle, at least. More than the proxies' default minSyncPeriod, or
     /// they are not idle.
     #[arg(long, default_value_t = 120)]
@@ -176,6 +179,7 @@ impl Options {
         Limits {
             events: if self.quick { 10.min(self.events) } else { self.events },
             churn: self.churn,
+            foreign: self.foreign,
             pause: Duration::from_millis(self.pause),
             event: seconds(self.limit),
             start: seconds(self.start_limit),
@@ -194,7 +198,12 @@ impl Options {
 
     /// Whether the conditions are those under which figures are promised.
     pub(crate) fn is_whole(&self) -> bool {
-        !self.quick && self.trace.is_none() && self.churn == 100 && self.events >= 100 && self.fault.is_empty()
+        !self.quick
+            && self.trace.is_none()
+            && self.churn == 100
+            && self.foreign == 100
+            && self.events >= 100
+            && self.fault.is_empty()
     }
 
     /// The cluster sizes in the order of the command line.

@@ -46,6 +46,8 @@ pub(crate) struct Limits {
     pub(crate) events: usize,
     /// Events a second on other Services during churn.
     pub(crate) churn: u32,
+    /// Commits a second of another program to tables of its own.
+    pub(crate) foreign: u32,
     /// Between two events of what is measured idle, at least.
     pub(crate) pause: Duration,
     /// After which an event has failed.
@@ -92,6 +94,8 @@ pub(crate) enum Part {
     ReplaceIdle,
     /// One endpoint replaced during a steady churn of other Services.
     ReplaceChurn,
+    /// One endpoint replaced, and a restart, while another program commits to nf_tables all the time.
+    Foreign,
     /// A Service added, a Service removed.
     Services,
     /// 250 endpoints of one Service replaced in waves.
@@ -113,6 +117,7 @@ impl Part {
             Part::Start => 4.0 + services * (400.0 + 60.0 * job.endpoints as f64) * 1e-6,
             Part::ReplaceIdle => events * idle,
             Part::ReplaceChurn => 0.5 + events * 0.06,
+            Part::Foreign => 10.0 + events * 0.44,
             Part::Services => events * 2.0 * idle,
             Part::Rolling => 6.0,
             Part::Drain => 8.0,

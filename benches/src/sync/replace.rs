@@ -56,7 +56,7 @@ pub(crate) fn under_churn(run: &mut ProxyRun<'_>) -> Result<()> {
 }
 
 /// Replaces the watched Service's endpoint again and again. Returns how many events were sent.
-fn replace(
+pub(crate) fn replace(
     run: &mut ProxyRun<'_>,
     wanted: usize,
     mut pause: impl FnMut(&mut fastrand::Rng) -> Duration,

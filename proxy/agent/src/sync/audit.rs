@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use portway_dataplane::{DataplaneError, Drift};
 
 use super::call::{Took, millis};
+use crate::backoff::Retry;
 
 /// The shortest pause after an audit that a kernel notification triggered: a program that keeps changing the table must
 /// not make the agent read it back without end.
@@ -30,11 +31,14 @@ pub(super) struct AuditSchedule {
     not_before: Instant,
     /// When drift is due whose repair was put off.
     resume_at: Option<Instant>,
+    /// Retries an audit that failed: whatever changed meanwhile is still to be found.
+    failed: Retry,
 }
 
 impl AuditSchedule {
-    pub(super) fn new(period: Duration, now: Instant) -> Self {
-        Self { period, next_periodic: now + period, trigger: None, not_before: now, resume_at: None }
+    /// A schedule whose first audit is due after the period; failed ones are tried again as `failed` says.
+    pub(super) fn new(period: Duration, failed: Retry, now: Instant) -> Self {
+        Self { period, next_periodic: now + period, trigger: None, not_before: now, resume_at: None, failed }
     }
 
     /// Requests an audit because of a kernel notification.
@@ -45,7 +49,8 @@ impl AuditSchedule {
     /// When the next audit is due.
     pub(super) fn due(&self) -> Instant {
         let triggered = self.trigger.is_some().then_some(self.not_before);
-        [triggered, self.resume_at].into_iter().flatten().fold(self.next_periodic, Instant::min)
+        let asked = [triggered, self.resume_at, self.failed.retry_at()];
+        asked.into_iter().flatten().fold(self.next_periodic, Instant::min)
     }
 
     /// Starts an audit; returns the notification that triggered it, if one did.
@@ -61,6 +66,17 @@ impl AuditSchedule {
 
     /// Schedules the next audit after one has ended, or after a full sync, which reads the kernel back as well.
     pub(super) fn ended(&mut self, took: Duration, now: Instant) {
+        self.failed.succeeded();
+        self.pause(took, now);
+    }
+
+    /// Schedules the next audit after one that could not read the kernel. What is known of the kernel stays as it was.
+    pub(super) fn failed(&mut self, took: Duration, now: Instant) {
+        self.failed.failed(now);
+        self.pause(took, now);
+    }
+
+    fn pause(&mut self, took: Duration, now: Instant) {
         self.next_periodic = now + self.period;
         self.not_before = now + (took * PAUSE_FACTOR).clamp(MIN_PAUSE, MAX_PAUSE);
     }
@@ -75,7 +91,7 @@ pub(super) fn named(drift: &[Drift]) -> String {
 pub(super) fn log(result: &Result<Vec<Drift>, DataplaneError>, trigger: Option<&str>, took: Took, repeated: bool) {
     let (took_ms, cpu_ms) = (millis(took.wall), millis(took.cpu));
     match result {
-        Err(error) => tracing::warn!(%error, "audit failed; a full sync follows"),
+        Err(error) => tracing::warn!(%error, "audit failed; rules stay as they are; trying again"),
         Ok(drift) if drift.is_empty() => tracing::debug!(trigger, took_ms, cpu_ms, "audit found no drift"),
         Ok(drift) if repeated => {
             tracing::debug!(

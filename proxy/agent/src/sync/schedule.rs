@@ -56,7 +56,7 @@ impl Schedule {
             paced_until: now,
             failed_write: pacing.retry(),
             refused: pacing.retry(),
-            audits: AuditSchedule::new(pacing.sync_period, now),
+            audits: AuditSchedule::new(pacing.sync_period, pacing.retry(), now),
         }
     }
 
@@ -84,8 +84,7 @@ impl Schedule {
         (!self.full).then(|| self.audits.due())
     }
 
-    /// Schedules the next write after one of any kind has ended, or after an audit failed and left the kernel's state
-    /// unknown.
+    /// Schedules the next write after one of any kind has ended.
     pub(super) fn write_ended(&mut self, failed: bool, refused_services: usize, now: Instant) {
         self.paced_until = now + self.min_sync_period;
         self.full = failed;

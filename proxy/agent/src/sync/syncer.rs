@@ -266,8 +266,7 @@ impl Syncer {
                 Some(only) if only.is_empty() => {}
                 only => self.repair(only.as_ref().unwrap_or(&drift)),
             },
-            // The kernel's state is unknown: a full sync reads it again.
-            Err(_) => self.write_ended(true),
+            Err(_) => return self.schedule.audits.failed(took.wall, self.now()),
         }
         self.schedule.audits.ended(took.wall, self.now());
         if let Some(at) = admitted.resume_at {

@@ -66,7 +66,7 @@ impl NftablesFamily {
         let mut earlier: HashMap<_, _> = services.clone().into_iter().collect();
         earlier.extend(replaced);
         let desired = Desired { settings: installed.settings, services, earlier, held: installed.held };
-        let mut report = self.reconcile(desired, now);
+        let mut report = self.reconcile(desired, None, now);
         report.objects += first.objects;
         report.bytes += first.bytes;
         report.render += first.render;
@@ -74,8 +74,9 @@ impl NftablesFamily {
         report
     }
 
-    /// Makes the kernel's table hold what is desired.
-    fn reconcile(&mut self, desired: Desired, now: Instant) -> FamilyReport {
+    /// Makes the kernel's table hold what is desired. `known` is what it holds until something is written, as far as that
+    /// is known: after a listing that fails it is still true.
+    fn reconcile(&mut self, desired: Desired, known: Option<Installed>, now: Instant) -> FamilyReport {
         let mut report = FamilyReport::new(self.family);
         let mut steps = TableSteps {
             family: self.family,
@@ -85,17 +86,24 @@ impl NftablesFamily {
             numbers: self.numbers.as_ref(),
             names: &mut self.names,
             now,
+            written: false,
         };
         steps.kernel.watch(self.family, TABLE);
         let result = reconcile(&mut steps, &mut report);
         steps.kernel.unwatch();
+        let written = steps.written;
         match result {
             Ok(staged) => {
                 self.numbers = Some(staged.installed.numbers.clone());
                 self.installed = Some(staged.installed);
                 report
             }
-            Err(error) => report.failed_with(error),
+            Err(error) => {
+                if !written {
+                    self.installed = known;
+                }
+                report.failed_with(error)
+            }
         }
     }
 
@@ -122,14 +130,15 @@ impl FamilyDataplane for NftablesFamily {
         let of_family = |plan: &ServicePlan| plan.ports.iter().any(|port| port.family == self.family);
         let plans = plan.services.iter().filter(|(_, plan)| of_family(plan));
         let services = plans.map(|(name, plan)| (name.clone(), Arc::clone(plan))).collect();
-        let earlier = self.installed.take().map(|installed| plans_of(&installed).into_iter().collect());
+        let known = self.installed.take();
+        let earlier = known.as_ref().map(|installed| plans_of(installed).into_iter().collect());
         let desired = Desired {
             settings: Arc::clone(&plan.settings),
             services,
             earlier: earlier.unwrap_or_default(),
             held: HashMap::new(),
         };
-        let report = self.reconcile(desired, now);
+        let report = self.reconcile(desired, known, now);
         self.forwarding.look(self.family, &mut *self.kernel);
         Some(report)
     }
@@ -169,8 +178,8 @@ impl FamilyDataplane for NftablesFamily {
         };
         let services = plans_of(&installed);
         let earlier = services.clone().into_iter().collect();
-        let desired = Desired { settings: installed.settings, services, earlier, held: installed.held };
-        Some(self.reconcile(desired, now))
+        let (settings, held) = (Arc::clone(&installed.settings), installed.held.clone());
+        Some(self.reconcile(Desired { settings, services, earlier, held }, Some(installed), now))
     }
 
     fn garbage_due(&self) -> Option<Instant> {

@@ -1,6 +1,9 @@
 //! The nftables dataplane against a real kernel, in network namespaces of its own.
 
 mod cluster;
+#[expect(unreachable_pub, reason = "the testbed exports what is in it")]
+#[path = "../../../../testbed/src/foreign.rs"]
+mod foreign;
 mod golden;
 #[path = "../common/ip.rs"]
 mod ip;
@@ -9,4 +12,5 @@ mod kernel;
 mod namespace;
 #[path = "../../../kernel/tests/nftables/nft.rs"]
 mod nft;
+mod others;
 mod packets;

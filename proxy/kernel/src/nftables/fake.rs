@@ -44,6 +44,10 @@ pub struct FakeState {
     pub unresponsive: Vec<Family>,
     /// Other programs' base chains that drop by default, whatever their hook.
     pub dropping: Vec<DroppingChain>,
+    /// Families whose tables cannot be listed, but written.
+    pub unlistable: Vec<Family>,
+    /// Snapshots taken so far.
+    pub snapshots: u32,
     /// How many of the next snapshots another program's commit to the same table follows, which makes them stale.
     pub meddling: u32,
     /// Whether another program's commit to another table follows each snapshot and each commit.
@@ -117,7 +121,8 @@ impl NfTables for Fake {
 
     fn snapshot(&mut self, family: Family, table: &str, dynamic: DynamicSets) -> Result<Snapshot, ListError> {
         let mut state = self.state();
-        if state.unresponsive.contains(&family) {
+        state.snapshots += 1;
+        if state.unresponsive.contains(&family) || state.unlistable.contains(&family) {
             let source = NetlinkError::KeepsChanging { attempts: 1 };
             return Err(ListError { family, table: table.into(), source });
         }

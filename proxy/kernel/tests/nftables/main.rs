@@ -1,6 +1,8 @@
 //! nf_tables objects, commits, listings and notifications against a real kernel, in network namespaces of the tests' own.
 
 mod fake;
+#[expect(unreachable_pub, reason = "the testbed exports what is in it")]
+#[path = "../../../../testbed/src/foreign.rs"]
 mod foreign;
 mod monitor;
 mod namespace;

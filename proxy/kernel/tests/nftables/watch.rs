@@ -60,16 +60,16 @@ fn content(mut snapshot: Snapshot) -> Snapshot {
 #[test]
 fn own_2_a_table_is_listed_completely_while_others_commit_to_theirs() {
     in_namespace(|| {
-        for pause in [Duration::from_millis(5), Duration::ZERO] {
+        for (pause, times) in [(Duration::from_millis(5), 20), (Duration::ZERO, 5)] {
             let writer = ForeignWriter::start(Family::V4, pause);
             let mut connection = connection();
             large(&mut connection);
             let first = content(snapshot(&mut connection));
             let before = writer.commits();
-            for _ in 0..30 {
+            for _ in 0..times {
                 assert!(content(snapshot(&mut connection)) == first, "nobody has changed the table");
             }
-            assert!(writer.commits() > before + 10, "it goes on meanwhile");
+            assert!(writer.commits() >= before + times, "it goes on meanwhile");
             drop(writer);
             assert!(content(snapshot(&mut connection)) == first);
             nft(&["flush", "ruleset"], "");

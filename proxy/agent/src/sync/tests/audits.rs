@@ -69,15 +69,25 @@ fn a_full_sync_follows_a_failed_repair() {
 }
 
 #[test]
-fn a_failed_audit_is_counted_and_a_full_sync_follows() {
+fn own_2_a_failed_audit_is_counted_and_tried_again_and_forces_no_full_sync() {
     let mut rig = Rig::running();
-    rig.world.lock().drift.push_back(Err(error()));
+    rig.world.lock().drift.extend([Err(error()), Err(error()), Ok(drift(1))]);
     rig.kernel_changed();
     rig.step().unwrap();
+    rig.event(slice("a", &["10.1.0.9"]));
+    rig.step().unwrap();
     rig.pass(Duration::from_secs(3));
-    let all = ["a", "b"].map(str::to_owned).to_vec();
-    assert_eq!(rig.calls(), [Call::Audit, Call::Sync(all)]);
-    assert_eq!(rig.metric("portway_audit_failures_total"), 1.0);
+    assert_eq!(rig.calls(), [Call::Audit, applied("a"), Call::Audit, Call::Audit, Call::Repair(1)]);
+    assert_eq!(rig.metric("portway_audit_failures_total"), 2.0);
+}
+
+#[test]
+fn own_2_audits_that_go_on_failing_are_tried_again_more_and_more_rarely() {
+    let mut rig = Rig::running();
+    rig.world.lock().drift.extend((0..50).map(|_| Err(error())));
+    rig.pass(SYNC_PERIOD * 5);
+    let audits = rig.calls().len();
+    assert!((10..30).contains(&audits), "{audits} audits");
 }
 
 /// Undoes every repair for a while. Returns the times of the repairs.

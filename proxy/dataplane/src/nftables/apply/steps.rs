@@ -46,6 +46,8 @@ pub(crate) struct TableSteps<'a> {
     pub(crate) numbers: Option<&'a AffinityNumbers>,
     pub(crate) names: &'a mut Names,
     pub(crate) now: Instant,
+    /// Whether the kernel has taken a part of what was staged, or may have.
+    pub(crate) written: bool,
 }
 
 /// Transactions that lead from what was observed to what is desired.
@@ -113,7 +115,9 @@ impl Steps for TableSteps<'_> {
         for (number, transaction) in staged.transactions.iter().enumerate() {
             // Only the first can find the kernel as it was listed: it changes the generation itself.
             let generation = (number == 0 && unchanged).then_some(staged.generation);
-            commit(self.kernel, transaction, generation, report).map_err(|error| (number, error))?;
+            let result = commit(self.kernel, transaction, generation, report);
+            self.written |= matches!(result, Ok(()) | Err(CommitError::Unknown(_)));
+            result.map_err(|error| (number, error))?;
         }
         Ok(())
     }

@@ -188,6 +188,43 @@ fn a_kernel_that_changes_under_the_comparison_is_listed_anew() {
 }
 
 #[test]
+fn own_2_other_programs_commits_to_their_tables_stop_neither_full_syncs_nor_audits() {
+    let fake = Fake::default();
+    fake.state().foreign_writer = true;
+    let mut dataplane = Nftables::with(&fake);
+    let mut cluster = small();
+    assert!(!dataplane.sync(cluster.plan()).failed());
+    assert_eq!(fake.take_log().len(), 2, "each table is written once");
+    for pod in 4..9 {
+        assert!(!dataplane.apply(&change(&mut cluster, objects(0, &[pod]))).failed());
+        assert_eq!(dataplane.audit().into_drift().expect("listed"), []);
+    }
+    change(&mut cluster, objects(1, &[9]));
+    fake.state().snapshots = 0;
+    assert!(!dataplane.sync(cluster.plan()).failed());
+    assert_eq!(fake.state().snapshots, 2, "each table is listed once");
+}
+
+#[test]
+fn own_2_a_listing_that_fails_keeps_what_is_known() {
+    let fake = Fake::default();
+    let mut dataplane = Nftables::with(&fake);
+    let mut cluster = small();
+    assert!(!dataplane.sync(cluster.plan()).failed());
+    let lost = change(&mut cluster, objects(0, &[1, 2, 9]));
+    fake.state().unlistable.push(V4);
+    assert!(dataplane.audit().into_drift().is_err());
+    let drift = crate::report::Drift { family: V4, object: "one".to_owned(), kind: "missing", service: None };
+    assert!(dataplane.repair(&[drift]).failed());
+    assert!(dataplane.sync(cluster.plan()).failed());
+    assert!(!dataplane.needs_sync(), "nothing has been written since it was known");
+    fake.take_log();
+    let report = dataplane.apply(&lost);
+    assert!(!report.failed(), "{report:?}");
+    assert_eq!(report.families[0].objects, 2, "one element out, one in");
+}
+
+#[test]
 fn nft_13_a_restart_adopts_slots_and_changes_only_what_differs() {
     let fake = Fake::default();
     let mut cluster = small();

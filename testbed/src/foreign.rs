@@ -1,9 +1,11 @@
-//! Another program that commits to nf_tables all the time.
+//! Another program that commits to nf_tables all the time, as a CNI, fail2ban or a firewall daemon may.
+//!
+//! Tests of the crates that this one is built from include this file.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portway_kernel::nftables::{
     Bytes, Chain, Connection, Element, Expr, Field, Name, NfTables, Op, OwnPorts, Rule, Set, Transaction, Verdict,
@@ -18,16 +20,20 @@ const TABLES: usize = 4;
 
 /// A program in the namespace of the thread that starts it, which adds and deletes chains, rules, sets, elements and
 /// whole tables of its own until it is dropped.
-pub(crate) struct ForeignWriter {
+#[derive(Debug)]
+pub struct ForeignWriter {
     stop: Arc<AtomicBool>,
     commits: Arc<AtomicU32>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl ForeignWriter {
-    /// Makes its tables, and commits with this pause in between. Start it before the table under test is made, so that
-    /// its chains come first in the kernel's list.
-    pub(crate) fn start(family: Family, pause: Duration) -> Self {
+    /// Makes its tables, and begins a commit each time that this pause is over. Where it starts before the table under test is made, its
+    /// chains come first in the kernel's list.
+    ///
+    /// # Panics
+    /// If there is no netlink socket to be had, or the kernel refuses its tables.
+    pub fn start(family: Family, pause: Duration) -> Self {
         let mut connection = Connection::open(&OwnPorts::default()).expect("a netlink socket");
         for table in 0..TABLES {
             connection.commit(&whole(family, table)).expect("its own table");
@@ -40,9 +46,10 @@ impl ForeignWriter {
                     return;
                 }
                 for transaction in turn_of(family, turn) {
+                    let next = Instant::now() + pause;
                     connection.commit(&transaction).expect("its own tables");
                     counted.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(pause);
+                    std::thread::sleep(next.saturating_duration_since(Instant::now()));
                 }
             }
         });
@@ -50,7 +57,7 @@ impl ForeignWriter {
     }
 
     /// How often it has committed since it was started.
-    pub(crate) fn commits(&self) -> u32 {
+    pub fn commits(&self) -> u32 {
         self.commits.load(Ordering::Relaxed)
     }
 }

@@ -1,0 +1,68 @@
+//! What other programs do to nf_tables at the same time.
+
+use std::time::{Duration, Instant};
+
+use portway_dataplane::Dataplane;
+use portway_dataplane::nftables::Nftables;
+use portway_model::testing::{cluster, node, service, slice};
+use portway_model::{Change, Cluster, Event, Family};
+
+use crate::foreign::ForeignWriter;
+use crate::namespace::in_namespace;
+
+/// Services of the large cluster: listing them takes longer than the pause between two commits of others.
+const SERVICES: usize = 3_000;
+
+/// A Service with endpoints in both families, by their last numbers.
+fn objects(number: usize, pods: &[usize]) -> Vec<Event> {
+    let name = format!("s{number:04}");
+    let (high, low) = (number / 250, 1 + number % 250);
+    let both = service(&format!("ns/{name}"))
+        .cluster_ip(&format!("10.96.{high}.{low}"))
+        .cluster_ip(&format!("fd00:96::{high}:{low}"))
+        .port("", 80);
+    let slice = |family: &str, prefix: &str| {
+        let pods: Vec<String> = pods.iter().map(|pod| format!("{prefix}{pod}")).collect();
+        let all = pods.iter().map(String::as_str);
+        slice(&format!("ns/{name}-{family}"), &name).port("", 8080).endpoints(all).event()
+    };
+    vec![both.event(), slice("v4", "10.1.0."), slice("v6", "fd00:1::")]
+}
+
+fn large() -> Cluster {
+    cluster("here", (0..SERVICES).flat_map(|number| objects(number, &[1, 2, 3, 4])).chain([node("here").event()]))
+}
+
+fn replaced(cluster: &mut Cluster, number: usize, pods: &[usize]) -> Change {
+    objects(number, pods).into_iter().for_each(|event| drop(cluster.ingest(event)));
+    cluster.drain().0
+}
+
+#[test]
+fn own_2_changes_audits_and_full_syncs_get_through_while_others_commit_to_their_tables() {
+    in_namespace(|| {
+        let writer = ForeignWriter::start(Family::V4, Duration::from_millis(5));
+        let mut cluster = large();
+        let mut dataplane = Nftables::open().expect("nf_tables");
+        let report = dataplane.sync(cluster.plan());
+        assert!(!report.failed(), "{report:?}");
+        let mut slowest = Duration::ZERO;
+        for turn in 0..20 {
+            let change = replaced(&mut cluster, turn * 7, &[1, 2, 3, 10 + turn]);
+            let start = Instant::now();
+            let report = dataplane.apply(&change);
+            slowest = slowest.max(start.elapsed());
+            assert!(!report.failed() && report.families.iter().all(|family| family.objects <= 4), "{report:?}");
+            let drift = dataplane.audit().into_drift().expect("listed, although others commit");
+            assert_eq!(drift, [], "nobody has changed the table");
+        }
+        let commits = writer.commits();
+        let mut restarted = Nftables::open().expect("nf_tables");
+        let report = restarted.sync(cluster.plan());
+        assert!(!report.failed(), "{report:?}");
+        assert!(writer.commits() > commits, "they go on meanwhile");
+        // Slots that had to outlive the last changes are all that differs.
+        assert!(report.families.iter().all(|family| family.objects <= 40), "{report:?}");
+        assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    });
+}
