@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use portway_model::{Change, Plan};
+use portway_model::{Change, Family, Plan};
 
 use crate::report::{Audit, DataplaneError, Drift, Report};
 
@@ -15,13 +15,26 @@ pub trait Dataplane: Send {
     /// The mode that this dataplane implements.
     fn mode(&self) -> Mode;
 
-    /// Makes the kernel equal to `plan`, whatever state it is in, and without a moment in which traffic is worse off
-    /// than before. Writes only what differs; an equal kernel is left alone.
-    fn sync(&mut self, plan: &Plan) -> Report;
+    /// Makes the kernel equal to these families' part of `plan`, whatever state it is in, and without a moment in which
+    /// traffic is worse off than before. Writes only what differs; an equal kernel is left alone.
+    fn sync_families(&mut self, families: &[Family], plan: &Plan) -> Report;
 
-    /// Applies `change` on top of what was last applied. Only valid after a [`Dataplane::sync`] without an error; the
-    /// caller goes back to `sync` after a report with one.
-    fn apply(&mut self, change: &Change) -> Report;
+    /// Applies these families' part of `change` on top of what was last applied to them. Only valid for a family after a
+    /// sync without an error, and while [`Dataplane::needs_sync_of`] does not ask for another.
+    fn apply_families(&mut self, families: &[Family], change: &Change) -> Report;
+
+    /// Whether this family needs a full sync next, because what the kernel holds of it is not known.
+    fn needs_sync_of(&self, family: Family) -> bool;
+
+    /// Syncs all families; see [`Dataplane::sync_families`].
+    fn sync(&mut self, plan: &Plan) -> Report {
+        self.sync_families(&Family::ALL, plan)
+    }
+
+    /// Applies a change to all families; see [`Dataplane::apply_families`].
+    fn apply(&mut self, change: &Change) -> Report {
+        self.apply_families(&Family::ALL, change)
+    }
 
     /// When [`Dataplane::collect_garbage`] is next due; `None` while there is no garbage.
     fn garbage_due(&self) -> Option<Instant>;
@@ -30,8 +43,14 @@ pub trait Dataplane: Send {
     /// read). What cannot be removed stays due.
     fn collect_garbage(&mut self) -> Report;
 
-    /// Reads the kernel back and lists what differs from what was last applied, for each family. Writes nothing.
-    fn audit(&mut self) -> Audit;
+    /// Reads the kernel back and lists what differs from what was last applied, for each of these families. Writes
+    /// nothing.
+    fn audit_families(&mut self, families: &[Family]) -> Audit;
+
+    /// Audits all families; see [`Dataplane::audit_families`].
+    fn audit(&mut self) -> Audit {
+        self.audit_families(&Family::ALL)
+    }
 
     /// Puts right what [`Dataplane::audit`] found, and only that.
     fn repair(&mut self, drift: &[Drift]) -> Report;

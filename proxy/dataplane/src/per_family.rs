@@ -87,14 +87,18 @@ impl<F: FamilyDataplane> Dataplane for PerFamily<F> {
         F::MODE
     }
 
-    fn sync(&mut self, plan: &Plan) -> Report {
+    fn sync_families(&mut self, families: &[Family], plan: &Plan) -> Report {
         let now = Instant::now();
-        self.report(|family| family.sync(plan, now))
+        self.report(|family| if families.contains(&family.family()) { family.sync(plan, now) } else { None })
     }
 
-    fn apply(&mut self, change: &Change) -> Report {
+    fn apply_families(&mut self, families: &[Family], change: &Change) -> Report {
         let now = Instant::now();
-        self.report(|family| family.apply(change, now))
+        self.report(|family| if families.contains(&family.family()) { family.apply(change, now) } else { None })
+    }
+
+    fn needs_sync_of(&self, family: Family) -> bool {
+        self.families.iter().any(|one| one.family() == family && one.needs_sync())
     }
 
     fn garbage_due(&self) -> Option<Instant> {
@@ -106,9 +110,10 @@ impl<F: FamilyDataplane> Dataplane for PerFamily<F> {
         self.report(|family| family.collect_garbage(now))
     }
 
-    fn audit(&mut self) -> Audit {
+    fn audit_families(&mut self, families: &[Family]) -> Audit {
         let audit = |family: &mut F| FamilyAudit { family: family.family(), drift: family.audit() };
-        Audit { families: self.families.iter_mut().map(audit).collect() }
+        let named = self.families.iter_mut().filter(|family| families.contains(&family.family()));
+        Audit { families: named.map(audit).collect() }
     }
 
     fn repair(&mut self, drift: &[Drift]) -> Report {

@@ -32,17 +32,13 @@ impl AuditMetrics {
         Ok(metrics)
     }
 
-    /// Records an audit that took this long, and the drift that it found; `None` if it failed.
-    pub fn ended(&self, took: Duration, cpu: Duration, drift: Option<&[Drift]>) {
+    /// Records an audit that took this long, the drift that it found, and the number of families that could not be read.
+    pub fn ended(&self, took: Duration, cpu: Duration, drift: &[Drift], failed: usize) {
         self.duration.observe(took.as_secs_f64());
         self.cpu.with_label_values::<&str>(&[]).inc_by(cpu.as_secs_f64());
-        match drift {
-            None => self.failures.inc(),
-            Some(drift) => {
-                for drift in drift {
-                    self.drift.with_label_values(&[family_label(drift.family), drift.kind]).inc();
-                }
-            }
+        self.failures.inc_by(failed as u64);
+        for drift in drift {
+            self.drift.with_label_values(&[family_label(drift.family), drift.kind]).inc();
         }
     }
 }

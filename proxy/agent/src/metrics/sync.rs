@@ -124,14 +124,14 @@ impl SyncMetrics {
     }
 
     /// Records the report of a write that ended at this time.
-    pub fn reported(&self, kind: SyncKind, report: &Report, at: SystemTime) {
+    pub fn reported(&self, kind: SyncKind, families: &[Family], report: &Report, at: SystemTime) {
         for family in &report.families {
             self.reported_family(kind, family);
         }
         if kind == SyncKind::GarbageCollection {
             return;
         }
-        for family in Family::ALL {
+        for &family in families {
             if report.succeeded(family) {
                 self.last.with_label_values(&[family_label(family)]).set(seconds_since_epoch(at));
             }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portway_dataplane::{DataplaneError, Drift};
+use portway_dataplane::Drift;
 
 use super::call::{Took, millis};
 use crate::backoff::Retry;
@@ -87,33 +87,26 @@ pub(super) fn named(drift: &[Drift]) -> String {
     drift.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Logs the result of an audit. Drift that is `repeated` was logged a moment ago.
-pub(super) fn log(result: &Result<Vec<Drift>, DataplaneError>, trigger: Option<&str>, took: Took, repeated: bool) {
+/// Logs the drift that an audit found. Drift that is `repeated` was logged a moment ago.
+pub(super) fn log(drift: &[Drift], trigger: Option<&str>, took: Took, repeated: bool) {
     let (took_ms, cpu_ms) = (millis(took.wall), millis(took.cpu));
-    match result {
-        Err(error) => tracing::warn!(%error, "audit failed; rules stay as they are; trying again"),
-        Ok(drift) if drift.is_empty() => tracing::debug!(trigger, took_ms, cpu_ms, "audit found no drift"),
-        Ok(drift) if repeated => {
-            tracing::debug!(
-                drifted = drift.len(),
-                objects = named(drift),
-                trigger,
-                took_ms,
-                cpu_ms,
-                "audit found the same drift again"
-            );
-        }
-        Ok(drift) => {
-            let more = drift.len().saturating_sub(MAX_NAMED);
-            tracing::warn!(
-                drifted = drift.len(),
-                objects = named(drift),
-                more,
-                trigger,
-                took_ms,
-                cpu_ms,
-                "another program changed portway's rules; repairing them"
-            );
-        }
+    if drift.is_empty() {
+        tracing::debug!(trigger, took_ms, cpu_ms, "audit found no drift");
+        return;
     }
+    if repeated {
+        let drifted = drift.len();
+        tracing::debug!(drifted, objects = named(drift), trigger, took_ms, cpu_ms, "audit found the same drift again");
+        return;
+    }
+    let more = drift.len().saturating_sub(MAX_NAMED);
+    tracing::warn!(
+        drifted = drift.len(),
+        objects = named(drift),
+        more,
+        trigger,
+        took_ms,
+        cpu_ms,
+        "another program changed portway's rules; repairing them"
+    );
 }

@@ -1,7 +1,7 @@
-//! When the kernel is next written or audited, and whether the next write is a full sync.
+//! When a family is next written or audited, and whether the next write is a full sync.
 //!
-//! All of it is state of one target of writes and knows neither dataplane nor cluster, so that each family can have
-//! its own.
+//! Each family has a schedule of its own, so that one that fails costs the other nothing. It knows neither dataplane nor
+//! cluster.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,7 @@ use crate::backoff::{Backoff, Retry};
 /// The wait after a first failure.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 
-/// After a failure, a new change waits at most this long, however long the backoff has become: one family may well be
-/// able to apply it.
+/// While no family gets through, a new change waits at most this long, however long the backoff has become.
 const MAX_NEWS_DELAY: Duration = Duration::from_secs(1);
 
 /// How often the loop writes and audits.
@@ -32,11 +31,12 @@ impl Pacing {
     }
 }
 
-/// The schedule of writes and audits.
+/// The schedule of one family's writes and audits.
 #[derive(Debug)]
 pub(super) struct Schedule {
     min_sync_period: Duration,
-    /// Whether the next write must be a full sync: at the start and after a failure.
+    /// Whether the next write must be a full sync: at the start, and after a failure that leaves unknown what the kernel
+    /// holds.
     full: bool,
     /// The earliest time of the next write (minSyncPeriod).
     paced_until: Instant,
@@ -58,6 +58,22 @@ impl Schedule {
             refused: pacing.retry(),
             audits: AuditSchedule::new(pacing.sync_period, pacing.retry(), now),
         }
+    }
+
+    /// Whether the last write failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failed_write.failed_at().is_some()
+    }
+
+    /// Whether the last writes of both failed at the same time. They are then retried together, although each draws its
+    /// own wait.
+    pub(super) fn failed_with(&self, other: &Self) -> bool {
+        self.is_failing() && self.failed_write.failed_at() == other.failed_write.failed_at()
+    }
+
+    /// Lets minSyncPeriod run from now on, after a write that both families' next one shall keep its distance from.
+    pub(super) fn pace(&mut self, now: Instant) {
+        self.paced_until = self.paced_until.max(now + self.min_sync_period);
     }
 
     /// When the next write is due, if one is: `news` are changes that no write has tried, `pending` those that a write
@@ -84,10 +100,11 @@ impl Schedule {
         (!self.full).then(|| self.audits.due())
     }
 
-    /// Schedules the next write after one of any kind has ended.
-    pub(super) fn write_ended(&mut self, failed: bool, refused_services: usize, now: Instant) {
+    /// Schedules the next write after one of any kind has ended. After a failure, `unknown` says that only a full sync
+    /// may follow.
+    pub(super) fn write_ended(&mut self, failed: bool, unknown: bool, refused_services: usize, now: Instant) {
         self.paced_until = now + self.min_sync_period;
-        self.full = failed;
+        self.full = failed && unknown;
         if failed {
             self.failed_write.failed(now);
         } else {

@@ -13,7 +13,7 @@ use super::call::{self, Call, Took, millis};
 use super::cleanup::{Cleanup, ConntrackCleaner};
 use super::clock::Clock;
 use super::kind::SyncKind;
-use super::pending::PendingSync;
+use super::pending::{PendingSync, index};
 use super::refusals::Refusals;
 use super::repairs::{Admitted, RepairPacing};
 use super::schedule::{Pacing, Schedule};
@@ -54,7 +54,8 @@ pub struct Syncer {
     pending: PendingSync,
     refusals: Refusals,
     repairs: RepairPacing,
-    schedule: Schedule,
+    /// One for each family; see [`index`].
+    schedules: [Schedule; 2],
     garbage_retry: Retry,
     /// The number of writes so far, which the spans of logs carry.
     generation: u64,
@@ -69,6 +70,8 @@ pub type AfterFirst = Box<dyn FnMut() -> bool + Send>;
 #[derive(Default)]
 struct FirstSync {
     done: bool,
+    /// The families that have had one; see [`index`].
+    families: [bool; 2],
     after: Option<AfterFirst>,
 }
 
@@ -90,7 +93,7 @@ impl Syncer {
             pending: PendingSync::default(),
             refusals: Refusals::default(),
             repairs: RepairPacing::new(parts.pacing.sync_period, now),
-            schedule: Schedule::new(parts.pacing, now),
+            schedules: Family::ALL.map(|_| Schedule::new(parts.pacing, now)),
             garbage_retry: parts.pacing.retry(),
             generation: 0,
             first_sync: FirstSync::default(),
@@ -143,7 +146,11 @@ impl Syncer {
                     self.metrics.sync.queued(self.clock.wall());
                 }
             }
-            Message::KernelChanged(notification) => self.schedule.audits.request(notification),
+            Message::KernelChanged(notification) => {
+                for schedule in &mut self.schedules {
+                    schedule.audits.request(notification.clone());
+                }
+            }
             Message::Stop => {}
         }
     }
@@ -154,8 +161,9 @@ impl Syncer {
             Startup::Waiting => None,
             Startup::WaitingUntil(at) => Some(at),
             Startup::Ready => {
-                let due = [self.write_due(), self.garbage_due(), self.cleanup_due(), self.schedule.audit_due()];
-                due.into_iter().flatten().min()
+                let families =
+                    Family::ALL.into_iter().flat_map(|family| [self.write_due(family), self.audit_due(family)]);
+                families.chain([self.garbage_due(), self.cleanup_due()]).flatten().min()
             }
         }
     }
@@ -167,11 +175,19 @@ impl Syncer {
             return Ok(());
         }
         // An audit goes first: a write on top of a table that another program deleted would only fail.
-        if self.is_due(self.schedule.audit_due()) {
-            self.audit();
+        let audited = self.families_due(Self::audit_due);
+        if !audited.is_empty() {
+            self.audit(&audited);
         }
-        if self.is_due(self.write_due()) {
-            self.write();
+        let due = self.families_due(Self::write_due);
+        let with_due = |family: &Family| {
+            let failed_with =
+                |other: &Family| self.schedules[index(*family)].failed_with(&self.schedules[index(*other)]);
+            due.iter().any(|other| family == other || failed_with(other))
+        };
+        let written: Vec<Family> = Family::ALL.into_iter().filter(with_due).collect();
+        if !written.is_empty() {
+            self.write(&written);
         }
         if self.is_due(self.garbage_due()) {
             self.collect_garbage();
@@ -186,8 +202,20 @@ impl Syncer {
         due.is_some_and(|due| due <= self.now())
     }
 
-    fn write_due(&self) -> Option<Instant> {
-        self.schedule.write_due(self.cluster.is_dirty(), !self.pending.is_empty())
+    /// The families for which something is due now.
+    fn families_due(&self, due: impl Fn(&Self, Family) -> Option<Instant>) -> Vec<Family> {
+        Family::ALL.into_iter().filter(|family| self.is_due(due(self, *family))).collect()
+    }
+
+    fn write_due(&self, family: Family) -> Option<Instant> {
+        let schedule = &self.schedules[index(family)];
+        // A change does not hasten the retries of a family that fails while the other gets it through.
+        let is_tried = schedule.is_failing() && !self.schedules.iter().all(Schedule::is_failing);
+        schedule.write_due(self.cluster.is_dirty() && !is_tried, !self.pending.is_empty(family))
+    }
+
+    fn audit_due(&self, family: Family) -> Option<Instant> {
+        self.schedules[index(family)].audit_due()
     }
 
     fn garbage_due(&self) -> Option<Instant> {
@@ -199,36 +227,65 @@ impl Syncer {
         self.conntrack.as_ref()?.due()
     }
 
-    /// Writes the pending changes, or the whole Plan where a full sync is needed.
-    fn write(&mut self) {
-        let kind = self.schedule.next_write(self.now());
+    /// Writes these families' pending changes, or the whole Plan where a full sync is needed.
+    fn write(&mut self, families: &[Family]) {
+        let now = self.now();
         let (change, problems) = self.cluster.drain();
         self.warn(&problems);
         self.pending.add(change);
         self.metrics.cluster.drained(&self.cluster);
-        if kind == SyncKind::Partial && self.pending.is_empty() {
+        let (mut full, mut partial, mut none) = (Vec::new(), Vec::new(), Vec::new());
+        for &family in families {
+            match self.schedules[index(family)].next_write(now) {
+                SyncKind::Full => full.push(family),
+                // A repair has failed.
+                _ if self.pending.is_empty(family) && self.schedules[index(family)].is_failing() => full.push(family),
+                _ if self.pending.is_empty(family) => none.push(family),
+                _ => partial.push(family),
+            }
+        }
+        if !none.is_empty() {
             // The events did not concern the kernel.
             let report = Report::default();
-            self.metrics.sync.reported(kind, &report, self.clock.wall());
-            self.pending.applied(&report, self.clock.wall());
-            return;
+            self.metrics.sync.reported(SyncKind::Partial, &none, &report, self.clock.wall());
+            self.pending.applied(&none, &report, self.clock.wall());
         }
+        // What gets through at once is not held up by a full sync.
+        match partial[..] {
+            [one, other] if !self.pending.is_same(one, other) => {
+                self.write_families(SyncKind::Partial, &[one]);
+                self.write_families(SyncKind::Partial, &[other]);
+            }
+            [] => {}
+            _ => self.write_families(SyncKind::Partial, &partial),
+        }
+        if !full.is_empty() {
+            self.write_families(SyncKind::Full, &full);
+        }
+    }
+
+    /// Writes families that have the same to apply.
+    fn write_families(&mut self, kind: SyncKind, families: &[Family]) {
+        let Some(&first) = families.first() else { return };
         if kind == SyncKind::Full {
             // A full sync reads the kernel back anyway.
-            self.begin_audit();
+            self.begin_audit(families);
         }
-        let (call, report, took) = self.call(kind, |this| match kind {
-            SyncKind::Full => this.dataplane.sync(this.cluster.plan()),
-            _ => this.dataplane.apply(this.pending.change()),
+        let (call, report, took) = self.call(kind, families, |this| match kind {
+            SyncKind::Full => this.dataplane.sync_families(families, this.cluster.plan()),
+            _ => this.dataplane.apply_families(families, this.pending.change(first)),
         });
-        self.clean_conntrack_after(kind, &report);
-        for (family, latency) in self.pending.applied(&report, self.clock.wall()) {
+        self.clean_conntrack_after(kind, families, &report);
+        for (family, latency) in self.pending.applied(families, &report, self.clock.wall()) {
             self.metrics.sync.programmed(family, latency);
         }
-        self.write_ended(report.failed());
-        if kind == SyncKind::Full && !report.failed() {
-            self.schedule.audits.ended(took.wall, self.now());
-            if !self.first_sync.done {
+        self.write_ended(families, &report);
+        if kind == SyncKind::Full {
+            for family in families.iter().filter(|family| report.succeeded(**family)) {
+                self.schedules[index(*family)].audits.ended(took.wall, self.clock.now());
+                self.first_sync.families[index(*family)] = true;
+            }
+            if !self.first_sync.done && self.first_sync.families == [true; 2] {
                 self.first_sync.done = true;
                 self.log_first(&report, took);
                 self.first_sync.run_waiting_work();
@@ -239,7 +296,8 @@ impl Syncer {
 
     /// Removes retired objects that no packet in flight can still use.
     fn collect_garbage(&mut self) {
-        let (_call, report, _) = self.call(SyncKind::GarbageCollection, |this| this.dataplane.collect_garbage());
+        let (_call, report, _) =
+            self.call(SyncKind::GarbageCollection, &Family::ALL, |this| this.dataplane.collect_garbage());
         if report.failed() {
             self.garbage_retry.failed(self.now());
         } else {
@@ -247,44 +305,68 @@ impl Syncer {
         }
     }
 
-    /// Compares the kernel with what was applied, and repairs drift.
-    fn audit(&mut self) {
-        let trigger = self.begin_audit();
+    /// Compares the kernel with what was applied to these families, and repairs drift.
+    fn audit(&mut self, families: &[Family]) {
+        let trigger = self.begin_audit(families);
         let call = self.begin_call(SyncKind::Audit);
-        let found = self.dataplane.audit().into_drift();
+        let found = self.dataplane.audit_families(families);
         let took = call.took(&*self.clock);
-        self.metrics.audit.ended(took.wall, took.cpu, found.as_deref().ok());
-        let admitted = match &found {
-            Ok(drift) if !drift.is_empty() => self.repairs.admit(drift, trigger.as_deref(), self.clock.now()),
-            _ => Admitted::default(),
-        };
-        audit::log(&found, trigger.as_deref(), took, admitted.repeated);
-        drop(call);
-        match found {
-            Ok(drift) if drift.is_empty() => self.first_sync.run_waiting_work(),
-            Ok(drift) => match admitted.only {
-                Some(only) if only.is_empty() => {}
-                only => self.repair(only.as_ref().unwrap_or(&drift)),
-            },
-            Err(_) => return self.schedule.audits.failed(took.wall, self.now()),
+        let (mut drift, mut failed) = (Vec::new(), Vec::new());
+        for audited in found.families {
+            match audited.drift {
+                Ok(found) => drift.extend(found),
+                Err(error) => {
+                    let family = audited.family;
+                    tracing::warn!(%family, %error, "audit failed; rules stay as they are; trying again");
+                    failed.push(family);
+                }
+            }
         }
-        self.schedule.audits.ended(took.wall, self.now());
-        if let Some(at) = admitted.resume_at {
-            self.schedule.audits.resume_at(at);
+        self.metrics.audit.ended(took.wall, took.cpu, &drift, failed.len());
+        let admitted = if drift.is_empty() {
+            Admitted::default()
+        } else {
+            self.repairs.admit(&drift, trigger.as_deref(), self.clock.now())
+        };
+        audit::log(&drift, trigger.as_deref(), took, admitted.repeated);
+        drop(call);
+        let repaired = admitted.only.as_ref().unwrap_or(&drift);
+        if !repaired.is_empty() {
+            self.repair(repaired);
+        } else if drift.is_empty() && failed.is_empty() {
+            self.first_sync.run_waiting_work();
+        }
+        let now = self.now();
+        for &family in families {
+            let audits = &mut self.schedules[index(family)].audits;
+            if failed.contains(&family) {
+                audits.failed(took.wall, now)
+            } else {
+                audits.ended(took.wall, now)
+            }
+            if let Some(at) = admitted.resume_at {
+                audits.resume_at(at);
+            }
         }
     }
 
     fn repair(&mut self, drift: &[Drift]) {
-        let (_call, report, _) = self.call(SyncKind::Repair, |this| this.dataplane.repair(drift));
-        self.clean_conntrack_after(SyncKind::Repair, &report);
-        self.write_ended(report.failed());
+        let drifted = |family: &Family| drift.iter().any(|drift| drift.family == *family);
+        let families: Vec<Family> = Family::ALL.into_iter().filter(drifted).collect();
+        let (_call, report, _) = self.call(SyncKind::Repair, &families, |this| this.dataplane.repair(drift));
+        self.clean_conntrack_after(SyncKind::Repair, &families, &report);
+        self.write_ended(&families, &report);
+        if !report.failed() {
+            let now = self.now();
+            self.schedules.iter_mut().for_each(|schedule| schedule.pace(now));
+        }
     }
 
-    /// Starts reading the kernel back: foreign changes from here on trigger another audit. Returns the notification
+    /// Starts reading these families back: foreign changes from here on trigger another audit. Returns the notification
     /// that triggered this one, if one did.
-    fn begin_audit(&mut self) -> Option<String> {
+    fn begin_audit(&mut self, families: &[Family]) -> Option<String> {
         self.notified.store(false, Ordering::Release);
-        self.schedule.audits.begin()
+        families.iter().filter_map(|family| self.schedules[index(*family)].audits.begin()).last()
     }
 
     fn begin_call(&self, kind: SyncKind) -> Call {
@@ -292,32 +374,43 @@ impl Syncer {
     }
 
     /// Makes one writing call of the dataplane: in a span of its own, measured, logged and counted.
-    fn call(&mut self, kind: SyncKind, write: impl FnOnce(&mut Self) -> Report) -> (Call, Report, Took) {
+    fn call(
+        &mut self,
+        kind: SyncKind,
+        families: &[Family],
+        write: impl FnOnce(&mut Self) -> Report,
+    ) -> (Call, Report, Took) {
         self.generation += 1;
         let call = self.begin_call(kind);
         let report = write(self);
         let took = call.took(&*self.clock);
-        self.refusals.update(kind, self.pending.change(), &report);
-        call::log(&report, self.pending.change(), took);
-        self.metrics.sync.reported(kind, &report, self.clock.wall());
+        let change = self.pending.change(families.first().copied().unwrap_or(Family::V4));
+        self.refusals.update(kind, families, change, &report);
+        call::log(&report, change, took);
+        self.metrics.sync.reported(kind, families, &report, self.clock.wall());
         (call, report, took)
     }
 
     /// Schedules what follows a write of any kind.
-    fn write_ended(&mut self, failed: bool) {
+    fn write_ended(&mut self, families: &[Family], report: &Report) {
         self.metrics.sync.refused_services(self.refusals.count());
-        self.schedule.write_ended(failed, self.refusals.count(), self.clock.now());
+        let now = self.clock.now();
+        for &family in families {
+            let (failed, refused) = (!report.succeeded(family), self.refusals.count_of(family));
+            let unknown = self.dataplane.needs_sync_of(family);
+            self.schedules[index(family)].write_ended(failed, unknown, refused, now);
+        }
     }
 
     /// Cleans conntrack of what became stale by a write: of the pending changes in each family that follows them now, and
     /// of everything in a family whose rules were wrong for a while.
-    fn clean_conntrack_after(&mut self, kind: SyncKind, report: &Report) {
+    fn clean_conntrack_after(&mut self, kind: SyncKind, families: &[Family], report: &Report) {
         let Some(conntrack) = &mut self.conntrack else { return };
-        let succeeded = || Family::ALL.into_iter().filter(|family| report.succeeded(*family));
+        let succeeded = || families.iter().copied().filter(|family| report.succeeded(*family));
         let mut noted = false;
-        if kind != SyncKind::Repair && !self.pending.is_empty() {
-            for family in succeeded() {
-                conntrack.note(self.pending.change(), family);
+        if kind != SyncKind::Repair {
+            for family in succeeded().filter(|family| !self.pending.is_empty(*family)) {
+                conntrack.note(self.pending.change(family), family);
                 noted = true;
             }
         }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use portway_dataplane::Dataplane;
 use portway_dataplane::nftables::Nftables;
+use portway_kernel::netlink::{Batch, NetlinkFamily, Socket, Writer, flags, nfgenmsg};
 use portway_model::testing::{cluster, node, service, slice};
 use portway_model::{Change, Cluster, Event, Family};
 
@@ -64,5 +65,56 @@ fn own_2_changes_audits_and_full_syncs_get_through_while_others_commit_to_their_
         // Slots that had to outlive the last changes are all that differs.
         assert!(report.families.iter().all(|family| family.objects <= 40), "{report:?}");
         assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    });
+}
+
+/// Makes `table ip6 portway` as another program's own, which nobody else may write while the socket lives.
+fn own_ip6_table() -> Socket {
+    const OWNER: u32 = 0x2;
+    let mut socket = Socket::open(NetlinkFamily::Netfilter).expect("a netlink socket");
+    let mut batch = Batch::new(socket.next_sequence());
+    batch.message(16, 0, nfgenmsg(0, 10), |_| ()).expect("short");
+    let table = |out: &mut Writer<'_>| {
+        out.string(1, "portway");
+        out.be32(2, OWNER);
+    };
+    batch.message(0x0a00, flags::CREATE, nfgenmsg(10, 0), table).expect("short");
+    batch.acknowledge_last();
+    batch.message(17, 0, nfgenmsg(0, 10), |_| ()).expect("short");
+    assert!(socket.exchange(&batch, true).expect("sent").is_empty(), "the kernel takes it");
+    socket
+}
+
+#[test]
+fn own_3_ipv4_goes_on_with_changes_and_audits_while_the_ipv6_table_belongs_to_another() {
+    in_namespace(|| {
+        let owner = own_ip6_table();
+        let mut cluster = large();
+        let mut dataplane = Nftables::open().expect("nf_tables");
+        let start = Instant::now();
+        let report = dataplane.sync(cluster.plan());
+        let full = start.elapsed();
+        let failed = |family| report.families.iter().any(|one| one.family == family && one.error.is_some());
+        assert!(!failed(Family::V4) && failed(Family::V6), "{report:?}");
+        assert!(!dataplane.needs_sync_of(Family::V4) && dataplane.needs_sync_of(Family::V6));
+        let mut times = Vec::new();
+        for turn in 0..20 {
+            let change = replaced(&mut cluster, turn * 7, &[1, 2, 3, 10 + turn]);
+            let start = Instant::now();
+            let report = dataplane.apply_families(&[Family::V4], &change);
+            times.push(start.elapsed());
+            assert!(!report.failed(), "{report:?}");
+            assert_eq!(report.families[0].objects, 2, "one element out, one in");
+        }
+        times.sort();
+        assert!(times[10] * 10 < full, "a change takes {:?}, a full sync {full:?}", times[10]);
+        println!("IPv4 change with IPv6 refused: p50 {:?}, slowest {:?}; full sync {full:?}", times[10], times[19]);
+        let audit = dataplane.audit_families(&[Family::V4]);
+        assert_eq!(audit.into_drift().expect("listed"), []);
+        // The owner goes, and with it its table: IPv6 gets all that it missed.
+        drop(owner);
+        let report = dataplane.sync_families(&[Family::V6], cluster.plan());
+        assert!(!report.failed() && report.families[0].family == Family::V6, "{report:?}");
+        assert_eq!(dataplane.audit().into_drift().expect("listed"), []);
     });
 }

@@ -60,6 +60,12 @@ pub(super) struct World {
     pub(super) kernel: HashMap<(ServiceName, Family), Vec<PortPlan>>,
     noted: bool,
     second_pass_at: Option<Duration>,
+    /// Families of which every write fails.
+    pub(super) broken: Vec<Family>,
+    /// Whether what the kernel holds is known after a failure.
+    pub(super) keeps_what_is_known: bool,
+    /// The families of each write, with the time at which it began.
+    pub(super) written: Vec<(Duration, Family)>,
 }
 
 #[derive(Clone)]
@@ -79,17 +85,18 @@ impl Shared {
 
     /// Writes the rules of these Services, as a dataplane does that writes nothing for what has no rules: endpoints that
     /// only serve earlier flows. A family whose rules are right already has no entry in the report.
-    fn written(&self, call: Call, services: &[(ServiceName, Option<&ServicePlan>)]) -> Report {
+    fn written(&self, call: Call, of: &[Family], services: &[(ServiceName, Option<&ServicePlan>)]) -> Report {
         let mut world = self.called(call);
+        let at = world.elapsed;
+        world.written.extend(of.iter().map(|family| (at, *family)));
         let cost = world.cost;
         world.elapsed += cost;
         let answer = world.answers.pop_front().unwrap_or(Answer::Succeeds);
         let mut families = Vec::new();
-        for family in Family::ALL {
+        for &family in of {
             let mut report = FamilyReport::new(family);
-            if let Answer::Fails(failing) = &answer
-                && failing.contains(&family)
-            {
+            let fails = matches!(&answer, Answer::Fails(failing) if failing.contains(&family));
+            if fails || world.broken.contains(&family) {
                 families.push(report.failed_with(error()));
                 continue;
             }
@@ -181,19 +188,23 @@ impl Dataplane for Shared {
         Mode::Nftables
     }
 
-    fn sync(&mut self, plan: &Plan) -> Report {
+    fn sync_families(&mut self, families: &[Family], plan: &Plan) -> Report {
         // What the kernel holds of other Services is removed.
         let held: Vec<ServiceName> = self.lock().kernel.keys().map(|(service, _)| service.clone()).collect();
         let gone = held.into_iter().filter(|service| !plan.services.contains_key(service)).map(|gone| (gone, None));
         let services = plan.services.iter().map(|(name, plan)| (name.clone(), Some(&**plan)));
         let services: Vec<_> = services.chain(gone).collect();
-        self.written(Call::Sync(names(plan.services.keys())), &services)
+        self.written(Call::Sync(names(plan.services.keys())), families, &services)
     }
 
-    fn apply(&mut self, change: &Change) -> Report {
+    fn needs_sync_of(&self, _family: Family) -> bool {
+        !self.lock().keeps_what_is_known
+    }
+
+    fn apply_families(&mut self, families: &[Family], change: &Change) -> Report {
         let services = change.services.iter().map(|service| (service.name.clone(), service.after.as_deref()));
         let services: Vec<_> = services.collect();
-        self.written(Call::Apply(names(change.services.iter().map(|service| &service.name))), &services)
+        self.written(Call::Apply(names(change.services.iter().map(|service| &service.name))), families, &services)
     }
 
     fn garbage_due(&self) -> Option<Instant> {
@@ -212,13 +223,13 @@ impl Dataplane for Shared {
         Report { families: vec![report] }
     }
 
-    fn audit(&mut self) -> Audit {
+    fn audit_families(&mut self, _families: &[Family]) -> Audit {
         let drift = self.called(Call::Audit).drift.pop_front().unwrap_or_else(|| Ok(Vec::new()));
         Audit { families: vec![FamilyAudit { family: Family::V4, drift }] }
     }
 
     fn repair(&mut self, drift: &[Drift]) -> Report {
-        let mut report = self.written(Call::Repair(drift.len()), &[]);
+        let mut report = self.written(Call::Repair(drift.len()), &Family::ALL, &[]);
         let drifted = Family::ALL.into_iter().filter(|family| drift.iter().any(|drift| drift.family == *family));
         for family in drifted {
             if report.succeeded(family) && report.objects(family) == 0 {
@@ -288,6 +299,9 @@ impl Rig {
             kernel: HashMap::new(),
             noted: false,
             second_pass_at: None,
+            broken: Vec::new(),
+            keeps_what_is_known: false,
+            written: Vec::new(),
         })));
         let driver = crate::drivers::find(Mode::Nftables).unwrap();
         let metrics = Arc::new(Metrics::new(Mode::Nftables, Some(driver.metrics)).unwrap());

@@ -377,10 +377,17 @@ impl NfTables for Connection {
         let mut found = Vec::new();
         for (number, family) in [(nfproto(family), text::family(family)), (INET, "inet")] {
             let read = |message: &Message<'_>| decode::read_dropping(message, hook);
-            let chains = self.socket.dump(msg::GETCHAIN, nfgenmsg(number, 0), |_| (), read)?;
-            found.extend(chains.into_iter().map(|(table, chain)| DroppingChain { family, table, chain }));
+            // While others add and delete chains, one dump may skip some.
+            for _ in 0..MAX_CHAIN_DUMPS {
+                let dump = self.socket.dump_once(msg::GETCHAIN, nfgenmsg(number, 0), |_| (), read)?;
+                found.extend(dump.found.into_iter().map(|(table, chain)| DroppingChain { family, table, chain }));
+                if !dump.interrupted {
+                    break;
+                }
+            }
         }
         found.sort_unstable();
+        found.dedup();
         Ok(found)
     }
 
