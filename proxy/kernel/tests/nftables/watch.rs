@@ -37,6 +37,12 @@ fn adding(numbers: std::ops::Range<u32>) -> Transaction {
     transaction
 }
 
+fn deleting(number: u32) -> Transaction {
+    let mut transaction = Transaction::new(Family::V4, TABLE);
+    transaction.push(Op::DeleteElements { set: services(), elements: frontends(number..number + 1) });
+    transaction
+}
+
 /// The sample, with so many more elements that listing them takes a while.
 fn large(connection: &mut Connection) {
     connection.commit(&Sample { family: Family::V4 }.transaction()).expect("all is well");
@@ -142,7 +148,8 @@ fn own_2_listing_a_table_that_others_change_all_the_time_ends_soon() {
                 if stopped.try_recv() != Err(std::sync::mpsc::TryRecvError::Empty) {
                     return;
                 }
-                other.commit(&adding(100_000 + number..100_001 + number)).expect("all is well");
+                let there = number % 2 == 1;
+                other.commit(&if there { deleting(100_000) } else { adding(100_000..100_001) }).expect("all is well");
             }
         });
         std::thread::sleep(Duration::from_millis(20));
