@@ -340,9 +340,9 @@ impl Syncer {
         for &family in families {
             let audits = &mut self.schedules[index(family)].audits;
             if failed.contains(&family) {
-                audits.failed(took.wall, now)
+                audits.failed(took.wall, now);
             } else {
-                audits.ended(took.wall, now)
+                audits.ended(took.wall, now);
             }
             if let Some(at) = admitted.resume_at {
                 audits.resume_at(at);

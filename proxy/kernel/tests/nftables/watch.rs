@@ -63,6 +63,13 @@ fn content(mut snapshot: Snapshot) -> Snapshot {
     snapshot
 }
 
+/// How much was listed, for a message that can be read.
+fn brief(snapshot: &Snapshot) -> String {
+    let elements: Vec<_> = snapshot.elements.iter().map(|(name, all)| format!("{} of {name}", all.len())).collect();
+    let (chains, rules, sets) = (snapshot.chains.len(), snapshot.rules.len(), snapshot.sets.len());
+    format!("{chains} chains, {rules} rules, {sets} sets, elements {}", elements.join(", "))
+}
+
 #[test]
 fn own_2_a_table_is_listed_completely_while_others_commit_to_theirs() {
     in_namespace(|| {
@@ -73,11 +80,33 @@ fn own_2_a_table_is_listed_completely_while_others_commit_to_theirs() {
             let first = content(snapshot(&mut connection));
             let before = writer.commits();
             for _ in 0..times {
-                assert!(content(snapshot(&mut connection)) == first, "nobody has changed the table");
+                let listed = content(snapshot(&mut connection));
+                assert_eq!(brief(&listed), brief(&first));
+                assert!(listed == first, "nobody has changed the table");
             }
             assert!(writer.commits() >= before + times, "it goes on meanwhile");
             drop(writer);
             assert!(content(snapshot(&mut connection)) == first);
+            nft(&["flush", "ruleset"], "");
+        }
+    });
+}
+
+#[test]
+fn elements_that_were_just_added_are_listed_once_each() {
+    in_namespace(|| {
+        let mut connection = connection();
+        for _ in 0..10 {
+            large(&mut connection);
+            let (_, mut elements) = snapshot(&mut connection)
+                .elements
+                .into_iter()
+                .find(|(name, _)| **name == *"services")
+                .expect("the sample has it");
+            let listed = elements.len();
+            elements.sort();
+            elements.dedup();
+            assert_eq!(elements.len(), listed, "none twice");
             nft(&["flush", "ruleset"], "");
         }
     });

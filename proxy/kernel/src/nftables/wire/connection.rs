@@ -26,6 +26,9 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Number of dumps of all chains in which those of one table are looked for, while others change theirs.
 const MAX_CHAIN_DUMPS: u32 = 8;
 
+/// Number of dumps of a set whose elements the kernel moves meanwhile.
+const MAX_ELEMENT_DUMPS: u32 = 16;
+
 /// Number of attempts to send a transaction that is made for a table nobody has touched, while others commit to theirs.
 const MAX_GUARDED_COMMITS: u32 = 8;
 
@@ -236,14 +239,27 @@ impl Connection {
         let sets = self.socket.dump_once(msg::GETSET, header(family), fill, read)?.found;
         let mut elements = Vec::with_capacity(sets.len());
         for set in sets.iter().filter_map(|listed| listed.object.as_ref()).filter(|set| dynamic.lists(set)) {
-            let dump = self.socket.dump_once(msg::GETSETELEM, header(family), of_set(name, set), read_halves)?;
-            elements.push((set.name.clone(), joined(dump.found, set)));
+            elements.push((set.name.clone(), self.all_elements(family, name, set)?));
         }
         let chains = self.all_chains(family, name, used.saturating_sub(sets.len()))?;
         let (fill, read) = of_table(name, rule::TABLE, |message| decode::read_rule(message, family));
         let rules = self.socket.dump_once(msg::GETRULE, header(family), fill, read)?.found;
         let dormant = flags & table::FLAG_DORMANT != 0;
         Ok(Snapshot { generation: 0, exists: true, dormant, chains, rules, sets, elements })
+    }
+
+    /// Lists the elements of a set that nobody changes. While the kernel moves them to a larger hash table, which goes on
+    /// for a moment after many were added, a dump repeats some and skips as many others.
+    fn all_elements(&mut self, family: Family, name: &str, set: &Set) -> Result<Vec<Element>, NetlinkError> {
+        for _ in 0..MAX_ELEMENT_DUMPS {
+            let dump = self.socket.dump_once(msg::GETSETELEM, header(family), of_set(name, set), read_halves)?;
+            let elements = joined(dump.found, set);
+            let mut known = HashSet::with_capacity(elements.len());
+            if set.flags.interval || elements.iter().all(|element| known.insert(&element.key)) {
+                return Ok(elements);
+            }
+        }
+        Err(NetlinkError::KeepsChanging { attempts: MAX_ELEMENT_DUMPS })
     }
 
     /// A table's flags, and the number of its chains, sets and other objects; `None` if there is no such table.
