@@ -221,7 +221,7 @@ fn own_2_a_listing_that_fails_keeps_what_is_known() {
     fake.take_log();
     let report = dataplane.apply(&lost);
     assert!(!report.failed(), "{report:?}");
-    assert_eq!(report.families[0].objects, 2, "one element out, one in");
+    assert_eq!(report.families[0].objects, 3, "one backend out, one in, and the new endpoint");
 }
 
 #[test]
