@@ -104,7 +104,7 @@ fn own_3_ipv4_goes_on_with_changes_and_audits_while_the_ipv6_table_belongs_to_an
             let report = dataplane.apply_families(&[Family::V4], &change);
             times.push(start.elapsed());
             assert!(!report.failed(), "{report:?}");
-            assert_eq!(report.families[0].objects, 2, "one element out, one in");
+            assert_eq!(report.families[0].objects, 3, "one backend out, one in, and the new endpoint");
         }
         times.sort();
         assert!(times[10] * 10 < full, "a change takes {:?}, a full sync {full:?}", times[10]);
