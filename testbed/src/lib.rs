@@ -7,6 +7,7 @@
 //! * [`load`]: continuous new connections, and connections that stay open;
 //! * [`objects`]: Services, EndpointSlices, Nodes and ServiceCIDRs, as events of the model and as JSON of the API;
 //! * [`proxy`]: the proxy under test: any program as a process, or a dataplane within this process;
+//! * [`foreign`], [`table_owner`]: other programs that write nf_tables at the same time;
 //! * [`flows`]: the flow table: which client reaches which backend, and what the backend sees;
 //! * [`trace`]: recorded clusters, replayed through the API server.
 //!
@@ -20,6 +21,7 @@ pub mod load;
 pub mod objects;
 pub mod probe;
 pub mod proxy;
+pub mod table_owner;
 pub mod trace;
 
 pub use portway_apiserver as apiserver;

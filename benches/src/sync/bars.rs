@@ -30,6 +30,12 @@ pub(super) fn bars(cells: &[Cell]) -> Vec<Bar> {
             bars.push(Bar::new(name, p99, Limit::AtMost(50.0), "ms"));
         }
     }
+    for setting in [Setting::Default, Setting::Minimum] {
+        if let Some(p99) = of_repeats(cells, "replace-refused", setting, 0.99) {
+            let name = format!("{PORTWAY}, 10,000 Services, IPv6 refused, {setting} pacing: event to packet, p99");
+            bars.push(Bar::new(name, p99, Limit::AtMost(50.0), "ms"));
+        }
+    }
     for (measurement, limit) in [("memory-resident", 80.0), ("memory-peak", 150.0)] {
         let is_it = |cell: &&Cell| {
             cell.measurement == measurement

@@ -13,6 +13,7 @@ mod foreign;
 pub(crate) mod options;
 pub(crate) mod plan;
 mod proxy_run;
+mod refused;
 mod replace;
 mod replay;
 mod restart;
@@ -129,6 +130,7 @@ fn all(run: &mut ProxyRun<'_>, parts: &[Part], title: &str, progress: &Progress)
             Part::ReplaceIdle => ("replace-idle", replace::idle),
             Part::ReplaceChurn => ("replace-churn", replace::under_churn),
             Part::Foreign => ("foreign", foreign::measure),
+            Part::Refused => ("refused", refused::measure),
             Part::Services => ("services", services::measure),
             Part::Rolling => ("rolling-update", rolling::measure),
             Part::Drain => ("drain", drain::measure),

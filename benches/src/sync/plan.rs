@@ -96,6 +96,8 @@ pub(crate) enum Part {
     ReplaceChurn,
     /// One endpoint replaced, and a restart, while another program commits to nf_tables all the time.
     Foreign,
+    /// One endpoint replaced in IPv4 while another program owns IPv6's table, in nftables mode.
+    Refused,
     /// A Service added, a Service removed.
     Services,
     /// 250 endpoints of one Service replaced in waves.
@@ -118,6 +120,7 @@ impl Part {
             Part::ReplaceIdle => events * idle,
             Part::ReplaceChurn => 0.5 + events * 0.06,
             Part::Foreign => 10.0 + events * 0.44,
+            Part::Refused => events * idle,
             Part::Services => events * 2.0 * idle,
             Part::Rolling => 6.0,
             Part::Drain => 8.0,

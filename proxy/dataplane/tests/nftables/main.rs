@@ -14,3 +14,6 @@ mod namespace;
 mod nft;
 mod others;
 mod packets;
+#[expect(unreachable_pub, reason = "the testbed exports what is in it")]
+#[path = "../../../../testbed/src/table_owner.rs"]
+mod table_owner;

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use portway_dataplane::Dataplane;
 use portway_dataplane::nftables::Nftables;
-use portway_kernel::netlink::{Batch, NetlinkFamily, Socket, Writer, flags, nfgenmsg};
 use portway_model::testing::{cluster, node, service, slice};
 use portway_model::{Change, Cluster, Event, Family};
 
 use crate::foreign::ForeignWriter;
 use crate::namespace::in_namespace;
+use crate::table_owner::TableOwner;
 
 /// Services of the large cluster: listing them takes longer than the pause between two commits of others.
 const SERVICES: usize = 3_000;
@@ -68,27 +68,10 @@ fn own_2_changes_audits_and_full_syncs_get_through_while_others_commit_to_their_
     });
 }
 
-/// Makes `table ip6 portway` as another program's own, which nobody else may write while the socket lives.
-fn own_ip6_table() -> Socket {
-    const OWNER: u32 = 0x2;
-    let mut socket = Socket::open(NetlinkFamily::Netfilter).expect("a netlink socket");
-    let mut batch = Batch::new(socket.next_sequence());
-    batch.message(16, 0, nfgenmsg(0, 10), |_| ()).expect("short");
-    let table = |out: &mut Writer<'_>| {
-        out.string(1, "portway");
-        out.be32(2, OWNER);
-    };
-    batch.message(0x0a00, flags::CREATE, nfgenmsg(10, 0), table).expect("short");
-    batch.acknowledge_last();
-    batch.message(17, 0, nfgenmsg(0, 10), |_| ()).expect("short");
-    assert!(socket.exchange(&batch, true).expect("sent").is_empty(), "the kernel takes it");
-    socket
-}
-
 #[test]
 fn own_3_ipv4_goes_on_with_changes_and_audits_while_the_ipv6_table_belongs_to_another() {
     in_namespace(|| {
-        let owner = own_ip6_table();
+        let owner = TableOwner::of(Family::V6, "portway");
         let mut cluster = large();
         let mut dataplane = Nftables::open().expect("nf_tables");
         let start = Instant::now();
