@@ -127,6 +127,10 @@ pub struct Node {
     pub addresses: Vec<(String, String)>,
     /// `spec.podCIDRs`, or `spec.podCIDR` where that is empty.
     pub pod_cidrs: Vec<String>,
+    /// Whether `metadata.deletionTimestamp` is set: the Node is being deleted.
+    pub deleting: bool,
+    /// The keys of `spec.taints`.
+    pub taints: Vec<String>,
 }
 
 /// A ServiceCIDR of the API group networking.k8s.io/v1.

@@ -216,6 +216,12 @@ impl Cluster {
         self.node.pod_cidrs()
     }
 
+    /// Whether load balancers may send this node new traffic: its Node object is neither deleted nor about to be (contract
+    /// HZ-4). True until a Node was seen.
+    pub fn node_is_eligible(&self) -> bool {
+        self.node.is_eligible()
+    }
+
     /// The zone that the Node object names, once known.
     #[cfg(feature = "testing")]
     pub fn zone(&self) -> Option<&str> {
@@ -354,7 +360,7 @@ impl Cluster {
         if api.name != self.config.node_name {
             return Vec::new();
         }
-        let name = self.object_name("", &api.name);
+        let name = self.seen(Kind::Node, "", &api.name);
         let mut problems = ObjectProblems::new(Kind::Node, &name);
         self.node.set_node(api, &mut problems);
         self.refresh_node();
@@ -377,7 +383,7 @@ impl Cluster {
         match kind {
             Kind::Service => self.set_service(service_name(name.clone()), None),
             Kind::EndpointSlice => self.set_slice(name, None, None),
-            // The machine still exists, and so do its addresses and its zone: the last known state stays in force.
+            Kind::Node if *name.name == *self.config.node_name => self.node.node_gone(),
             Kind::Node => {}
             Kind::ServiceCidr => {
                 self.node.remove_service_cidr(&name.name);
@@ -403,7 +409,11 @@ impl Cluster {
                 unnamed.extend(names.filter(|name| !named.contains(name)));
             }
             Kind::EndpointSlice => unnamed.extend(self.slices.keys().filter(|name| !named.contains(name)).cloned()),
-            Kind::Node => return,
+            Kind::Node => {
+                let own = self.object_name("", &self.config.node_name.clone());
+                unnamed.clear();
+                unnamed.extend(Some(own).filter(|own| self.node.is_known() && !named.contains(own)));
+            }
             Kind::ServiceCidr => {
                 let cidrs: Vec<String> = self.node.service_cidr_names().map(str::to_owned).collect();
                 let names = cidrs.iter().map(|name| self.object_name("", name)).collect::<Vec<_>>();

@@ -15,9 +15,16 @@ use crate::{
 /// The label with a node's zone (contract TOPO-4, TOPO-8).
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
+/// The taint that the cluster autoscaler puts on a node that it is about to remove (contract HZ-4).
+const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
 /// The state of this node as last reported.
 #[derive(Debug, Default)]
 pub(crate) struct ThisNode {
+    /// Whether the Node object was there when it was last reported.
+    known: bool,
+    /// Whether load balancers should send this node no new traffic: it is gone or about to go.
+    leaving: bool,
     zone: Option<Arc<str>>,
     ips: [Option<IpAddr>; 2],
     pod_cidrs: Vec<IpNet>,
@@ -52,6 +59,8 @@ impl NodeFacts {
 impl ThisNode {
     /// Replaces the Node object.
     pub(crate) fn set_node(&mut self, node: &api::Node, problems: &mut ObjectProblems) {
+        self.known = true;
+        self.leaving = node.deleting || node.taints.iter().any(|key| key == TO_BE_DELETED_TAINT);
         let zone = node.labels.get(ZONE_LABEL).filter(|zone| !zone.is_empty());
         self.zone = zone.map(|zone| Arc::from(zone.as_str()));
         self.ips = primary_addresses(node, problems);
@@ -62,6 +71,24 @@ impl ThisNode {
                 None => problems.add(format!("spec.podCIDRs[{index}]"), format!("{text:?} is not a CIDR; ignored")),
             }
         }
+    }
+
+    /// Notes that the Node object was deleted. The machine still exists, and so do its addresses and its zone: the last
+    /// known state stays in force.
+    pub(crate) fn node_gone(&mut self) {
+        self.known = false;
+        self.leaving = true;
+    }
+
+    /// Whether the Node object is there.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// Whether load balancers may send this node new traffic (contract HZ-4). A Node that was never seen does not count
+    /// against it.
+    pub(crate) fn is_eligible(&self) -> bool {
+        !self.leaving
     }
 
     /// Replaces the addresses of the node's interfaces.

@@ -326,6 +326,18 @@ impl NodeBuilder {
         self
     }
 
+    /// Adds a taint with this key.
+    pub fn taint(mut self, key: &str) -> Self {
+        self.0.taints.push(key.to_owned());
+        self
+    }
+
+    /// Sets the deletion timestamp.
+    pub fn deleting(mut self) -> Self {
+        self.0.deleting = true;
+        self
+    }
+
     /// Returns the finished API object.
     pub fn build(self) -> api::Node {
         self.0

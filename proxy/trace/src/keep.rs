@@ -109,8 +109,29 @@ const ENDPOINT_SLICE: Field = Object(&[
 ]);
 
 const NODE: Field = Object(&[
-    ("metadata", Object(&[("name", Name), ("labels", Object(&[("topology.kubernetes.io/zone", Name)]))])),
-    ("spec", Object(&[("podCIDR", Range), ("podCIDRs", List(&Range))])),
+    (
+        "metadata",
+        Object(&[
+            ("name", Name),
+            ("labels", Object(&[("topology.kubernetes.io/zone", Name)])),
+            ("deletionTimestamp", Time),
+        ]),
+    ),
+    (
+        "spec",
+        Object(&[
+            ("podCIDR", Range),
+            ("podCIDRs", List(&Range)),
+            // Only the key and the effect, which the API requires.
+            (
+                "taints",
+                List(&Object(&[
+                    ("key", Word(&["ToBeDeletedByClusterAutoscaler"])),
+                    ("effect", Word(&["NoSchedule", "PreferNoSchedule", "NoExecute"])),
+                ])),
+            ),
+        ]),
+    ),
     (
         "status",
         Object(&[(

@@ -98,13 +98,15 @@ impl ToJson for api::EndpointSlice {
 
 impl ToJson for api::Node {
     fn to_json(&self) -> Value {
-        let Self { name, labels, addresses, pod_cidrs } = self;
+        let Self { name, labels, addresses, pod_cidrs, deleting, taints } = self;
+        let taints: Vec<Value> = taints.iter().map(|key| json!({"key": key, "effect": "NoSchedule"})).collect();
+        let deleted = deleting.then_some("2026-01-01T00:00:00Z");
         let addresses = addresses.iter().map(|(kind, address)| json!({"type": kind, "address": address}));
         json!({
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": name, "labels": labels},
-            "spec": prune(json!({"podCIDR": pod_cidrs.first(), "podCIDRs": pod_cidrs})),
+            "metadata": prune(json!({"name": name, "labels": labels, "deletionTimestamp": deleted})),
+            "spec": prune(json!({"podCIDR": pod_cidrs.first(), "podCIDRs": pod_cidrs, "taints": taints})),
             "status": {"addresses": addresses.collect::<Vec<_>>()},
         })
     }

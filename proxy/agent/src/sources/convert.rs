@@ -152,12 +152,15 @@ pub(super) fn node(node: core::Node) -> api::Node {
         Some(cidrs) if !cidrs.is_empty() => cidrs,
         _ => spec.pod_cidr.into_iter().collect(),
     };
+    let taints = spec.taints.unwrap_or_default();
     let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
     api::Node {
         name: meta.name.unwrap_or_default(),
         labels: meta.labels.unwrap_or_default(),
         addresses: addresses.into_iter().map(|address| (address.type_, address.address)).collect(),
         pod_cidrs,
+        deleting: meta.deletion_timestamp.is_some(),
+        taints: taints.into_iter().map(|taint| taint.key).collect(),
     }
 }
 
@@ -217,8 +220,14 @@ mod tests {
                 "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
             }),
             serde_json::json!({
-                "metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}},
-                "spec": {"podCIDR": "10.244.0.0/24"},
+                "metadata": {
+                    "name": "n", "labels": {"topology.kubernetes.io/zone": "z"},
+                    "deletionTimestamp": "2026-01-02T03:04:05Z",
+                },
+                "spec": {
+                    "podCIDR": "10.244.0.0/24",
+                    "taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}],
+                },
                 "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.3"}]},
             }),
             serde_json::json!({

@@ -86,6 +86,34 @@ fn watch_4_other_nodes_are_ignored_and_deleting_this_node_changes_nothing() {
 }
 
 #[test]
+fn hz_4_a_node_that_is_gone_or_about_to_go_takes_no_new_traffic() {
+    let mut cluster = Cluster::new(config("node-a"));
+    let mut eligible_after = |event| {
+        cluster.ingest(event);
+        cluster.node_is_eligible()
+    };
+    let list = |kind| Event::ListBegins(kind);
+    // A cluster without the Node, as it is before the first list ends and with manifests.
+    assert!(eligible_after(list(Kind::Node)));
+    assert!(eligible_after(Event::ListDone(Kind::Node)));
+    assert!(eligible_after(node("node-a").taint("node.kubernetes.io/unschedulable").event()));
+    assert!(eligible_after(node("node-b").deleting().event()), "another node does not count");
+    assert!(!eligible_after(node("node-a").deleting().event()));
+    assert!(eligible_after(node("node-a").event()));
+    assert!(!eligible_after(node("node-a").taint("ToBeDeletedByClusterAutoscaler").event()));
+    assert!(eligible_after(node("node-a").event()));
+    assert!(eligible_after(Event::NodeGone("node-b".to_owned())));
+    assert!(!eligible_after(Event::NodeGone("node-a".to_owned())));
+    assert!(eligible_after(node("node-a").event()), "it is there again");
+    // A list that names it, and one that does not.
+    eligible_after(list(Kind::Node));
+    eligible_after(node("node-a").event());
+    assert!(eligible_after(Event::ListDone(Kind::Node)));
+    eligible_after(list(Kind::Node));
+    assert!(!eligible_after(Event::ListDone(Kind::Node)));
+}
+
+#[test]
 fn watch_4_invalid_fields_of_the_node_are_reported_once() {
     let mut cluster = Cluster::new(config("node-a"));
     let bad = || node("node-a").internal_ip("x").internal_ip("192.0.2.1").pod_cidr("y").event();

@@ -129,9 +129,11 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => service().prop_map(Event::Service),
         4 => slice().prop_map(Event::EndpointSlice),
-        1 => (labels(), vec((text(), text()), 0..4), texts()).prop_map(|(labels, addresses, pod_cidrs)| {
-            Event::Node(api::Node { name: "node-a".to_owned(), labels, addresses, pod_cidrs })
-        }),
+        1 => (labels(), vec((text(), text()), 0..4), texts(), any::<bool>(), texts()).prop_map(
+            |(labels, addresses, pod_cidrs, deleting, taints)| {
+                Event::Node(api::Node { name: "node-a".to_owned(), labels, addresses, pod_cidrs, deleting, taints })
+            }
+        ),
         1 => (text(), texts()).prop_map(|(name, cidrs)| Event::ServiceCidr(api::ServiceCidr { name, cidrs })),
         1 => vec(any::<IpAddr>(), 0..4).prop_map(Event::InterfaceAddresses),
         4 => small::event(),

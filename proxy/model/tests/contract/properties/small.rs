@@ -113,6 +113,7 @@ pub(crate) fn node() -> impl Strategy<Value = api::Node> {
             labels: zone.into_iter().map(|zone| ("topology.kubernetes.io/zone".to_owned(), zone)).collect(),
             addresses: addresses.into_iter().map(|ip| ("InternalIP".to_owned(), ip)).collect(),
             pod_cidrs,
+            ..api::Node::default()
         }
     })
 }
