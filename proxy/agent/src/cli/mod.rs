@@ -2,7 +2,6 @@
 
 mod args;
 mod cleanup;
-mod duration;
 mod failure;
 mod record;
 mod render;

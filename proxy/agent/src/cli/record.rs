@@ -11,7 +11,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::args::RecordArgs;
 use super::failure::Failure;
-use super::{duration, settings};
+use super::settings;
+use crate::config::duration;
 use crate::logging::{self, Format};
 use crate::recorder::{OnStart, Output, Progress, Recording};
 use crate::sources::kubernetes::{self, KubernetesConfig};

@@ -9,8 +9,8 @@ use portway_dataplane::{Mode, iptables};
 use portway_model::{Config, DetectLocal, Family, NodePortSelection};
 
 use super::args::{ApiArgs, ModeArg, NameArg, NodeArgs, ObservationArgs, PacingArgs, SourceArgs, TrafficArgs};
-use super::duration;
 use super::failure::Failure;
+use crate::config::duration;
 use crate::drivers::{self, DRIVERS, Driver, Options};
 use crate::logging::Format;
 use crate::sync::Pacing;

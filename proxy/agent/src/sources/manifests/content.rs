@@ -7,14 +7,12 @@ use portway_model::{Event, Kind};
 use serde_json::Value;
 
 use super::defaults;
-use super::document::{Document, MAX_DEPTH, SyntaxError};
 use super::error::ManifestError;
 use super::kinds::{Class, Object, classify};
 use super::objects::{Key, ManifestWarning};
 use super::outline::Outline;
-use super::path::FieldPath;
-use super::text::{Text, decode, documents};
 use super::tree::{Fields, ReadFields, Tree};
+use crate::documents::{Document, FieldPath, MAX_DEPTH, SyntaxError, Text, decode, documents};
 use crate::sources::convert;
 
 /// Room for the parser at [`MAX_DEPTH`], in bytes: a level takes some 30 KiB in a build without optimization.

@@ -7,7 +7,7 @@ use portway_model::Kind;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::path::FieldPath;
+use crate::documents::FieldPath;
 
 /// An object of a kind that portway reads.
 #[derive(Debug)]

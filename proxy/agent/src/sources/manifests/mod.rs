@@ -7,18 +7,14 @@
 
 mod content;
 mod defaults;
-mod document;
 mod error;
 mod folder;
 mod kinds;
-mod locate;
 mod objects;
 mod outline;
-mod path;
 mod survey;
 #[cfg(test)]
 mod tests;
-mod text;
 mod tree;
 mod watch;
 mod writers;

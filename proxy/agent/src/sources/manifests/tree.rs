@@ -9,7 +9,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::path::{FieldPath, Step};
+use crate::documents::{FieldPath, Step};
 
 /// A value, and the first key in it that is there twice.
 #[derive(Debug, Default)]

@@ -12,36 +12,36 @@ use super::path::FieldPath;
 
 /// How deeply lists and objects may be nested: what the YAML parser's own tables allow. It is read on a thread whose
 /// stack has room for it.
-pub(super) const MAX_DEPTH: usize = 250;
+pub(crate) const MAX_DEPTH: usize = 250;
 
 /// The syntax of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     Yaml,
     Json,
 }
 
 /// One document of a file.
 #[derive(Debug)]
-pub(super) struct Document<'a> {
+pub(crate) struct Document<'a> {
     /// Line and column at which it begins, counted from 1.
-    pub(super) start: (u64, u64),
-    pub(super) text: &'a str,
-    pub(super) format: Format,
+    pub(crate) start: (u64, u64),
+    pub(crate) text: &'a str,
+    pub(crate) format: Format,
 }
 
 /// Why a document cannot be read.
 #[derive(Debug)]
-pub(super) struct SyntaxError {
-    pub(super) at: (u64, u64),
+pub(crate) struct SyntaxError {
+    pub(crate) at: (u64, u64),
     /// The field that was being read.
-    pub(super) field: String,
-    pub(super) message: String,
+    pub(crate) field: String,
+    pub(crate) message: String,
 }
 
 impl<'a> Document<'a> {
     /// Reads the document with `seed`. An error names line, column and field.
-    pub(super) fn read<S: DeserializeSeed<'a>>(&self, seed: S) -> Result<S::Value, SyntaxError> {
+    pub(crate) fn read<S: DeserializeSeed<'a>>(&self, seed: S) -> Result<S::Value, SyntaxError> {
         let mut track = Track::new();
         let (at, message) = match self.format {
             Format::Json => {
@@ -69,7 +69,7 @@ impl<'a> Document<'a> {
     }
 
     /// Line and column of fields, or of the nearest parent that the document has.
-    pub(super) fn locate(&self, fields: &[FieldPath]) -> Vec<(u64, u64)> {
+    pub(crate) fn locate(&self, fields: &[FieldPath]) -> Vec<(u64, u64)> {
         let mut places = vec![self.start; fields.len()];
         let mut left: Vec<(usize, FieldPath)> = fields.iter().cloned().enumerate().collect();
         // Looks for all at once, and then for the parents of those that are missing.
@@ -112,7 +112,7 @@ impl<'a> Document<'a> {
     }
 
     /// Where the document holds bytes that are not UTF-8, which decoding has replaced.
-    pub(super) fn not_utf_8(&self) -> Option<(u64, u64)> {
+    pub(crate) fn not_utf_8(&self) -> Option<(u64, u64)> {
         let offset = self.text.find(char::REPLACEMENT_CHARACTER)?;
         Some(offset_place(self.start, line_and_column(&self.text[..offset])))
     }
@@ -138,7 +138,7 @@ fn yaml_options() -> serde_saphyr::Options {
 }
 
 /// A place in the file, from the place at which a text begins and the place in this text.
-pub(super) fn offset_place(start: (u64, u64), place: (u64, u64)) -> (u64, u64) {
+pub(crate) fn offset_place(start: (u64, u64), place: (u64, u64)) -> (u64, u64) {
     let (line, column) = place;
     if line > 1 { (start.0 + line - 1, column) } else { (start.0, start.1 + column.saturating_sub(1)) }
 }
@@ -151,7 +151,7 @@ fn line_and_column(before: &str) -> (u64, u64) {
 }
 
 /// A parser's message without the place at its end: ours counts lines from the beginning of the file.
-pub(super) fn without_place(message: &str) -> &str {
+pub(crate) fn without_place(message: &str) -> &str {
     message.rsplit_once(" at line ").map_or(message, |(before, _)| before)
 }
 

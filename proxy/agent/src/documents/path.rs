@@ -6,18 +6,18 @@ use serde_path_to_error::Segment;
 
 /// One step of a field's path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Key(String),
     Index(usize),
 }
 
 /// The path of a field, from the document or from an object in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FieldPath(pub(super) Vec<Step>);
+pub(crate) struct FieldPath(pub(crate) Vec<Step>);
 
 impl FieldPath {
     /// Parses a path like `spec.ports[0].port`.
-    pub(super) fn parse(path: &str) -> Self {
+    pub(crate) fn parse(path: &str) -> Self {
         let mut steps = Vec::new();
         for part in path.split('.').filter(|part| !part.is_empty()) {
             let mut pieces = part.split('[');
@@ -28,12 +28,12 @@ impl FieldPath {
     }
 
     /// The path of the list's item with this index.
-    pub(super) fn item(index: usize) -> Self {
+    pub(crate) fn item(index: usize) -> Self {
         Self(vec![Step::Key("items".to_owned()), Step::Index(index)])
     }
 
     /// The path as far as a deserializer came.
-    pub(super) fn reached(path: &serde_path_to_error::Path) -> Self {
+    pub(crate) fn reached(path: &serde_path_to_error::Path) -> Self {
         Self(
             path.iter()
                 .map_while(|segment| match segment {
@@ -46,7 +46,7 @@ impl FieldPath {
     }
 
     /// This path, continued by another.
-    pub(super) fn join(mut self, rest: Self) -> Self {
+    pub(crate) fn join(mut self, rest: Self) -> Self {
         self.0.extend(rest.0);
         self
     }

@@ -7,15 +7,15 @@ use serde_json::value::RawValue;
 use super::document::{Document, Format, SyntaxError, offset_place, without_place};
 
 /// The text of a file.
-pub(super) struct Text<'a> {
-    pub(super) text: Cow<'a, str>,
+pub(crate) struct Text<'a> {
+    pub(crate) text: Cow<'a, str>,
     /// Whether U+FFFD stands for bytes that are not UTF-8: the documents that hold it are refused one by one.
-    pub(super) is_lossy: bool,
+    pub(crate) is_lossy: bool,
 }
 
 /// Decodes a file as kubectl does: UTF-8, or UTF-16 as Windows PowerShell writes it, each with or without a byte order
 /// mark.
-pub(super) fn decode(bytes: &[u8]) -> Result<Text<'_>, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Text<'_>, String> {
     let utf_16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = bytes.chunks(2).map(|pair| unit([pair[0], pair.get(1).copied().unwrap_or_default()]));
         let text: Result<String, _> = char::decode_utf16(units).collect();
@@ -37,7 +37,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Text<'_>, String> {
 
 /// Splits a file at its `---` and `...` lines, and JSON in it into single values. Leaves out documents without content.
 /// `json`: the file's name ends in `.json`, so that what looks like JSON is not read as YAML.
-pub(super) fn documents(text: &str, json: bool) -> Vec<Result<Document<'_>, SyntaxError>> {
+pub(crate) fn documents(text: &str, json: bool) -> Vec<Result<Document<'_>, SyntaxError>> {
     let mut all = Vec::new();
     let (mut start, mut start_line, mut start_column) = (0, 1, 1);
     let mut offset = 0;
