@@ -41,6 +41,21 @@ impl ApiError {
         Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
 
+    /// No format that the request accepts is among these.
+    pub(crate) fn not_acceptable(known: &str) -> Self {
+        Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {known}"))
+    }
+
+    pub(crate) fn unsupported_media_type(kind: &str) -> Self {
+        Self::new(
+            415,
+            "UnsupportedMediaType",
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json, not {kind}"
+            ),
+        )
+    }
+
     pub(crate) fn already_exists(plural: &str, name: &str) -> Self {
         Self::new(409, "AlreadyExists", format!("{plural} \"{name}\" already exists"))
     }

@@ -26,6 +26,10 @@ pub struct Faults {
     /// The server drops one event of each watch after every so many that it sends; 0 drops none. Initial events do not
     /// count.
     pub drop_event_after: u64,
+    /// Whether the server speaks protobuf.
+    pub protobuf: Protobuf,
+    /// No connection carries a byte in either direction, as if the other end had vanished. New connections are accepted.
+    pub freeze_connections: bool,
     /// The bearer token that a request must carry; others get 401. Without one, anybody may ask.
     pub bearer_token: Option<String>,
     /// Requests that the server refuses. The first rule that matches counts.
@@ -43,6 +47,19 @@ pub enum StreamingLists {
     Refused,
     /// The server sends the objects and never a closing bookmark, as servers do that do not know the field.
     Ignored,
+}
+
+/// How the server treats requests for protobuf.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Protobuf {
+    /// The server encodes objects as a request prefers, as real servers do.
+    #[default]
+    Offered,
+    /// The server knows no protobuf: it answers in the next format that a request accepts.
+    Missing,
+    /// The server answers 406 to each request that prefers protobuf, and 415 to a body in protobuf.
+    Refused,
 }
 
 /// A rule that refuses requests with an error.
@@ -113,6 +130,8 @@ pub enum Cut {
     Now,
     /// Each open watch breaks in the middle of the next event that it sends.
     MidObject,
+    /// All connections are told to take no further requests (HTTP/2: GOAWAY); those under way go on.
+    GoAway,
 }
 
 /// The faults in force. All connections share them.
@@ -121,6 +140,7 @@ pub(crate) struct Control {
     faults: watch::Sender<Faults>,
     connections_cut: watch::Sender<u64>,
     events_cut: watch::Sender<u64>,
+    sent_away: watch::Sender<u64>,
     refusing_until: Mutex<Option<Instant>>,
     traffic: Arc<Traffic>,
 }
@@ -131,6 +151,7 @@ impl Default for Control {
             faults: watch::Sender::new(Faults::default()),
             connections_cut: watch::Sender::new(0),
             events_cut: watch::Sender::new(0),
+            sent_away: watch::Sender::new(0),
             refusing_until: Mutex::new(None),
             traffic: Arc::default(),
         }
@@ -139,6 +160,7 @@ impl Default for Control {
 
 impl Control {
     pub(crate) fn set(&self, faults: Faults) {
+        self.traffic.freeze(faults.freeze_connections);
         self.faults.send_replace(faults);
     }
 
@@ -160,6 +182,7 @@ impl Control {
         let count = match cut {
             Cut::Now => &self.connections_cut,
             Cut::MidObject => &self.events_cut,
+            Cut::GoAway => &self.sent_away,
         };
         count.send_modify(|count| *count += 1);
     }
@@ -167,6 +190,11 @@ impl Control {
     /// A receiver that changes when all connections are to end.
     pub(crate) fn connections(&self) -> watch::Receiver<u64> {
         self.connections_cut.subscribe()
+    }
+
+    /// A receiver that changes when connections are to take no further requests.
+    pub(crate) fn sent_away(&self) -> watch::Receiver<u64> {
+        self.sent_away.subscribe()
     }
 
     /// A receiver that changes when the next event is to be cut in half.

@@ -14,28 +14,36 @@
 //!   [`Cut`], `POST /testbed/refuse` takes `{"milliseconds":N}`, `POST /testbed/compact` forgets old versions,
 //!   `GET /testbed/requests` lists the requests so far.
 //!
-//! The server leaves out authentication, defaulting, validation, admission, protobuf and tables. A `PUT` on an
+//! Lists, watches and errors come as JSON or as protobuf, as the request's `Accept` says, over HTTP/1.1 or HTTP/2 (with
+//! prior knowledge: [`Terminator`] negotiates it where there is TLS).
+//!
+//! The server leaves out authentication, defaulting, validation, admission and tables. A `PUT` on an
 //! object's own path replaces its status too.
 
 mod error;
 mod fault;
 mod list;
+mod negotiate;
 mod object;
 mod params;
+mod protobuf;
 mod resource;
 mod routes;
 mod selector;
 mod server;
 mod store;
 mod synthetic;
+mod tls;
 mod traffic;
 mod watch;
 
 pub use error::ApiError;
-pub use fault::{Cut, ErrorRule, Faults, StreamingLists, Verb};
+pub use fault::{Cut, ErrorRule, Faults, Protobuf, StreamingLists, Verb};
+pub use object::{encoded, frame_bytes};
 pub use resource::Resource;
 pub use routes::SENT_HEADER;
 pub use server::{ApiServer, RequestRecord};
 pub use store::{Sent, Store};
 pub use synthetic::Synthetic;
+pub use tls::{Authority, Terminator};
 pub use traffic::Carried;

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::error::ApiError;
+use crate::negotiate::Format;
 use crate::object::{Key, Object};
 use crate::params::Params;
+use crate::protobuf;
 use crate::resource::Resource;
 use crate::selector::Selector;
 use crate::store::Store;
@@ -14,10 +16,15 @@ use crate::store::Store;
 /// Size of the pieces in which a list is written, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// A page of a list: an iterator over pieces of JSON.
+/// The tag of the items in the protobuf message of every list.
+const ITEMS: u32 = 2;
+
+/// A page of a list: an iterator over pieces of it.
 pub(crate) struct Page {
+    format: Format,
     head: Option<Bytes>,
     items: std::vec::IntoIter<Arc<Object>>,
+    tail: Bytes,
     first: bool,
     ended: bool,
 }
@@ -28,6 +35,7 @@ pub(crate) fn page(
     resource: Resource,
     namespace: Option<&str>,
     params: &Params,
+    format: Format,
 ) -> Result<Page, ApiError> {
     let selector = Selector::parse(resource, &params.label_selector, &params.field_selector)?;
     let from = Token::read(params)?;
@@ -52,8 +60,21 @@ pub(crate) fn page(
         }
     }
     let (kind, api_version) = (resource.kind(), resource.api_version());
-    let head = format!(r#"{{"kind":"{kind}List","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
-    Ok(Page { head: Some(head.into()), items: objects.into_iter(), first: true, ended: false })
+    let (head, tail) = match format {
+        Format::Json => {
+            let head = format!(r#"{{"kind":"{kind}List","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
+            (head.into(), Bytes::from_static(b"]}\n"))
+        }
+        Format::Protobuf => {
+            let length = |object: &Arc<Object>| {
+                let (mut key, item) = (Vec::new(), object.item(format).len());
+                protobuf::put_length(&mut key, ITEMS, item);
+                key.len() + item
+            };
+            protobuf::list_ends(api_version, kind, &metadata, objects.iter().map(length).sum())
+        }
+    };
+    Ok(Page { format, head: Some(head), items: objects.into_iter(), tail, first: true, ended: false })
 }
 
 impl Iterator for Page {
@@ -63,22 +84,28 @@ impl Iterator for Page {
         if self.ended {
             return None;
         }
-        let mut piece = BytesMut::with_capacity(PIECE_BYTES + PIECE_BYTES / 4);
+        let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4);
         if let Some(head) = self.head.take() {
             piece.put_slice(&head);
         }
         while piece.len() < PIECE_BYTES {
             let Some(object) = self.items.next() else {
-                piece.put_slice(b"]}\n");
+                piece.put_slice(&self.tail);
                 self.ended = true;
                 break;
             };
-            if !std::mem::take(&mut self.first) {
-                piece.put_u8(b',');
+            let first = std::mem::take(&mut self.first);
+            match self.format {
+                Format::Json => {
+                    if !first {
+                        piece.put_u8(b',');
+                    }
+                    piece.put_slice(object.item(self.format));
+                }
+                Format::Protobuf => protobuf::put_message(&mut piece, ITEMS, object.item(self.format)),
             }
-            piece.put_slice(object.item());
         }
-        Some(piece.freeze())
+        Some(piece.into())
     }
 }
 

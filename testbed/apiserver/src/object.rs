@@ -1,4 +1,4 @@
-//! One version of one object: encoded once, with the labels and fields that selectors name.
+//! One version of one object: encoded once in each format, with the labels and fields that selectors name.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -8,6 +8,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::negotiate::Format;
+use crate::protobuf::{self, schema};
 use crate::resource::Resource;
 use crate::selector::Selector;
 
@@ -23,6 +25,8 @@ pub(crate) struct Object {
     fields: Vec<(&'static str, String)>,
     /// The JSON object without `kind` and `apiVersion`, as it stands in a list.
     body: Bytes,
+    /// The object as a protobuf message, as it stands in a list.
+    message: Bytes,
 }
 
 impl Object {
@@ -50,8 +54,9 @@ impl Object {
                 .map_err(|error| ApiError::bad_request(format!("metadata.labels: {error}")))?,
         };
         let body = Bytes::from(map_to_vec(map));
+        let message = protobuf::encode(schema::of(resource), &value).into();
         let fields = resource.selectable().iter().map(|path| (*path, text_at(&value, path))).collect();
-        Ok(Self { resource, key, labels, fields, body })
+        Ok(Self { resource, key, labels, fields, body, message })
     }
 
     /// Whether a list or watch with this selector in this namespace (`None` for all) selects the object.
@@ -70,19 +75,34 @@ impl Object {
     }
 
     /// The object as an item of a list.
-    pub(crate) fn item(&self) -> &Bytes {
-        &self.body
+    pub(crate) fn item(&self, format: Format) -> &Bytes {
+        match format {
+            Format::Json => &self.body,
+            Format::Protobuf => &self.message,
+        }
     }
 
     /// The whole object, as GET returns it.
-    pub(crate) fn json(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.body.len() + 64);
-        self.put_json(&mut out);
-        out.freeze()
+    pub(crate) fn whole(&self, format: Format) -> Bytes {
+        match format {
+            Format::Json => {
+                let mut out = BytesMut::with_capacity(self.body.len() + 64);
+                self.put_json(&mut out);
+                out.freeze()
+            }
+            Format::Protobuf => self.enveloped().into(),
+        }
     }
 
-    /// A watch event of this type, as one line.
-    pub(crate) fn event(&self, kind: &str) -> Bytes {
+    fn enveloped(&self) -> Vec<u8> {
+        protobuf::enveloped(self.resource.api_version(), self.resource.kind(), &self.message)
+    }
+
+    /// A watch event of this type: one line of JSON, or one frame of protobuf.
+    pub(crate) fn event(&self, kind: &str, format: Format) -> Bytes {
+        if format == Format::Protobuf {
+            return protobuf::frame(kind, &self.enveloped());
+        }
         let mut out = BytesMut::with_capacity(self.body.len() + 128);
         out.put_slice(format!(r#"{{"type":"{kind}","object":"#).as_bytes());
         self.put_json(&mut out);
@@ -98,7 +118,7 @@ impl Object {
 
     /// The last state of the object with the version of its deletion, as a `DELETED` event has it.
     pub(crate) fn deleted_at(&self, version: u64) -> Self {
-        let mut map: Map<String, Value> = self.map();
+        let mut map = self.map();
         if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
             metadata.insert("resourceVersion".to_owned(), version.to_string().into());
         }
@@ -108,6 +128,7 @@ impl Object {
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             body: Bytes::from(map_to_vec(&map)),
+            message: protobuf::encode(schema::of(self.resource), &Value::Object(map)).into(),
         }
     }
 
@@ -122,6 +143,24 @@ impl Object {
     fn map(&self) -> Map<String, Value> {
         serde_json::from_slice(&self.body).expect("this type encoded the bytes itself")
     }
+}
+
+/// Encodes an object, given as JSON, as the protobuf message that the server sends, without its envelope.
+///
+/// # Errors
+/// If its `apiVersion` and `kind` are none that the server serves.
+pub fn encoded(object: &Value) -> Result<Vec<u8>, ApiError> {
+    Ok(protobuf::encode(schema::of(resource_of(object)?), object))
+}
+
+/// The bytes of a watch event of this type for an object, given as JSON, in protobuf.
+///
+/// # Errors
+/// As [`encoded`].
+pub fn frame_bytes(kind: &str, object: &Value) -> Result<u64, ApiError> {
+    let resource = resource_of(object)?;
+    let envelope = protobuf::enveloped(resource.api_version(), resource.kind(), &encoded(object)?);
+    Ok(protobuf::frame(kind, &envelope).len() as u64)
 }
 
 /// The resource that the `apiVersion` and `kind` of an object name.

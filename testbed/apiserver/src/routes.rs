@@ -14,10 +14,12 @@ use hyper::body::{Frame, Incoming};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
-use crate::fault::{Faults, Verb};
+use crate::fault::{Faults, Protobuf, Verb};
 use crate::list;
+use crate::negotiate::Format;
 use crate::object::{Key, Object};
 use crate::params::Params;
+use crate::protobuf;
 use crate::resource::Resource;
 use crate::server::Shared;
 use crate::store::Sent;
@@ -39,9 +41,11 @@ struct Target {
 /// Records one request and responds to it.
 pub(crate) async fn respond(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     shared.record(&request);
+    // What cannot be negotiated is an error in JSON.
+    let format = Format::accepted(request.headers(), shared.control.get().protobuf).unwrap_or(Format::Json);
     let response = match route(&shared, request).await {
         Ok(response) => response,
-        Err(error) => failure(&error),
+        Err(error) => failure(&error, format),
     };
     Ok(response)
 }
@@ -95,6 +99,8 @@ fn target(parts: &[&str]) -> Option<Target> {
 }
 
 async fn on_objects(shared: &Shared, target: Target, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    let protobuf = shared.control.get().protobuf;
+    let format = Format::accepted(request.headers(), protobuf)?;
     let params = Params::read(request.uri())?;
     let verbs: &[Verb] = match (request.method(), &target.name) {
         (&Method::GET, Some(_)) => &[Verb::Get],
@@ -113,23 +119,26 @@ async fn on_objects(shared: &Shared, target: Target, request: Request<Incoming>)
     let key = name.map(|name| (namespace.clone().unwrap_or_default(), name));
     match (request.method().clone(), key) {
         (Method::GET, Some(key)) => match shared.store.find(resource, &key) {
-            Some(object) => Ok(json_bytes(StatusCode::OK, object.json())),
+            Some(object) => Ok(plain(StatusCode::OK, format.content_type(), object.whole(format))),
             None => Err(ApiError::not_found(resource.plural(), &key.1)),
         },
         (Method::GET, None) if params.is_watch() => {
-            let watch = Watch::open(&shared.store, &shared.control, resource, namespace.as_deref(), &params)?;
-            Ok(streamed(stream::unfold(watch, |mut watch| async { watch.next().await.map(|next| (next, watch)) })))
+            let watch = Watch::open(&shared.store, &shared.control, resource, namespace.as_deref(), &params, format)?;
+            let pieces = stream::unfold(watch, |mut watch| async { watch.next().await.map(|next| (next, watch)) });
+            Ok(streamed(format.stream_type(), pieces))
         }
         (Method::GET, None) => {
-            let page = list::page(&shared.store, resource, namespace.as_deref(), &params)?;
-            Ok(streamed(stream::iter(page.map(Ok))))
+            let page = list::page(&shared.store, resource, namespace.as_deref(), &params, format)?;
+            Ok(streamed(format.content_type(), stream::iter(page.map(Ok))))
         }
         (Method::POST, None) => {
-            let value = with_defaults(read(request).await?, resource, namespace.as_deref(), shared);
-            shared.store.create(value).map(|written| wrote(StatusCode::CREATED, &written))
+            let value = read_object(request, resource, protobuf).await?;
+            let value = with_defaults(value, resource, namespace.as_deref(), shared);
+            shared.store.create(value).map(|written| wrote(StatusCode::CREATED, &written, format))
         }
         (Method::PUT, Some(key)) => {
-            let value = with_defaults(read(request).await?, resource, namespace.as_deref(), shared);
+            let value = read_object(request, resource, protobuf).await?;
+            let value = with_defaults(value, resource, namespace.as_deref(), shared);
             let written = if status {
                 shared.store.modify(resource, key.clone(), |old| {
                     let mut merged = unless_newer(old, &value, resource, &key)?;
@@ -142,7 +151,7 @@ async fn on_objects(shared: &Shared, target: Target, request: Request<Incoming>)
                     None => Ok(value),
                 })
             };
-            written.map(|written| wrote(StatusCode::OK, &written))
+            written.map(|written| wrote(StatusCode::OK, &written, format))
         }
         (Method::PATCH, Some(key)) => {
             let patch = read(request).await?;
@@ -151,12 +160,12 @@ async fn on_objects(shared: &Shared, target: Target, request: Request<Incoming>)
                 merge(&mut merged, patch);
                 Ok(merged)
             });
-            written.map(|written| wrote(StatusCode::OK, &written))
+            written.map(|written| wrote(StatusCode::OK, &written, format))
         }
         (Method::DELETE, Some((namespace, name))) => {
             let sent = shared.store.delete(resource, &namespace, &name)?;
-            let mut response =
-                json_value(StatusCode::OK, &json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" }));
+            let success = json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" });
+            let mut response = status_object(StatusCode::OK, &success, format);
             stamp(&mut response, sent);
             Ok(response)
         }
@@ -240,10 +249,20 @@ fn fixed(parts: &[&str]) -> Result<Response<Body>, ApiError> {
     Ok(json_value(StatusCode::OK, &content))
 }
 
-async fn read(request: Request<Incoming>) -> Result<Value, ApiError> {
+async fn body(request: Request<Incoming>) -> Result<Bytes, ApiError> {
     let body = request.into_body().collect().await.map_err(|error| ApiError::bad_request(error.to_string()))?;
-    serde_json::from_slice(&body.to_bytes())
+    Ok(body.to_bytes())
+}
+
+async fn read(request: Request<Incoming>) -> Result<Value, ApiError> {
+    serde_json::from_slice(&body(request).await?)
         .map_err(|error| ApiError::bad_request(format!("the body is no JSON: {error}")))
+}
+
+/// Reads an object in JSON or protobuf.
+async fn read_object(request: Request<Incoming>, resource: Resource, protobuf: Protobuf) -> Result<Value, ApiError> {
+    let headers = request.headers().clone();
+    Format::read(&headers, resource, protobuf, &body(request).await?)
 }
 
 /// Fills in what the path says about the object in the body, and a name where the body has only `generateName`.
@@ -293,15 +312,18 @@ fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-fn streamed(pieces: impl stream::Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response<Body> {
+fn streamed(
+    kind: &'static str,
+    pieces: impl stream::Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> Response<Body> {
     let frames = futures::StreamExt::map(pieces, |piece| piece.map(Frame::data));
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 
-fn wrote(status: StatusCode, (sent, object): &(Sent, Arc<Object>)) -> Response<Body> {
-    let mut response = json_bytes(status, object.json());
+fn wrote(status: StatusCode, (sent, object): &(Sent, Arc<Object>), format: Format) -> Response<Body> {
+    let mut response = plain(status, format.content_type(), object.whole(format));
     stamp(&mut response, *sent);
     response
 }
@@ -310,21 +332,25 @@ fn stamp(response: &mut Response<Body>, sent: Sent) {
     response.headers_mut().insert(SENT_HEADER, sent.monotonic_nanos.into());
 }
 
-fn failure(error: &ApiError) -> Response<Body> {
+fn failure(error: &ApiError, format: Format) -> Response<Body> {
     let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json_value(status, &error.status());
+    let mut response = status_object(status, &error.status(), format);
     if let Some(seconds) = error.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
 }
 
-fn json_value(status: StatusCode, value: &Value) -> Response<Body> {
-    json_bytes(status, value.to_string().into())
+/// A response whose body is a `metav1.Status`.
+fn status_object(status: StatusCode, value: &Value, format: Format) -> Response<Body> {
+    match format {
+        Format::Json => json_value(status, value),
+        Format::Protobuf => plain(status, format.content_type(), protobuf::status(value).into()),
+    }
 }
 
-fn json_bytes(status: StatusCode, bytes: Bytes) -> Response<Body> {
-    plain(status, "application/json", bytes)
+fn json_value(status: StatusCode, value: &Value) -> Response<Body> {
+    plain(status, Format::Json.content_type(), value.to_string().into())
 }
 
 fn plain(status: StatusCode, kind: &'static str, bytes: Bytes) -> Response<Body> {

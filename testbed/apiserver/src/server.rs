@@ -3,15 +3,16 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -43,6 +44,10 @@ pub struct RequestRecord {
     pub query: String,
     /// The `User-Agent` header; empty without one.
     pub user_agent: String,
+    /// The `Accept` header; empty without one.
+    pub accept: String,
+    /// The version of HTTP: `HTTP/1.1` or `HTTP/2.0`.
+    pub version: String,
 }
 
 /// The state that all connections share.
@@ -108,7 +113,7 @@ impl ApiServer {
         self.shared.requests()
     }
 
-    /// The bytes and events that the server has sent since it started.
+    /// The connections, and the bytes and events that the server has sent since it started.
     pub fn carried(&self) -> Carried {
         self.shared.control.traffic().read()
     }
@@ -134,12 +139,14 @@ impl Drop for ApiServer {
 
 impl Shared {
     pub(crate) fn record(&self, request: &Request<Incoming>) {
-        let user_agent = request.headers().get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let record = RequestRecord {
             method: request.method().to_string(),
             path: request.uri().path().to_owned(),
             query: request.uri().query().unwrap_or_default().to_owned(),
-            user_agent: user_agent.unwrap_or_default().to_owned(),
+            user_agent: header(http::header::USER_AGENT).to_owned(),
+            accept: header(http::header::ACCEPT).to_owned(),
+            version: format!("{:?}", request.version()),
         };
         let mut requests = self.records();
         if requests.len() == MAX_RECORDS {
@@ -179,6 +186,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::
             tracing::warn!(%error, "TCP_NODELAY was refused");
         }
         if shared.control.is_refusing() {
+            shared.control.traffic().count_refused();
             reset(&stream);
             continue;
         }
@@ -187,18 +195,23 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::
 }
 
 async fn connection(stream: tokio::net::TcpStream, shared: Arc<Shared>) {
-    let mut cut = shared.control.connections();
+    let (mut cut, mut sent_away) = (shared.control.connections(), shared.control.sent_away());
+    let stream = TokioIo::new(Counted::new(stream, shared.control.traffic()));
     let service = service_fn(|request| routes::respond(Arc::clone(&shared), request));
-    let serving =
-        http1::Builder::new().serve_connection(TokioIo::new(Counted::new(stream, shared.control.traffic())), service);
-    tokio::select! {
-        served = serving => {
-            if let Err(error) = served {
-                tracing::debug!(%error, "a connection broke");
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut serving = pin!(builder.serve_connection(stream, service));
+    loop {
+        tokio::select! {
+            served = serving.as_mut() => {
+                if let Err(error) = served {
+                    tracing::debug!(%error, "a connection broke");
+                }
+                return;
             }
+            // The stream is dropped where it stands, in the middle of an answer or not.
+            _ = cut.changed() => return,
+            Ok(()) = sent_away.changed() => serving.as_mut().graceful_shutdown(),
         }
-        // The stream is dropped where it stands, in the middle of an answer or not.
-        _ = cut.changed() => {}
     }
 }
 

@@ -1,4 +1,4 @@
-//! Watches: the changes that one selector matches, as lines of JSON.
+//! Watches: the changes that one selector matches, as lines of JSON or frames of protobuf.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,8 +12,10 @@ use tokio::time::{Instant, Interval, interval_at, sleep, sleep_until};
 
 use crate::error::ApiError;
 use crate::fault::{Control, Faults, StreamingLists};
+use crate::negotiate::Format;
 use crate::object::Object;
 use crate::params::Params;
+use crate::protobuf::{self, schema};
 use crate::resource::Resource;
 use crate::selector::Selector;
 use crate::store::{Change, Feed, Start, Store};
@@ -33,6 +35,7 @@ const HALF_EVENT_DELAY: Duration = Duration::from_millis(20);
 
 /// An open watch and what it still has to send.
 pub(crate) struct Watch {
+    format: Format,
     resource: Resource,
     namespace: Option<String>,
     selector: Selector,
@@ -71,6 +74,7 @@ impl Watch {
         resource: Resource,
         namespace: Option<&str>,
         params: &Params,
+        format: Format,
     ) -> Result<Self, ApiError> {
         let selector = Selector::parse(resource, &params.label_selector, &params.field_selector)?;
         let faults = control.subscribe();
@@ -89,7 +93,10 @@ impl Watch {
         let feed = match feed {
             Ok(feed) => feed,
             Err(error) => {
-                ready.push_back(Bytes::from(format!("{}\n", json!({ "type": "ERROR", "object": error.status() }))));
+                ready.push_back(match format {
+                    Format::Json => format!("{}\n", json!({ "type": "ERROR", "object": error.status() })).into(),
+                    Format::Protobuf => protobuf::frame("ERROR", &protobuf::status(&error.status())),
+                });
                 state = State::Ending;
                 store.watch(resource, Start::Now)?
             }
@@ -97,6 +104,7 @@ impl Watch {
         let streaming = params.send_initial_events == Some(true) && streaming_lists == StreamingLists::Honoured;
         let timeout = params.timeout_seconds.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
         let mut watch = Self {
+            format,
             resource,
             namespace: namespace.map(str::to_owned),
             selector,
@@ -173,7 +181,7 @@ impl Watch {
             };
             if object.is_selected(self.namespace.as_deref(), &self.selector) {
                 self.traffic.count_event();
-                piece.extend_from_slice(&object.event("ADDED"));
+                piece.extend_from_slice(&object.event("ADDED", self.format));
             }
         }
         (!piece.is_empty()).then(|| piece.into())
@@ -187,9 +195,9 @@ impl Watch {
         };
         let line = match (selected(&change.before), selected(&change.after)) {
             (None, None) => return,
-            (None, Some(after)) => after.event("ADDED"),
-            (Some(_), Some(after)) => after.event("MODIFIED"),
-            (Some(before), None) => before.deleted_at(change.version).event("DELETED"),
+            (None, Some(after)) => after.event("ADDED", self.format),
+            (Some(_), Some(after)) => after.event("MODIFIED", self.format),
+            (Some(before), None) => before.deleted_at(change.version).event("DELETED", self.format),
         };
         let (delay, drop_after) = {
             let faults = self.faults.borrow();
@@ -212,6 +220,10 @@ impl Watch {
         let mut metadata = json!({ "resourceVersion": self.feed.version.to_string(), "creationTimestamp": null });
         if closing {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
+        }
+        if self.format == Format::Protobuf {
+            let object = protobuf::encode(schema::of(self.resource), &json!({ "metadata": metadata }));
+            return protobuf::frame("BOOKMARK", &protobuf::enveloped(api_version, kind, &object));
         }
         let zero = self.resource.zero();
         let object = format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata}{zero}}}"#);

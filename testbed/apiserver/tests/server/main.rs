@@ -1,5 +1,6 @@
 //! Tests of the API server itself, driven by the client of kube.
 
+mod encodings;
 mod faults;
 mod lists;
 mod process;
