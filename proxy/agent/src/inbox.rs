@@ -62,6 +62,11 @@ impl EventSink {
         self.sender.send(Message::Event(event)).map_err(|_| InboxClosed)
     }
 
+    /// Counts a list of all objects of this kind that began.
+    pub fn listed(&self, kind: Kind) {
+        self.metrics.listed(kind);
+    }
+
     /// Counts a list or watch of this kind that broke off and is restarted.
     pub fn interrupted(&self, kind: Kind) {
         self.metrics.interrupted(kind);

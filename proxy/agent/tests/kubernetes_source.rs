@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use portway::inbox::{Inbox, Message, channel};
 use portway::metrics::SourceMetrics;
-use portway::sources::kubernetes::{ConnectError, KubernetesConfig, Tuning, run};
+use portway::sources::kubernetes::{ConnectError, ContentType, KubernetesConfig, Tuning, run};
 use portway_apiserver::{ApiServer, Cut, ErrorRule, Faults, Resource, Store, StreamingLists, Synthetic, Verb};
 use portway_model::{Event, Kind};
 use portway_testbed::objects::{self, ToJson as _};
@@ -29,6 +29,14 @@ struct Running {
     /// Kinds of which a list was finished.
     done: BTreeSet<Kind>,
 }
+
+/// How objects are listed, and in which form they come.
+const WAYS: [(StreamingLists, ContentType); 4] = [
+    (StreamingLists::Honoured, ContentType::Protobuf),
+    (StreamingLists::Honoured, ContentType::Json),
+    (StreamingLists::Refused, ContentType::Protobuf),
+    (StreamingLists::Refused, ContentType::Json),
+];
 
 /// Waiting times for tests.
 fn tuning() -> Tuning {
@@ -299,9 +307,9 @@ fn a_list_whose_pages_expire_is_requested_in_one_piece() {
 
 #[test]
 fn objects_deleted_before_the_version_expired_are_removed() {
-    for streaming_lists in [StreamingLists::Honoured, StreamingLists::Refused] {
+    for (streaming_lists, content_type) in WAYS {
         let server = faulty(&["web", "old"], Faults { streaming_lists, ..Faults::default() });
-        let mut running = Running::synced(config(&server));
+        let mut running = Running::synced(KubernetesConfig { content_type, ..config(&server) });
         running.until_services(&["old", "web"]);
         server.refuse_for(Duration::from_millis(300));
         server.cut(Cut::Now);
@@ -318,8 +326,14 @@ fn objects_deleted_before_the_version_expired_are_removed() {
 
 #[test]
 fn a_watch_that_breaks_off_resumes_from_its_last_version() {
+    for content_type in [ContentType::Protobuf, ContentType::Json] {
+        resumes(content_type);
+    }
+}
+
+fn resumes(content_type: ContentType) {
     let server = server(&["web"]);
-    let mut running = Running::synced(config(&server));
+    let mut running = Running::synced(KubernetesConfig { content_type, ..config(&server) });
     for (cut, name) in [(Cut::Now, "a"), (Cut::MidObject, "b"), (Cut::MidObject, "c"), (Cut::Now, "d")] {
         server.cut(cut);
         server.store().put(service(name)).unwrap();
@@ -443,12 +457,12 @@ fn a_watch_that_hangs_is_reopened() {
 
 #[test]
 fn one_bad_object_affects_nothing_but_itself() {
-    for streaming_lists in [StreamingLists::Honoured, StreamingLists::Refused] {
+    for (streaming_lists, content_type) in WAYS {
         let server = faulty(&["a", "z"], Faults { streaming_lists, ..Faults::default() });
         let mut bad = service("bad");
         bad["spec"]["ports"] = json!("none");
         server.store().put(bad.clone()).unwrap();
-        let mut running = Running::synced(config(&server));
+        let mut running = Running::synced(KubernetesConfig { content_type, ..config(&server) });
         running.until_services(&["a", "z"]);
         bad["spec"]["ports"] = json!(7);
         server.store().put(bad).unwrap();
@@ -460,9 +474,9 @@ fn one_bad_object_affects_nothing_but_itself() {
 
 #[test]
 fn own_12_an_object_that_becomes_unreadable_keeps_what_it_had_when_all_are_listed_again() {
-    for streaming_lists in [StreamingLists::Honoured, StreamingLists::Refused] {
+    for (streaming_lists, content_type) in WAYS {
         let server = faulty(&["a", "b", "z"], Faults { streaming_lists, ..Faults::default() });
-        let mut running = Running::synced(config(&server));
+        let mut running = Running::synced(KubernetesConfig { content_type, ..config(&server) });
         running.until_services(&["a", "b", "z"]);
         server.refuse_for(Duration::from_millis(300));
         server.cut(Cut::Now);

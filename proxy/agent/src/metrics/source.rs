@@ -8,6 +8,7 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 #[derive(Clone, Debug)]
 pub struct SourceMetrics {
     events: IntCounterVec,
+    lists: IntCounterVec,
     interruptions: IntCounterVec,
     queue: IntGauge,
     unreadable: IntGaugeVec,
@@ -18,6 +19,7 @@ impl SourceMetrics {
     /// Registers all of these metrics.
     pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(self.events.clone()))?;
+        registry.register(Box::new(self.lists.clone()))?;
         registry.register(Box::new(self.interruptions.clone()))?;
         registry.register(Box::new(self.queue.clone()))?;
         registry.register(Box::new(self.unreadable.clone()))?;
@@ -45,6 +47,11 @@ impl SourceMetrics {
         }
     }
 
+    /// Counts a list of all objects of this kind that the API server began to send.
+    pub fn listed(&self, kind: Kind) {
+        self.lists.with_label_values(&[kind_label(kind)]).inc();
+    }
+
     /// Counts a list or watch of this kind that broke off and is restarted.
     pub fn interrupted(&self, kind: Kind) {
         self.interruptions.with_label_values(&[kind_label(kind)]).inc();
@@ -55,6 +62,10 @@ impl Default for SourceMetrics {
     fn default() -> Self {
         const NAMES: &str = "the names and labels of these metrics are constants that prometheus accepts";
         let events = Opts::new("portway_source_events_total", "Events from the sources, by kind of object.");
+        let lists = Opts::new(
+            "portway_source_lists_total",
+            "Lists of all objects from the API server, by kind of object: one at the start, more after long outages.",
+        );
         let interruptions = Opts::new(
             "portway_source_interruptions_total",
             "Lists and watches that broke off and were restarted, by kind of object.",
@@ -74,6 +85,7 @@ impl Default for SourceMetrics {
         let queue = Opts::new("portway_queue_length", "Events that wait for the sync loop.");
         Self {
             events: IntCounterVec::new(events, &["kind"]).expect(NAMES),
+            lists: IntCounterVec::new(lists, &["kind"]).expect(NAMES),
             interruptions: IntCounterVec::new(interruptions, &["kind"]).expect(NAMES),
             queue: IntGauge::with_opts(queue).expect(NAMES),
             unreadable,
@@ -111,12 +123,14 @@ mod tests {
         let (registry, metrics) = (Registry::new(), SourceMetrics::default());
         metrics.register(&registry).unwrap();
         metrics.unreadable(1, 2);
+        metrics.listed(Kind::ServiceCidr);
         metrics.queued(&Event::Unreadable { kind: Kind::Service, namespace: "ns".to_owned(), name: "web".to_owned() });
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         for line in [
             "portway_source_unreadable{what=\"file\"} 1",
             "portway_source_unreadable{what=\"object\"} 2",
             "portway_source_unreadable_objects_total{kind=\"Service\"} 1",
+            "portway_source_lists_total{kind=\"ServiceCIDR\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in:\n{text}");
         }

@@ -1,7 +1,6 @@
 //! Converts the API's types to the model's. Fields are moved; only the trigger time is parsed (contract EP-9), and nothing
 //! is copied or defaulted.
 
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1 as core;
@@ -12,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use portway_model::{Event, Kind, ServiceName, api};
 
 /// The annotation that says when the change behind a slice happened (contract EP-9).
-const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+pub(super) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// A kind of API object that sources read.
 pub(super) trait Object: serde::de::DeserializeOwned + k8s_openapi::Metadata<Ty = ObjectMeta> {
@@ -110,7 +109,11 @@ fn service_port(port: core::ServicePort) -> api::ServicePort {
 pub(super) fn endpoint_slice(slice: discovery::EndpointSlice) -> api::EndpointSlice {
     let meta = slice.metadata;
     api::EndpointSlice {
-        last_change_trigger: meta.annotations.as_ref().and_then(trigger_time),
+        last_change_trigger: meta
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(TRIGGER_TIME))
+            .and_then(|text| trigger_time(text)),
         namespace: meta.namespace.unwrap_or_default(),
         name: meta.name.unwrap_or_default(),
         labels: meta.labels.unwrap_or_default(),
@@ -141,8 +144,8 @@ fn endpoint(endpoint: discovery::Endpoint) -> api::Endpoint {
 
 /// The trigger time, in any form that RFC 3339 allows. One that does not parse only costs a latency figure, so it
 /// counts as missing.
-fn trigger_time(annotations: &BTreeMap<String, String>) -> Option<SystemTime> {
-    annotations.get(TRIGGER_TIME)?.parse::<Timestamp>().ok().map(SystemTime::from)
+pub(super) fn trigger_time(text: &str) -> Option<SystemTime> {
+    text.parse::<Timestamp>().ok().map(SystemTime::from)
 }
 
 pub(super) fn node(node: core::Node) -> api::Node {
@@ -173,6 +176,7 @@ pub(super) fn service_cidr(cidr: networking::ServiceCIDR) -> api::ServiceCidr {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
@@ -184,15 +188,21 @@ mod tests {
     #[test]
     fn ep_9_the_trigger_time_is_read_in_every_form_of_rfc_3339() {
         let at = |text: &str| {
-            trigger_time(&BTreeMap::from([(TRIGGER_TIME.to_owned(), text.to_owned())]))
-                .map(|time| time.duration_since(UNIX_EPOCH).unwrap())
+            let slice = discovery::EndpointSlice {
+                metadata: ObjectMeta {
+                    annotations: Some(BTreeMap::from([(TRIGGER_TIME.to_owned(), text.to_owned())])),
+                    ..ObjectMeta::default()
+                },
+                ..discovery::EndpointSlice::default()
+            };
+            endpoint_slice(slice).last_change_trigger.map(|time| time.duration_since(UNIX_EPOCH).unwrap())
         };
         let second = Duration::from_secs(1_767_323_045);
         assert_eq!(at("2026-01-02T03:04:05Z"), Some(second));
         assert_eq!(at("2026-01-02T03:04:05.000000001Z"), Some(second + Duration::from_nanos(1)));
         assert_eq!(at("2026-01-02T04:04:05.5+01:00"), Some(second + Duration::from_millis(500)));
         assert_eq!(at("yesterday"), None);
-        assert_eq!(trigger_time(&BTreeMap::new()), None);
+        assert_eq!(endpoint_slice(discovery::EndpointSlice::default()).last_change_trigger, None);
     }
 
     /// An object of each kind with every field that the model knows.

@@ -1,119 +1,18 @@
 //! Credentials for the API server that change while portway runs, and the ways to the server: TLS, service accounts,
 //! proxies, and what answers in its place.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod tls;
-
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use portway::inbox::{Inbox, Message, channel};
-use portway::metrics::SourceMetrics;
-use portway::sources::kubernetes::{KubernetesConfig, Tuning, run};
-use portway_apiserver::{ApiServer, Cut, Faults, Resource, Store};
-use portway_model::Event;
-use portway_testbed::objects::{self, ToJson as _};
-use tls::{Authority, Terminator};
-use tokio::runtime::Runtime;
+use portway::sources::kubernetes::KubernetesConfig;
+use portway_apiserver::{Authority, Terminator};
 
-/// Long enough for a busy machine; nothing waits so long when it works.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A source that runs against a server.
-struct Source {
-    _runtime: Runtime,
-    inbox: Inbox,
-}
-
-impl Source {
-    fn start(config: KubernetesConfig) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (sink, inbox) = channel(1024, SourceMetrics::default());
-        let tuning = Tuning {
-            watch_timeout: Duration::from_secs(1),
-            backoff_first: Duration::from_millis(50),
-            backoff_limit: Duration::from_millis(500),
-            ..Tuning::default()
-        };
-        runtime.spawn(run(KubernetesConfig { node_name: "node-0".to_owned(), tuning, ..config }, sink));
-        Self { _runtime: runtime, inbox }
-    }
-
-    fn of_kubeconfig(path: &Path) -> Self {
-        Self::start(KubernetesConfig { kubeconfig: Some(path.to_owned()), ..KubernetesConfig::default() })
-    }
-
-    /// Whether the Service comes within this time.
-    fn learns_within(&self, name: &str, patience: Duration) -> bool {
-        let limit = Instant::now() + patience;
-        while let Some(left) = limit.checked_duration_since(Instant::now()) {
-            match self.inbox.next(Some(left)).unwrap() {
-                Some(Message::Event(Event::Service(service))) if *service.name == *name => return true,
-                _ => {}
-            }
-        }
-        false
-    }
-
-    #[track_caller]
-    fn learns(&self, name: &str) {
-        assert!(self.learns_within(name, PATIENCE), "Service {name} did not come");
-    }
-}
-
-fn put(server: &ApiServer, name: &str) {
-    server
-        .store()
-        .put(objects::service(name).of_type("ClusterIP").cluster_ip("10.96.0.1").port("", 80).to_json())
-        .unwrap();
-}
-
-fn server(token: Option<&str>) -> ApiServer {
-    let server = ApiServer::local(Store::new()).unwrap();
-    put(&server, "web");
-    require(&server, token);
-    server
-}
-
-/// Makes the server know only this token from now on, as after the old one has expired.
-fn require(server: &ApiServer, token: Option<&str>) {
-    server.set_faults(Faults { bearer_token: token.map(str::to_owned), ..Faults::default() });
-    cut(server);
-}
-
-/// Breaks all connections, and waits until none is left that could still bring an event. Clients that are let in again at
-/// once may be too fast to be seen gone.
-fn cut(server: &ApiServer) {
-    server.cut(Cut::Now);
-    let limit = Instant::now() + Duration::from_secs(1);
-    while server.store().watchers(Resource::Service) > 0 && Instant::now() < limit {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// Replaces a file as those do that rotate credentials: written beside it and renamed.
-fn replace(path: &Path, text: &str) {
-    let beside = path.with_extension("new");
-    std::fs::write(&beside, text).unwrap();
-    std::fs::rename(beside, path).unwrap();
-}
-
-fn kubeconfig(folder: &Path, cluster: &str, user: &str) -> PathBuf {
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
-         users: [{{name: u, user: {{{user}}}}}]\nclusters: [{{name: k, cluster: {{{cluster}}}}}]\n"
-    );
-    let path = folder.join("kubeconfig");
-    replace(&path, &text);
-    path
-}
+use super::{PATIENCE, Source, cut, kubeconfig, put, replace, require, server};
 
 #[test]
 fn a_token_that_is_rotated_in_the_kubeconfig_is_taken_up() {
@@ -191,12 +90,12 @@ fn what_a_program_issues_is_renewed_when_it_is_refused_and_before_it_expires() {
 fn a_client_certificate_that_is_rotated_on_disk_is_taken_up() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
-    let servers = Authority::new(folder.path(), "servers");
-    let (old, new) = (Authority::new(folder.path(), "old"), Authority::new(folder.path(), "new"));
+    let servers = Authority::new(folder.path(), "servers").unwrap();
+    let (old, new) = (Authority::new(folder.path(), "old").unwrap(), Authority::new(folder.path(), "new").unwrap());
     let server = server(None);
-    let terminator = Terminator::start(server.address(), &servers, Some(&old));
+    let terminator = Terminator::start(server.address(), &servers, Some(&old)).unwrap();
     let issue = |authority: &Authority| {
-        let (certificate, key) = authority.issue("client");
+        let (certificate, key) = authority.issue("client").unwrap();
         replace(&file("client.crt"), &certificate);
         replace(&file("client.key"), &key);
     };
@@ -207,7 +106,7 @@ fn a_client_certificate_that_is_rotated_on_disk_is_taken_up() {
     source.learns("web");
 
     // The old authority's certificates are no longer accepted, as if they had expired.
-    terminator.accept_only(&new);
+    terminator.accept_only(&new).unwrap();
     cut(&server);
     put(&server, "late");
     assert!(!source.learns_within("late", Duration::from_millis(500)), "the old certificate is refused");
@@ -218,9 +117,9 @@ fn a_client_certificate_that_is_rotated_on_disk_is_taken_up() {
 #[test]
 fn a_named_master_gets_the_service_account_over_tls_and_follows_its_token() {
     let folder = tempfile::tempdir().unwrap();
-    let servers = Authority::new(folder.path(), "servers");
+    let servers = Authority::new(folder.path(), "servers").unwrap();
     let server = server(Some("first"));
-    let terminator = Terminator::start(server.address(), &servers, None);
+    let terminator = Terminator::start(server.address(), &servers, None).unwrap();
     std::fs::copy(servers.path(), folder.path().join("ca.crt")).unwrap();
     std::fs::write(folder.path().join("token"), "first").unwrap();
     let with = |master: String| KubernetesConfig {
@@ -346,7 +245,7 @@ fn a_page_from_something_in_between_is_called_one() {
 #[test]
 fn a_start_that_needs_its_own_work_to_reach_the_server_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new(folder.path(), "ca");
+    let authority = Authority::new(folder.path(), "ca").unwrap();
     // A port that nobody listens on stands for the cluster IP.
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
     let script = r#"mount -t tmpfs none /run && account=/var/run/secrets/kubernetes.io/serviceaccount && mkdir -p $account &&

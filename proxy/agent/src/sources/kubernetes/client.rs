@@ -1,15 +1,18 @@
 //! A client for the API server from a kubeconfig, the pod's service account or a bare address.
 //!
-//! kube's own client stack has no TCP keepalive: a connection whose other end vanished silently would be noticed only
-//! when its watch should have ended. This is the same stack over a connector with keepalive.
+//! kube's own client stack speaks HTTP/1.1, a connection for each watch, and has no TCP keepalive: a connection whose other
+//! end vanished silently would be noticed only when its watch should have ended. This is the same stack over a connector
+//! with keepalive, and with HTTP/2 where the server offers it under TLS: all requests share one connection, and pings notice
+//! a server that no longer answers, even behind a proxy whose own connection is alive.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use kube::client::{Body, ConfigExt};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::{Body, ConfigExt, RustlsTlsError};
 use kube::config::{
     AuthInfo, Cluster, Context, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedAuthInfo,
     NamedCluster, NamedContext,
@@ -19,7 +22,7 @@ use tower::{BoxError, ServiceBuilder};
 
 use super::KubernetesConfig;
 use super::exec::{self, ExecError};
-use super::proxy::{self, Environment};
+use super::proxy::{self, Connector, Environment};
 
 /// Where a pod finds its service account's token and the cluster's certificate authority.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -32,6 +35,10 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// The number of unanswered probes after which the connection is closed.
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// The bytes of one answer, and of all answers together, that may be under way or wait to be read (HTTP/2).
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 2 << 20;
 
 /// Why no client could be created. Retrying does not help with any of these.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +92,7 @@ pub(super) struct Built {
 
 /// Builds a client; it connects with its first request.
 pub(super) async fn build(config: &KubernetesConfig) -> Result<Built, ConnectError> {
+    let tuning = &config.tuning;
     let Access { mut config, proxy, files, by_cluster_ip } = access(config).await?;
     let expires = exec::issue(&mut config.auth_info).await?;
     let mut tcp = HttpConnector::new();
@@ -102,17 +110,38 @@ pub(super) async fn build(config: &KubernetesConfig) -> Result<Built, ConnectErr
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from);
-    let executor = TokioExecutor::new();
+    let mut builder = HttpClient::builder(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        // A connection whose last request is long ago still carries watches.
+        .pool_idle_timeout(None)
+        .http2_keep_alive_interval(tuning.ping_interval)
+        .http2_keep_alive_timeout(tuning.ping_timeout)
+        .http2_keep_alive_while_idle(true)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW);
     let server = config.cluster_url.clone();
     let client = if server.scheme() == Some(&http::uri::Scheme::HTTPS) {
-        let tls = config.rustls_https_connector_with_connector(connector)?;
-        let http: HttpClient<_, Body> = HttpClient::builder(executor).build(tls);
+        let http: HttpClient<_, Body> = builder.build(under_tls(&config, connector)?);
         Client::new(layers.service(http), config.default_namespace)
     } else {
-        let http: HttpClient<_, Body> = HttpClient::builder(executor).build(connector);
+        let http: HttpClient<_, Body> = builder.build(connector);
         Client::new(layers.service(http), config.default_namespace)
     };
     Ok(Built { client, server, by_cluster_ip, files, expires })
+}
+
+/// kube's TLS over a connector, offering HTTP/2 before HTTP/1.1.
+fn under_tls(config: &Config, connector: Connector) -> Result<HttpsConnector<Connector>, kube::Error> {
+    let mut builder = HttpsConnectorBuilder::new().with_tls_config(config.rustls_client_config()?).https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        let name = name
+            .clone()
+            .try_into()
+            .map_err(|error| kube::Error::RustlsTls(RustlsTlsError::InvalidServerName(error)))?;
+        builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
+    Ok(builder.enable_all_versions().wrap_connector(connector))
 }
 
 /// How to reach a server, as kubeconfig, service account and flags say.

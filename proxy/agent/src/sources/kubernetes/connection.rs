@@ -1,19 +1,25 @@
-//! The connection to the API server that all watches share. It follows credentials that change.
+//! The connection to the API server that all watches share: who may ask and when, in which form, with which credentials.
 //!
 //! Certificates and tokens live in files that others renew, and programs issue them for a while. A client reads them when
 //! it is built; so it is built again when one of its files has changed, before what a program issued expires, and after
-//! the server or the TLS layer has refused it. Watches that are open go on as they are.
+//! the server or the TLS layer has refused it. Watches that are open go on as they are, over the old connection; it ends
+//! with the last of them.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use http::{HeaderValue, Request};
 use kube::Client;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::KubernetesConfig;
+use super::answer::{self, Answer, Encoding};
 use super::client::{self, Built, ConnectError};
 use super::end::End;
+use super::limit::Limit;
+use super::reach::{Pass, Reach};
+use super::{ContentType, KubernetesConfig};
 use crate::backoff::Backoff;
 
 /// Credentials that a program issued are renewed this long before they expire.
@@ -26,6 +32,20 @@ const REBUILD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 pub(super) struct Connection {
     config: KubernetesConfig,
     state: Mutex<State>,
+    reach: Reach,
+    limit: Limit,
+    /// Whether the server has refused protobuf since it was last away.
+    json_only: AtomicBool,
+    /// Whether it was logged that the server answers in JSON.
+    json_logged: AtomicBool,
+}
+
+/// One attempt of a watch: a client, and the permission to use it.
+pub(super) struct Attempt<'a> {
+    connection: &'a Connection,
+    client: Client,
+    generation: u64,
+    pass: Pass<'a>,
 }
 
 struct State {
@@ -80,11 +100,44 @@ impl Connection {
             answered: false,
             explained: false,
         };
-        Ok(Self { config, state: Mutex::new(state) })
+        let (reach, limit) = (Reach::new(&config.tuning), Limit::new(config.qps, config.burst));
+        let json = AtomicBool::new(false);
+        Ok(Self {
+            config,
+            state: Mutex::new(state),
+            reach,
+            limit,
+            json_only: AtomicBool::new(false),
+            json_logged: json,
+        })
+    }
+
+    /// Waits until a watch may ask the server.
+    pub(super) async fn attempt(&self) -> Attempt<'_> {
+        let pass = self.reach.pass().await;
+        let (client, generation) = self.client().await;
+        Attempt { connection: self, client, generation, pass }
+    }
+
+    /// Whether the server is known to answer in JSON.
+    pub(super) fn speaks_json(&self) -> bool {
+        self.json_logged.load(Ordering::Relaxed) || self.prefers_json()
+    }
+
+    fn prefers_json(&self) -> bool {
+        self.config.content_type == ContentType::Json || self.json_only.load(Ordering::Relaxed)
+    }
+
+    fn accept(&self) -> HeaderValue {
+        match &self.config.accept {
+            Some(accept) if !self.json_only.load(Ordering::Relaxed) => accept.clone(),
+            _ if self.prefers_json() => HeaderValue::from_static(answer::JSON),
+            _ => HeaderValue::from_static("application/vnd.kubernetes.protobuf,application/json"),
+        }
     }
 
     /// The client for the next request, with its generation. It is a new one if the credentials have changed.
-    pub(super) async fn client(&self) -> (Client, u64) {
+    async fn client(&self) -> (Client, u64) {
         let state = &mut *self.state.lock().await;
         if let Some(why) = state.rebuild_because() {
             state.rebuild(&self.config, why).await;
@@ -93,14 +146,14 @@ impl Connection {
     }
 
     /// Notes that a server has answered.
-    pub(super) async fn answered(&self) {
+    async fn answered(&self) {
         let state = &mut *self.state.lock().await;
         state.answered = true;
         state.backoff.succeeded();
     }
 
     /// Notes how a request of this generation's client has failed.
-    pub(super) async fn failed(&self, generation: u64, failure: &End) {
+    async fn failed(&self, generation: u64, failure: &End) {
         let state = &mut *self.state.lock().await;
         if generation == state.generation && failure.refuses_credentials() {
             state.refused = true;
@@ -114,6 +167,49 @@ impl Connection {
                  portway does: give an address that is reached without, with --master https://HOST:PORT"
             );
         }
+    }
+}
+
+impl Attempt<'_> {
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn ask(&mut self, request: Request<Vec<u8>>) -> Result<Answer, End> {
+        let connection = self.connection;
+        connection.limit.wait().await;
+        let (max, json) = (connection.config.tuning.answer_timeout, connection.prefers_json());
+        let asking = answer::ask(&self.client, request, connection.accept());
+        let answer = timeout(max, asking).await.unwrap_or(Err(End::NoAnswer(max)));
+        match answer {
+            Ok(answer) => {
+                self.heard();
+                connection.answered().await;
+                if answer.encoding == Encoding::Json && !json && !connection.json_logged.swap(true, Ordering::Relaxed) {
+                    tracing::info!("the API server answers in JSON where protobuf was asked for");
+                }
+                Ok(answer)
+            }
+            Err(End::Api(status)) if !json && matches!(status.code, 406 | 415) => {
+                self.heard();
+                connection.json_only.store(true, Ordering::Relaxed);
+                Err(End::NoProtobuf(status))
+            }
+            Err(end) => Err(end),
+        }
+    }
+
+    fn heard(&mut self) {
+        if self.pass.answered() {
+            self.connection.json_only.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes how the attempt has ended.
+    pub(super) async fn ended(mut self, end: &End) {
+        if end.is_away() {
+            self.pass.away();
+        } else {
+            self.heard();
+        }
+        self.connection.failed(self.generation, end).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kube::core::Status;
 
+use super::wire::Problem;
 use crate::inbox::InboxClosed;
 
 /// Why a list or watch ended.
@@ -24,6 +25,8 @@ pub(super) enum End {
     Expired,
     #[error("the server has no streaming lists ({0})")]
     NoStreaming(String),
+    #[error("the server has no protobuf ({})", status_text(.0))]
+    NoProtobuf(Box<Status>),
     #[error("{}", status_text(.0))]
     Api(Box<Status>),
     #[error("{}", error_chain(.0))]
@@ -31,12 +34,12 @@ pub(super) enum End {
     #[error("the connection broke: {0}")]
     Read(std::io::Error),
     #[error(
-        "the answer is {0} and not the API server's JSON: a proxy or gateway on the way to it answers, or the address is \
-         that of another server"
+        "the answer is {0} and not the API server's: a proxy or gateway on the way to it answers, or the address is that \
+         of another server"
     )]
     NotKubernetes(String),
-    #[error("the server sent something that is not a {what}: {error}")]
-    Malformed { what: &'static str, error: serde_json::Error },
+    #[error("the server sent something that is not a {what}: {problem}")]
+    Malformed { what: &'static str, problem: Problem },
 }
 
 impl From<kube::Error> for End {
@@ -65,11 +68,11 @@ impl End {
 
 impl End {
     /// The end for a text that cannot be decoded.
-    pub(super) fn malformed(what: &'static str, text: &[u8], error: serde_json::Error) -> Self {
+    pub(super) fn malformed(what: &'static str, text: &[u8], problem: impl Into<Problem>) -> Self {
         let text = String::from_utf8_lossy(text);
         match html(&text) {
             Some(document) => Self::NotKubernetes(document),
-            None => Self::Malformed { what, error },
+            None => Self::Malformed { what, problem: problem.into() },
         }
     }
 
@@ -81,6 +84,15 @@ impl End {
             Self::Request(kube::Error::Auth(_)) => true,
             Self::Request(error) => is_of_tls(&error_chain(error)),
             Self::Read(error) => is_of_tls(&error_chain(error)),
+            _ => false,
+        }
+    }
+
+    /// Whether no API server was heard: nothing answered, the connection broke, or something else answered.
+    pub(super) fn is_away(&self) -> bool {
+        match self {
+            Self::NoAnswer(_) | Self::Read(_) | Self::Torn | Self::NotKubernetes(_) => true,
+            Self::Request(error) => !matches!(error, kube::Error::Auth(_) | kube::Error::BuildRequest(_)),
             _ => false,
         }
     }
@@ -140,8 +152,8 @@ fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
 /// Recognizes the answer of a server without streaming lists to a request for one. Servers before 1.27 reject
 /// `resourceVersionMatch` on a watch, servers with the feature switched off reject `sendInitialEvents`, and others do
 /// not know the parameter.
-pub(super) fn refused(error: kube::Error) -> End {
-    match End::from(error) {
+pub(super) fn refused(end: End) -> End {
+    match end {
         End::Api(status) if matches!(status.code, 400 | 406 | 415 | 422 | 501) => {
             End::NoStreaming(status_text(&status))
         }

@@ -1,22 +1,31 @@
 //! The API server as a source: which objects are watched, with which selectors (contract section 3).
 //!
 //! kube provides configuration, credentials, TLS and requests. Listing and watching are portway's own (`watch`),
-//! because kube's watcher cannot fall back from a streaming list to list and watch.
+//! because kube's watcher cannot fall back from a streaming list to list and watch, and reads JSON alone. Objects come in
+//! the API's protobuf (`envelope`, `message`), or in JSON where a server has none, over one HTTP/2 connection where the server
+//! offers it (`client`). While it is away one watch at a time asks for it (`reach`).
 
+mod answer;
 mod client;
 mod connection;
 mod end;
+mod envelope;
 mod exec;
+mod limit;
+mod message;
 mod outage;
 mod proxy;
+mod reach;
 mod sink;
 mod watch;
 mod wire;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
@@ -25,15 +34,15 @@ use serde_json::value::RawValue;
 
 use crate::inbox::EventSink;
 use crate::recorder::Recording;
-use crate::sources::convert::Object;
 
 pub use client::ConnectError;
 use connection::Connection;
 pub use exec::ExecError;
+use message::Encoded;
 use sink::Sink;
 use watch::{Necessity, Selection, Watch};
 pub use wire::BadObject;
-use wire::decode;
+use wire::Raw;
 
 /// How to reach the API server, and what to watch there.
 #[derive(Clone, Debug, Default)]
@@ -51,9 +60,45 @@ pub struct KubernetesConfig {
     /// Lists everything again this often. `None`: only when the server asks for it, since watches miss nothing.
     /// (kube-proxy's `configSyncPeriod`, contract WATCH-7, only delivers its own copies of the objects again.)
     pub relist_period: Option<Duration>,
+    /// How objects are asked for.
+    pub content_type: ContentType,
+    /// The `Accept` header of all requests (kube-proxy's `clientConnection.acceptContentTypes`). Without one it follows from
+    /// `content_type`, with JSON as the second choice.
+    pub accept: Option<HeaderValue>,
+    /// Requests a second (kube-proxy's `clientConnection.qps`); 0 is the default of 5, and a negative number no limit.
+    pub qps: f32,
+    /// Requests at once (kube-proxy's `clientConnection.burst`); 0 is the default of 10.
+    pub burst: u32,
     /// Timeouts and sizes of requests.
     pub tuning: Tuning,
 }
+
+/// The form in which objects are asked for (kube-proxy's `clientConnection.contentType` and `--kube-api-content-type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContentType {
+    /// `application/vnd.kubernetes.protobuf`: half the bytes, and a fraction of the work on both sides.
+    #[default]
+    Protobuf,
+    /// `application/json`.
+    Json,
+}
+
+impl FromStr for ContentType {
+    type Err = UnknownContentType;
+
+    fn from_str(text: &str) -> Result<Self, UnknownContentType> {
+        match text {
+            answer::PROTOBUF => Ok(Self::Protobuf),
+            answer::JSON => Ok(Self::Json),
+            _ => Err(UnknownContentType(text.to_owned())),
+        }
+    }
+}
+
+/// A content type that portway cannot decode.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of application/vnd.kubernetes.protobuf and application/json")]
+pub struct UnknownContentType(String);
 
 /// Timeouts and sizes of lists and watches. The defaults suit any cluster; tests shorten them.
 #[derive(Clone, Debug)]
@@ -61,7 +106,7 @@ pub struct Tuning {
     /// The shortest time that the server is asked to keep a watch open; each watch asks for a random time between this
     /// and its double, so that nodes do not come back all at once.
     pub watch_timeout: Duration,
-    /// How long the server may take to start an answer, and to complete one page of a list.
+    /// How long the server may take to start an answer, and how long it may be silent within a list.
     pub answer_timeout: Duration,
     /// A streaming list that is silent for this long comes from a server that ignores the request for one: objects are
     /// listed in pages instead.
@@ -70,12 +115,16 @@ pub struct Tuning {
     pub streaming_limit: Duration,
     /// The wait after a first failure; it doubles with each further one.
     pub backoff_first: Duration,
-    /// The longest wait between attempts, varied by up to a half.
+    /// The longest wait between attempts, before it is varied by up to a half: 15 s.
     pub backoff_limit: Duration,
     /// How often to retry an optional kind that the server does not have or does not allow.
     pub missing_kind_retry: Duration,
-    /// How many objects one page of a list holds.
+    /// How many objects one page of a list holds. Pages in JSON, which are held whole, have at most 500.
     pub page_size: u32,
+    /// How long an HTTP/2 connection may be silent before it is pinged.
+    pub ping_interval: Duration,
+    /// How long the answer to a ping may take. After that the connection counts as dead.
+    pub ping_timeout: Duration,
 }
 
 impl Default for Tuning {
@@ -86,9 +135,12 @@ impl Default for Tuning {
             streaming_silence: Duration::from_secs(5),
             streaming_limit: Duration::from_secs(60),
             backoff_first: Duration::from_millis(200),
-            backoff_limit: Duration::from_secs(2),
+            backoff_limit: Duration::from_secs(10),
             missing_kind_retry: Duration::from_secs(300),
-            page_size: 500,
+            page_size: 5000,
+            // Together as long as TCP's keepalive takes.
+            ping_interval: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -102,25 +154,41 @@ pub async fn run(config: KubernetesConfig, sink: EventSink) -> Result<(), Connec
     follow(config, sink).await
 }
 
-/// Records the same objects and changes into a trace.
+/// Records the same objects and changes into a trace, which keeps JSON: so that is asked for.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn record(config: KubernetesConfig, recording: Recording) -> Result<(), ConnectError> {
-    follow(config, recording).await
+    follow(KubernetesConfig { content_type: ContentType::Json, accept: None, ..config }, recording).await
 }
 
-/// Decodes one object of this kind as lists and watches do.
+/// Decodes one object of this kind from JSON as lists and watches do.
 ///
 /// # Errors
 /// If the text is not such an object; the error names the object, the field and the problem.
 pub fn read(kind: Kind, object: &RawValue) -> Result<Event, BadObject> {
+    decode(kind, Raw::Json(object))
+}
+
+/// Decodes one object of this kind from the API's protobuf, without its envelope, as lists and watches do.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_message(kind: Kind, object: &[u8]) -> Result<Event, BadObject> {
+    decode(kind, Raw::Protobuf(object))
+}
+
+fn decode(kind: Kind, object: Raw<'_>) -> Result<Event, BadObject> {
     match kind {
-        Kind::Service => decode::<Service>(object).map(Object::into_event),
-        Kind::EndpointSlice => decode::<EndpointSlice>(object).map(Object::into_event),
-        Kind::Node => decode::<Node>(object).map(Object::into_event),
-        Kind::ServiceCidr => decode::<ServiceCIDR>(object).map(Object::into_event),
+        Kind::Service => event::<Service>(object),
+        Kind::EndpointSlice => event::<EndpointSlice>(object),
+        Kind::Node => event::<Node>(object),
+        Kind::ServiceCidr => event::<ServiceCIDR>(object),
     }
+}
+
+fn event<K: Encoded>(object: Raw<'_>) -> Result<Event, BadObject> {
+    object.decode::<K>().map(|(event, _)| event)
 }
 
 async fn follow<S: Sink>(config: KubernetesConfig, sink: S) -> Result<(), ConnectError> {

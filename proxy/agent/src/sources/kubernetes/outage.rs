@@ -37,13 +37,23 @@ impl Outage {
             Duration::ZERO => self.backoff.peek(),
             wait => wait,
         };
+        self.log(kind, failure, wait);
+        wait
+    }
+
+    /// Notes that no server was heard, and warns of the first time. Who asks next, and when, is decided for all watches
+    /// together.
+    pub(super) fn away(&mut self, kind: &str, failure: &End) {
+        self.log(kind, failure, Duration::ZERO);
+    }
+
+    fn log(&mut self, kind: &str, failure: &End, wait: Duration) {
         if self.since.is_none() {
             self.since = Some(Instant::now());
             tracing::warn!(kind, "watching {kind}s failed; known objects stay in force; retrying: {failure}");
         } else {
             tracing::debug!(kind, failures = self.failures, ?wait, "watching {kind}s failed again: {failure}");
         }
-        wait
     }
 
     /// Counts a failure that is part of normal operation. The first one costs no wait.

@@ -3,9 +3,9 @@
 use std::future::Future;
 
 use portway_model::Event;
-use serde_json::value::RawValue;
 
-use super::wire::{Meta, decode};
+use super::message::Encoded;
+use super::wire::{Meta, Raw};
 use crate::inbox::{EventSink, InboxClosed};
 use crate::recorder::Recording;
 use crate::sources::convert::Object;
@@ -17,7 +17,7 @@ pub(super) trait Sink: Clone + Send + Sync + 'static {
 
     /// Receives an object in its current state. Returns its version, which may be empty, or `None` if the object cannot
     /// be read; that has been logged then, and the object is skipped.
-    fn object<K: Object>(&self, object: &RawValue) -> impl Future<Output = Result<Option<String>, InboxClosed>> + Send;
+    fn object<K: Encoded>(&self, object: Raw<'_>) -> impl Future<Output = Result<Option<String>, InboxClosed>> + Send;
 
     /// Receives the deletion of the object of this name.
     fn deleted<K: Object>(
@@ -38,19 +38,17 @@ pub(super) trait Sink: Clone + Send + Sync + 'static {
 
 impl Sink for EventSink {
     async fn list_started<K: Object>(&self) -> Result<(), InboxClosed> {
+        self.listed(K::MODEL);
         self.send(Event::ListBegins(K::MODEL)).await
     }
 
-    async fn object<K: Object>(&self, object: &RawValue) -> Result<Option<String>, InboxClosed> {
-        let (event, version) = match decode::<K>(object) {
-            Ok(mut object) => {
-                let version = object.metadata_mut().resource_version.take();
-                (Some(object.into_event()), Some(version.unwrap_or_default()))
-            }
+    async fn object<K: Encoded>(&self, object: Raw<'_>) -> Result<Option<String>, InboxClosed> {
+        let (event, version) = match object.decode::<K>() {
+            Ok((event, version)) => (Some(event), Some(version)),
             Err(bad) => {
                 tracing::error!("{bad}; what is known of this object stays in force; all others are served");
                 let named = |Meta { namespace, name, .. }| Event::Unreadable { kind: K::MODEL, namespace, name };
-                (Meta::of(object).ok().map(named), None)
+                (object.meta().ok().map(named), None)
             }
         };
         if let Some(event) = event {
@@ -79,7 +77,11 @@ impl Sink for Recording {
         self.with(|recorder| recorder.list_started(K::MODEL))
     }
 
-    async fn object<K: Object>(&self, object: &RawValue) -> Result<Option<String>, InboxClosed> {
+    async fn object<K: Encoded>(&self, object: Raw<'_>) -> Result<Option<String>, InboxClosed> {
+        let Raw::Json(object) = object else {
+            tracing::error!("cannot record a {} in protobuf, which was not asked for; it is skipped", K::KIND);
+            return Ok(None);
+        };
         let value: serde_json::Value = match serde_json::from_str(object.get()) {
             Ok(value) => value,
             Err(error) => {

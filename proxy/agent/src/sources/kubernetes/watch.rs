@@ -8,23 +8,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{AsyncBufRead, AsyncBufReadExt};
-use kube::Client;
+use futures::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt as _};
 use kube::api::{ListParams, WatchParams};
 use kube::core::Request;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Tuning;
-use super::connection::Connection;
-use super::end::{End, refused, server_wish};
+use super::answer::{Answer, Encoding};
+use super::connection::{Attempt, Connection};
+use super::end::{End, refused, server_wish, status_text};
+use super::envelope::{List, Piece, next_frame};
+use super::message::Encoded;
 use super::outage::Outage;
 use super::sink::Sink;
-use super::wire::{Line, Meta, Page};
+use super::wire::{Meta, Page, PageMeta, Raw, WatchEvent};
 use crate::inbox::InboxClosed;
-use crate::sources::convert::Object;
 
-/// The line buffer shrinks to this size after a huge object.
+/// The buffer of an event shrinks to this size after a huge object.
 const MAX_BUFFER_KEPT: usize = 256 * 1024;
+/// The most objects of a page in JSON.
+const MAX_JSON_PAGE: u32 = 500;
 /// A watch that has been open this long counts as working even if no event came.
 const PROVEN_AFTER: Duration = Duration::from_secs(5);
 /// After this many consecutive failures of one watch, the version that it asks for is suspect: list again.
@@ -55,9 +58,9 @@ pub(super) enum Necessity {
 }
 
 /// A kind that the API server serves.
-pub(super) trait Watched: Object + kube::Resource<DynamicType = ()> {}
+pub(super) trait Watched: Encoded + kube::Resource<DynamicType = ()> {}
 
-impl<K: Object + kube::Resource<DynamicType = ()>> Watched for K {}
+impl<K: Encoded + kube::Resource<DynamicType = ()>> Watched for K {}
 
 /// Everything needed to watch one kind.
 pub(super) struct Watch<S> {
@@ -99,12 +102,13 @@ impl<S: Sink> Watch<S> {
         let mut watcher = Watcher { watch: self, state, method: ListMethod::Streaming, relist_at: None, outage };
         loop {
             let resumed = watcher.start_attempt();
-            let (client, generation) = watcher.watch.connection.client().await;
-            let end = match watcher.attempt::<K>(&client).await {
+            let connection = Arc::clone(&watcher.watch.connection);
+            let mut attempt = connection.attempt().await;
+            let end = match watcher.attempt::<K>(&mut attempt).await {
                 Err(end) => end,
                 Ok(()) => End::Finished,
             };
-            watcher.watch.connection.failed(generation, &end).await;
+            attempt.ended(&end).await;
             match watcher.ended::<K>(end, resumed) {
                 Err(closed) => return closed,
                 Ok(Duration::ZERO) => {}
@@ -154,6 +158,10 @@ impl<S: Sink> Watcher<S> {
                 self.method = ListMethod::Pages;
                 Duration::ZERO
             }
+            End::NoProtobuf(status) => {
+                tracing::info!("the API server has no protobuf, asking for JSON: {}", status_text(&status));
+                Duration::ZERO
+            }
             End::Expired => {
                 tracing::debug!(kind = K::KIND, "the version expired; listing again");
                 self.state = State::Listing;
@@ -165,6 +173,11 @@ impl<S: Sink> Watcher<S> {
                 self.outage.unavailable(K::KIND, &end);
                 sink.unavailable::<K>();
                 self.watch.tuning.missing_kind_retry
+            }
+            failure if failure.is_away() => {
+                sink.interrupted::<K>();
+                self.outage.away(K::KIND, &failure);
+                Duration::ZERO
             }
             failure => {
                 sink.interrupted::<K>();
@@ -191,64 +204,59 @@ impl<S: Sink> Watcher<S> {
     }
 
     /// Lists if needed, then watches until the watch ends.
-    async fn attempt<K: Watched>(&mut self, client: &Client) -> Result<(), End> {
+    async fn attempt<K: Watched>(&mut self, attempt: &mut Attempt<'_>) -> Result<(), End> {
         let request = Request::new(K::url_path(&(), None));
         if self.is_listing() {
             self.relist_at = self.watch.relist_period.map(|period| Instant::now() + period);
             if self.method != ListMethod::Streaming {
-                self.list::<K>(client, &request).await?;
+                self.list::<K>(attempt, &request).await?;
             }
         }
-        self.follow::<K>(client, &request).await
+        self.follow::<K>(attempt, &request).await
     }
 
     /// Lists in pages, or in one piece.
-    async fn list<K: Watched>(&mut self, client: &Client, request: &Request) -> Result<(), End> {
+    async fn list<K: Watched>(&mut self, attempt: &mut Attempt<'_>, request: &Request) -> Result<(), End> {
         let Watch { connection, sink, tuning, selection, .. } = &self.watch;
         let mut next = None;
         loop {
             let first = next.is_none();
+            let page_size =
+                if connection.speaks_json() { tuning.page_size.min(MAX_JSON_PAGE) } else { tuning.page_size };
             let params = ListParams {
                 label_selector: selection.labels.clone(),
                 field_selector: selection.fields.clone(),
-                limit: (self.method == ListMethod::Pages).then_some(tuning.page_size),
+                limit: (self.method == ListMethod::Pages).then_some(page_size),
                 continue_token: next,
                 ..ListParams::default()
             };
             let request = request.list(&params).map_err(kube::Error::BuildRequest)?;
-            let text = match timeout(tuning.answer_timeout, client.request_text(request)).await {
-                Err(_) => return Err(End::NoAnswer(tuning.answer_timeout)),
-                Ok(Ok(text)) => text,
-                Ok(Err(error)) => {
-                    let end = End::from(error);
+            let answer = match attempt.ask(request).await {
+                Ok(answer) => answer,
+                Err(end) => {
                     if !first && matches!(end, End::Expired) {
                         self.method = ListMethod::OnePiece;
                     }
                     return Err(end);
                 }
             };
-            let page: Page<'_> =
-                serde_json::from_str(&text).map_err(|error| End::malformed("list", text.as_bytes(), error))?;
-            connection.answered().await;
-            if first {
-                sink.list_started::<K>().await?;
-            }
-            for item in page.items.unwrap_or_default() {
-                sink.object::<K>(item).await?;
-            }
-            if page.metadata.next.is_empty() {
+            let meta = match answer.encoding {
+                Encoding::Json => page_of_json::<K, S>(sink, answer, first, tuning.answer_timeout).await?,
+                Encoding::Protobuf => page_of_protobuf::<K, S>(sink, answer, first, tuning.answer_timeout).await?,
+            };
+            if meta.next.is_empty() {
                 self.method = ListMethod::Pages;
-                self.state = State::Watching { version: page.metadata.resource_version, proven: false };
+                self.state = State::Watching { version: meta.resource_version, proven: false };
                 sink.list_completed::<K>().await?;
                 return Ok(());
             }
-            next = Some(page.metadata.next);
+            next = Some(meta.next);
         }
     }
 
     /// Opens a watch, which sends a streaming list first if one is needed, and reads it to its end.
-    async fn follow<K: Watched>(&mut self, client: &Client, request: &Request) -> Result<(), End> {
-        let Watch { connection, sink, tuning, selection, .. } = &self.watch;
+    async fn follow<K: Watched>(&mut self, attempt: &mut Attempt<'_>, request: &Request) -> Result<(), End> {
+        let Watch { sink, tuning, selection, .. } = &self.watch;
         let (answer_timeout, streaming_silence) = (tuning.answer_timeout, tuning.streaming_silence);
         let listing = self.is_listing();
         let open_for = tuning.watch_timeout.mul_f64(1.0 + fastrand::f64());
@@ -265,12 +273,8 @@ impl<S: Sink> Watcher<S> {
             State::Watching { version, .. } => version,
         };
         let request = request.watch(&params, version).map_err(kube::Error::BuildRequest)?;
-        let lines = timeout(answer_timeout, client.request_stream(request))
-            .await
-            .map_err(|_| End::NoAnswer(answer_timeout))?
-            .map_err(|error| if listing { refused(error) } else { End::from(error) })?;
-        futures::pin_mut!(lines);
-        connection.answered().await;
+        let answer = attempt.ask(request).await.map_err(|end| if listing { refused(end) } else { end })?;
+        let Answer { encoding, mut body } = answer;
 
         if listing {
             sink.list_started::<K>().await?;
@@ -280,16 +284,16 @@ impl<S: Sink> Watcher<S> {
         let must_end = opened + open_for + answer_timeout;
         let list_limit = opened + tuning.streaming_limit;
         let proven_at = opened + PROVEN_AFTER;
-        let mut line = Vec::new();
+        let mut event = Vec::new();
         loop {
             let deadline = match self.state {
                 State::Listing => list_limit.min(Instant::now() + streaming_silence),
                 State::Watching { .. } => self.relist_at.map_or(must_end, |relist| relist.min(must_end)),
             };
-            line.clear();
-            line.shrink_to(MAX_BUFFER_KEPT);
+            event.clear();
+            event.shrink_to(MAX_BUFFER_KEPT);
             let last = {
-                let reading = next_line(&mut lines, &mut line);
+                let reading = next_event(&mut body, encoding, &mut event);
                 futures::pin_mut!(reading);
                 loop {
                     let wake = match self.state {
@@ -310,8 +314,8 @@ impl<S: Sink> Watcher<S> {
                     }
                 }
             };
-            if !line.is_empty() {
-                self.handle::<K>(&line, last).await?;
+            if !event.is_empty() {
+                self.handle::<K>(&event, encoding, last).await?;
             }
             if last {
                 return Err(End::Finished);
@@ -319,27 +323,32 @@ impl<S: Sink> Watcher<S> {
         }
     }
 
-    /// Handles one line of a watch.
-    async fn handle<K: Watched>(&mut self, line: &[u8], last: bool) -> Result<(), End> {
+    /// Handles one event of a watch.
+    async fn handle<K: Watched>(&mut self, event: &[u8], encoding: Encoding, last: bool) -> Result<(), End> {
         let sink = &self.watch.sink;
-        let line: Line<'_> =
-            serde_json::from_slice(line).map_err(|error| match End::malformed("watch event", line, error) {
+        let read = match encoding {
+            Encoding::Json => WatchEvent::of_line(event),
+            Encoding::Protobuf => WatchEvent::of_frame(event),
+        };
+        let WatchEvent { kind, object } =
+            read.map_err(|problem| match End::malformed("watch event", event, problem) {
                 End::Malformed { .. } if last => End::Torn,
                 end => end,
             })?;
-        let next = match &*line.kind {
-            "ADDED" | "MODIFIED" => match sink.object::<K>(line.object).await? {
+        let next = match &*kind {
+            "ADDED" | "MODIFIED" => match sink.object::<K>(object).await? {
                 Some(version) => version,
-                None => meta(line.object)?.resource_version,
+                // Without metadata the object has neither a name nor a version, and costs nothing but itself.
+                None => object.meta().unwrap_or_default().resource_version,
             },
             "DELETED" => {
-                let meta = meta(line.object)?;
+                let meta = meta(object)?;
                 let version = meta.resource_version;
                 sink.deleted::<K>(meta.namespace, meta.name).await?;
                 version
             }
             "BOOKMARK" => {
-                let meta = meta(line.object)?;
+                let meta = meta(object)?;
                 if self.is_listing() && meta.ends_initial_events() {
                     sink.list_completed::<K>().await?;
                     self.state = State::Watching { version: meta.resource_version, proven: false };
@@ -348,9 +357,9 @@ impl<S: Sink> Watcher<S> {
                 meta.resource_version
             }
             "ERROR" => {
-                return Err(match serde_json::from_str(line.object.get()) {
+                return Err(match object.status() {
                     Ok(status) => End::from_status(status),
-                    Err(error) => End::Malformed { what: "status", error },
+                    Err(problem) => End::Malformed { what: "status", problem },
                 });
             }
             unknown => {
@@ -370,8 +379,68 @@ impl<S: Sink> Watcher<S> {
     }
 }
 
-fn meta(object: &serde_json::value::RawValue) -> Result<Meta, End> {
-    Meta::of(object).map_err(|error| End::Malformed { what: "object", error })
+fn meta(object: Raw<'_>) -> Result<Meta, End> {
+    object.meta().map_err(|problem| End::Malformed { what: "object", problem })
+}
+
+/// Sends the objects of a page in JSON, which is read whole first.
+async fn page_of_json<K: Watched, S: Sink>(
+    sink: &S,
+    mut answer: Answer,
+    first: bool,
+    max_silence: Duration,
+) -> Result<PageMeta, End> {
+    let mut text = Vec::new();
+    timeout(max_silence, answer.body.read_to_end(&mut text))
+        .await
+        .map_err(|_| End::NoAnswer(max_silence))?
+        .map_err(End::Read)?;
+    let page: Page<'_> = serde_json::from_slice(&text).map_err(|error| End::malformed("list", &text, error))?;
+    if first {
+        sink.list_started::<K>().await?;
+    }
+    for item in page.items.unwrap_or_default() {
+        sink.object::<K>(Raw::Json(item)).await?;
+    }
+    Ok(page.metadata)
+}
+
+/// Sends the objects of a page in protobuf, each as it arrives.
+async fn page_of_protobuf<K: Watched, S: Sink>(
+    sink: &S,
+    answer: Answer,
+    first: bool,
+    max_silence: Duration,
+) -> Result<PageMeta, End> {
+    let silent = |_| End::NoAnswer(max_silence);
+    let mut list = timeout(max_silence, List::open(answer.body)).await.map_err(silent)??;
+    if first {
+        sink.list_started::<K>().await?;
+    }
+    let (mut meta, mut item) = (PageMeta::default(), Vec::new());
+    loop {
+        match timeout(max_silence, list.next(&mut item)).await.map_err(silent)?? {
+            None => return Ok(meta),
+            Some(Piece::Item) => {
+                sink.object::<K>(Raw::Protobuf(&item)).await?;
+            }
+            Some(Piece::Meta(found)) => {
+                meta = PageMeta { resource_version: found.resource_version, next: found.next };
+            }
+        }
+    }
+}
+
+/// Reads one event, without its length or end. Returns whether it is the last.
+async fn next_event<R: AsyncBufRead + Unpin>(
+    body: &mut R,
+    encoding: Encoding,
+    event: &mut Vec<u8>,
+) -> Result<bool, End> {
+    match encoding {
+        Encoding::Json => next_line(body, event).await,
+        Encoding::Protobuf => next_frame(body, event).await,
+    }
 }
 
 /// Reads one line without its end. Returns whether it is the last.
