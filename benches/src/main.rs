@@ -1,8 +1,9 @@
 //! `portway-bench`: what portway's dataplanes cost, and whether they keep what is promised of them.
 //!
-//! `sync` and `path` measure any proxy from outside, `dataplane` measures portway's dataplanes in this process. All write one
+//! `sync`, `path` and `api` measure any proxy from outside, `dataplane` measures portway's dataplanes in this process. All write one
 //! results format, which `compare` and `plot` read. Everything runs in network namespaces of its own.
 
+mod api;
 mod conclude;
 mod dataplane;
 mod loopback;
@@ -40,6 +41,8 @@ enum Command {
     Path(path::Options),
     /// What portway's dataplanes cost by themselves: full sync, one change, audit, and connections meanwhile.
     Dataplane(dataplane::Options),
+    /// What a node costs the API server: bytes, connections, and what receiving them costs the node.
+    Api(api::Options),
     /// Says what changed between two results files beyond noise.
     Compare(compare::Options),
     /// Draws results files, as SVG beside them.
@@ -51,6 +54,7 @@ fn main() -> Result<ExitCode> {
         Command::Sync(options) => sync::run(&options),
         Command::Path(options) => path::run(&options),
         Command::Dataplane(options) => dataplane::run(&options),
+        Command::Api(options) => api::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Plot(options) => plot::run(&options),
     }

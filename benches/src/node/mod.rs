@@ -11,6 +11,7 @@ pub(crate) mod watch;
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use portway_testbed::apiserver::{ApiServer, Resource, Sent, Store, Synthetic};
@@ -29,7 +30,7 @@ use portway_bench_report::Setting;
 const NAMESPACE: &str = "bench";
 
 /// The pods of the node, whose traffic is not masqueraded.
-const CLUSTER_CIDR: &str = "10.1.0.0/16";
+pub(crate) const CLUSTER_CIDR: &str = "10.1.0.0/16";
 
 /// Ranges that pods answer: those of [`Synthetic`], and one for the endpoints of watched Services.
 const FIELD: [&str; 2] = ["10.128.0.0/9", "10.2.0.0/16"];
@@ -100,7 +101,7 @@ impl TestNode {
         let listener = cluster.node().run(|| TcpListener::bind(("127.0.0.1", 0))).context("the API server")?;
         let server = ApiServer::spawn(store.clone(), listener).context("the API server")?;
         server.set_faults(command.faults.clone());
-        let kubeconfig = kubeconfig(&server.url()).context("a kubeconfig file")?;
+        let kubeconfig = kubeconfig(&server.url(), None).context("a kubeconfig file")?;
         let watch = Watch::start(cluster.host("pod-1-a"), cluster.host("pod-1-b")).context("the watching clients")?;
         let made_up = HashMap::new();
         let (node_name, watched) = (NODE.to_owned(), Vec::new());
@@ -272,11 +273,11 @@ fn slice_name(service: &str, part: usize) -> String {
     format!("{service}-v4{part:03}")
 }
 
-/// A kubeconfig for a server without credentials.
-fn kubeconfig(url: &str) -> Result<NamedTempFile> {
+/// A kubeconfig for a server without credentials; behind TLS, with its authority's certificate.
+pub(crate) fn kubeconfig(url: &str, authority: Option<&Path>) -> Result<NamedTempFile> {
     let text = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "bench",
-        "clusters": [{ "name": "bench", "cluster": { "server": url } }],
+        "clusters": [{ "name": "bench", "cluster": { "server": url, "certificate-authority": authority } }],
         "users": [{ "name": "bench", "user": {} }],
         "contexts": [{ "name": "bench", "context": { "cluster": "bench", "user": "bench" } }]
     });
