@@ -140,9 +140,14 @@ fn slice() -> impl Strategy<Value = Value> {
 
 fn node() -> impl Strategy<Value = Value> {
     let address = (word(), word()).prop_map(|(kind, address)| json!({"type": kind, "address": address}));
-    (metadata(), option::of(word()), words(), vec(address, 0..3)).prop_map(|(metadata, cidr, cidrs, addresses)| {
+    let facts = (metadata(), option::of(word()), words(), vec(address, 0..3), words(), any::<bool>());
+    facts.prop_map(|(mut metadata, cidr, cidrs, addresses, taints, deleting)| {
+        if deleting {
+            metadata["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
+        }
+        let taints: Vec<Value> = taints.into_iter().map(|key| json!({"key": key, "effect": "NoSchedule"})).collect();
         json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata,
-            "spec": object([("podCIDR", json!(cidr)), ("podCIDRs", json!(cidrs)), ("unschedulable", json!(true))]),
+            "spec": object([("podCIDR", json!(cidr)), ("podCIDRs", json!(cidrs)), ("unschedulable", json!(true)), ("taints", json!(taints))]),
             "status": {"addresses": addresses, "capacity": {"cpu": "2"}, "nodeInfo": {"osImage": "x"},
                 "images": [{"names": ["a", "b"], "sizeBytes": 7_000_000_000_i64}]}})
     })

@@ -157,9 +157,9 @@ fn own_16_one_probe_at_a_time_while_the_server_is_away_and_no_list_after_its_ret
     put(server, "late");
     let mut probes = Vec::new();
     while begun.elapsed() < away {
-        let seen = server.carried().refused;
-        if seen as usize > probes.len() {
-            assert_eq!(seen as usize, probes.len() + 1, "two probes at once");
+        let seen = usize::try_from(server.carried().refused).unwrap();
+        if seen > probes.len() {
+            assert_eq!(seen, probes.len() + 1, "two probes at once");
             probes.push(begun.elapsed());
         }
         std::thread::sleep(Duration::from_millis(2));

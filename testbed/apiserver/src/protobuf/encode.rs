@@ -29,11 +29,15 @@ pub(crate) fn put_message(out: &mut Vec<u8>, tag: u32, bytes: &[u8]) {
 }
 
 fn put_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
+    loop {
+        let [byte, ..] = number.to_le_bytes();
         number >>= 7;
+        if number == 0 {
+            out.push(byte & 0x7f);
+            return;
+        }
+        out.push(byte | 0x80);
     }
-    out.push(number as u8);
 }
 
 fn put_int(out: &mut Vec<u8>, tag: u32, number: i64) {

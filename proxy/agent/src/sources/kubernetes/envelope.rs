@@ -283,7 +283,10 @@ mod tests {
 
     #[test]
     fn own_12_frames_that_are_torn_end_the_watch_and_those_before_count() {
-        let framed = |event: &[u8]| [(event.len() as u32).to_be_bytes().to_vec(), event.to_vec()].concat();
+        let framed = |event: &[u8]| {
+            let length = u32::try_from(event.len()).unwrap();
+            [length.to_be_bytes().to_vec(), event.to_vec()].concat()
+        };
         let (first, second) = (framed(&event("ADDED", b"a")), framed(&event("DELETED", b"b")));
         let whole = [first.clone(), second].concat();
         let (all, ended) = frames(&whole);

@@ -73,6 +73,23 @@ pub(super) struct Annotated {
     annotations: BTreeMap<String, String>,
 }
 
+/// A Node's metadata.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct NodeMetadata {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "6")]
+    resource_version: String,
+    #[prost(message, optional, tag = "9")]
+    deletion_timestamp: Option<Present>,
+    #[prost(btree_map = "string, string", tag = "11")]
+    labels: BTreeMap<String, String>,
+}
+
+/// A message of which only matters whether it is there.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct Present {}
+
 /// The metadata of a list.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ListMeta {
@@ -228,7 +245,7 @@ struct EndpointPort {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Node {
     #[prost(message, optional, tag = "1")]
-    metadata: Option<Labelled>,
+    metadata: Option<NodeMetadata>,
     #[prost(message, optional, tag = "2")]
     spec: Option<NodeSpec>,
     #[prost(message, optional, tag = "3")]
@@ -239,8 +256,16 @@ pub(super) struct Node {
 struct NodeSpec {
     #[prost(string, tag = "1")]
     pod_cidr: String,
+    #[prost(message, repeated, tag = "5")]
+    taints: Vec<Taint>,
     #[prost(string, repeated, tag = "7")]
     pod_cidrs: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Taint {
+    #[prost(string, tag = "1")]
+    key: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -427,6 +452,8 @@ impl Encoded for core::Node {
                 .map(|address| (address.r#type, address.address))
                 .collect(),
             pod_cidrs,
+            deleting: meta.deletion_timestamp.is_some(),
+            taints: spec.taints.into_iter().map(|taint| taint.key).collect(),
         };
         (Event::Node(node), meta.resource_version)
     }
