@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Duration;
 
+use portway_dataplane::ForeignChange;
 use portway_model::{Event, Kind};
 use tokio::sync::Semaphore;
 
@@ -22,8 +23,8 @@ pub const MAX_EVENTS: usize = 1024;
 pub enum Message {
     /// A change of one object, from a source.
     Event(Event),
-    /// Another program changed this dataplane's part of the kernel; the text describes the change.
-    KernelChanged(String),
+    /// Another program changed this dataplane's part of the kernel, or may have.
+    KernelChanged(ForeignChange),
     /// Ends the loop; the kernel's rules stay in place.
     Stop,
 }

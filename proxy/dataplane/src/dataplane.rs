@@ -62,8 +62,17 @@ pub trait Dataplane: Send {
 
 /// Notifications of the kernel, read on a thread of its own.
 pub trait KernelWatch: Send {
-    /// Blocks until a program other than this one changes an object of this dataplane, and describes the change.
-    fn wait(&mut self) -> Result<String, DataplaneError>;
+    /// Blocks until a program other than this one changes an object of this dataplane, or may have.
+    fn wait(&mut self) -> Result<ForeignChange, DataplaneError>;
+}
+
+/// A change that another program made to this dataplane's part of the kernel, as the kernel notifies of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignChange {
+    /// The change in a sentence, with its author if that is known.
+    pub description: String,
+    /// The families that the change is known to concern; empty if notifications were missed and none is known.
+    pub families: Vec<Family>,
 }
 
 /// The kernel mechanism that programs Services (`--mode`).

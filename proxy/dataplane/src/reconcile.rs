@@ -5,7 +5,7 @@
 //! the Service is set aside, and everything else is written without it. So one object that the kernel refuses holds up
 //! nothing but its own Service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use portway_model::ServiceName;
 
@@ -127,12 +127,9 @@ fn set_aside<S: Steps>(
         }
         steps.fall_back(service, fallback);
     }
-    for refused in refused {
-        // The first refused object of a Service stands for it.
-        if !report.refused.iter().any(|known| known.service == refused.service) {
-            report.refused.push(refused);
-        }
-    }
+    // The first refused object of a Service stands for it.
+    let mut known: HashSet<ServiceName> = report.refused.iter().map(|refused| refused.service.clone()).collect();
+    report.refused.extend(refused.into_iter().filter(|refused| known.insert(refused.service.clone())));
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod args;
 mod cleanup;
 mod failure;
+mod limits;
 mod record;
 mod render;
 mod run;

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::args::RecordArgs;
 use super::failure::Failure;
-use super::settings;
+use super::{limits, settings};
 use crate::config::duration;
 use crate::logging::{self, Format};
 use crate::recorder::{OnStart, Output, Progress, Recording};
@@ -35,6 +35,7 @@ pub(super) fn record(args: &RecordArgs) -> Result<(), Failure> {
     let config = KubernetesConfig { kubeconfig, master, node_name, ..KubernetesConfig::default() };
     logging::start(Format::Text, 0).map_err(|error| Failure::runtime("cannot start logging", &error))?;
 
+    limits::require_open_files()?;
     let Destination { output, on_start, unpublished } = Destination::open(&args.out)?;
     let gzip = args.out.extension().is_some_and(|extension| extension == "gz");
     let name = if args.out == Path::new("-") { "standard output".to_owned() } else { args.out.display().to_string() };

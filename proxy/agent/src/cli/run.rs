@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::args::RunArgs;
 use super::failure::Failure;
+use super::limits;
 use super::settings::{self, Source};
 use crate::drivers::OtherModes;
 use crate::inbox::{self, EventSink, Message, MessageSender};
@@ -54,6 +55,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     logging::start(settings::log_format(&args.observation)?, verbosity)
         .map_err(|error| Failure::runtime("cannot start logging", &error))?;
     require_net_admin()?;
+    limits::require_open_files()?;
     let lock = node_lock::acquire(Some(mode)).map_err(|holder| already_running(&holder))?;
 
     let dataplane = (setup.driver.open)(&setup.options).map_err(|error| Failure::runtime("cannot start", &error))?;

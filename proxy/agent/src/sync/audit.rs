@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 use portway_dataplane::Drift;
 
 use super::call::{Took, millis};
-use crate::backoff::Retry;
+use crate::backoff::{Backoff, Retry};
 
 /// The shortest pause after an audit that a kernel notification triggered: a program that keeps changing the table must
-/// not make the agent read it back without end.
+/// not make the agent read it back without end. The pause after the first audit of a known change; it doubles with each
+/// further one, up to what [`PAUSE_FACTOR`] says.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
+
+/// After so long without a known change the next one finds no pause.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// The pause is this many times as long as the last audit, so that such audits use at most a fifth of a CPU.
 const PAUSE_FACTOR: u32 = 4;
@@ -20,15 +24,32 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How many drifted objects one log line names.
 const MAX_NAMED: usize = 10;
 
+/// A notification that triggers an audit.
+#[derive(Debug)]
+struct Trigger {
+    notification: String,
+    /// Whether others are known to have changed the table, not only to have been able to.
+    known: bool,
+}
+
 /// When the next audit is due: periodically, and soon after the kernel reports a foreign change.
 #[derive(Debug)]
 pub(super) struct AuditSchedule {
     period: Duration,
     next_periodic: Instant,
     /// The first notification since the last audit.
-    trigger: Option<String>,
+    trigger: Option<Trigger>,
     /// The earliest time of an audit that a notification triggers.
     not_before: Instant,
+    /// The same for one that a known change triggers: such a change is hardly ever harmless, so a single one does not wait
+    /// because the table is large and the last audit took long.
+    known_not_before: Instant,
+    /// Slows down audits of known changes that follow each other.
+    known: Backoff,
+    /// The pause after the audit that runs, if a known change triggered it.
+    known_pause: Duration,
+    /// When known changes are regarded as having stopped.
+    quiet_at: Instant,
     /// When drift is due whose repair was put off.
     resume_at: Option<Instant>,
     /// Retries an audit that failed: whatever changed meanwhile is still to be found.
@@ -38,25 +59,51 @@ pub(super) struct AuditSchedule {
 impl AuditSchedule {
     /// A schedule whose first audit is due after the period; failed ones are tried again as `failed` says.
     pub(super) fn new(period: Duration, failed: Retry, now: Instant) -> Self {
-        Self { period, next_periodic: now + period, trigger: None, not_before: now, resume_at: None, failed }
+        Self {
+            period,
+            next_periodic: now + period,
+            trigger: None,
+            not_before: now,
+            known_not_before: now,
+            // Without jitter, so that families are audited together.
+            known: Backoff::new(MIN_PAUSE, MAX_PAUSE).with_jitter(1.0..1.0),
+            known_pause: Duration::ZERO,
+            quiet_at: now,
+            resume_at: None,
+            failed,
+        }
     }
 
-    /// Requests an audit because of a kernel notification.
-    pub(super) fn request(&mut self, notification: String) {
-        self.trigger.get_or_insert(notification);
+    /// Requests an audit because of a kernel notification. `known` says that others have changed the table, and not only
+    /// that notifications were missed.
+    pub(super) fn request(&mut self, notification: String, known: bool) {
+        if self.trigger.as_ref().is_none_or(|trigger| known && !trigger.known) {
+            self.trigger = Some(Trigger { notification, known });
+        }
     }
 
     /// When the next audit is due.
     pub(super) fn due(&self) -> Instant {
-        let triggered = self.trigger.is_some().then_some(self.not_before);
+        let triggered = self
+            .trigger
+            .as_ref()
+            .map(|trigger| if trigger.known { self.not_before.min(self.known_not_before) } else { self.not_before });
         let asked = [triggered, self.resume_at, self.failed.retry_at()];
         asked.into_iter().flatten().fold(self.next_periodic, Instant::min)
     }
 
     /// Starts an audit; returns the notification that triggered it, if one did.
-    pub(super) fn begin(&mut self) -> Option<String> {
+    pub(super) fn begin(&mut self, now: Instant) -> Option<String> {
         self.resume_at = None;
-        self.trigger.take()
+        let Trigger { notification, known } = self.trigger.take()?;
+        if known {
+            if now >= self.quiet_at {
+                self.known.succeeded();
+            }
+            self.known_pause = self.known.failed();
+            self.quiet_at = now + QUIET;
+        }
+        Some(notification)
     }
 
     /// Schedules an audit for drift whose repair was put off.
@@ -79,6 +126,7 @@ impl AuditSchedule {
     fn pause(&mut self, took: Duration, now: Instant) {
         self.next_periodic = now + self.period;
         self.not_before = now + (took * PAUSE_FACTOR).clamp(MIN_PAUSE, MAX_PAUSE);
+        self.known_not_before = now + std::mem::take(&mut self.known_pause);
     }
 }
 

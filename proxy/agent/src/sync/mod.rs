@@ -25,7 +25,7 @@ pub use barrier::{Fatal, NodeWait};
 pub use cleanup::ConntrackCleaner;
 pub use clock::{Clock, SystemClock};
 pub use kind::SyncKind;
-pub use notifications::listen;
+pub use notifications::{Notified, listen};
 pub use schedule::Pacing;
 pub use syncer::{AfterFirst, Parts, Syncer};
 

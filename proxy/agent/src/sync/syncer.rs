@@ -1,10 +1,9 @@
 //! The sync loop's decisions: when to write, what to write, and what to do when a write fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use portway_dataplane::{Dataplane, Drift, Report};
+use portway_dataplane::{Dataplane, Drift, ForeignChange, Report};
 use portway_model::{Cluster, Event, Family, Problem};
 
 use super::audit;
@@ -13,6 +12,7 @@ use super::call::{self, Call, Took, millis};
 use super::cleanup::{Cleanup, ConntrackCleaner};
 use super::clock::Clock;
 use super::kind::SyncKind;
+use super::notifications::Notified;
 use super::pending::{PendingSync, index};
 use super::refusals::Refusals;
 use super::repairs::{Admitted, RepairPacing};
@@ -49,8 +49,8 @@ pub struct Syncer {
     clock: Box<dyn Clock>,
     metrics: Arc<Metrics>,
     barrier: StartupBarrier,
-    /// Set while a kernel notification waits in the inbox; see [`listen`](super::listen).
-    notified: Arc<AtomicBool>,
+    /// Which kernel notifications wait in the inbox; see [`listen`](super::listen).
+    notified: Arc<Notified>,
     pending: PendingSync,
     refusals: Refusals,
     repairs: RepairPacing,
@@ -105,8 +105,8 @@ impl Syncer {
         }
     }
 
-    /// The flag for [`listen`](super::listen).
-    pub fn notified(&self) -> Arc<AtomicBool> {
+    /// What [`listen`](super::listen) notes its notifications in.
+    pub fn notified(&self) -> Arc<Notified> {
         Arc::clone(&self.notified)
     }
 
@@ -146,9 +146,10 @@ impl Syncer {
                     self.metrics.sync.queued(self.clock.wall());
                 }
             }
-            Message::KernelChanged(notification) => {
-                for schedule in &mut self.schedules {
-                    schedule.audits.request(notification.clone());
+            Message::KernelChanged(ForeignChange { description, families }) => {
+                let known = !families.is_empty();
+                for family in if known { families } else { Family::ALL.to_vec() } {
+                    self.schedules[index(family)].audits.request(description.clone(), known);
                 }
             }
             Message::Stop => {}
@@ -365,8 +366,9 @@ impl Syncer {
     /// Starts reading these families back: foreign changes from here on trigger another audit. Returns the notification
     /// that triggered this one, if one did.
     fn begin_audit(&mut self, families: &[Family]) -> Option<String> {
-        self.notified.store(false, Ordering::Release);
-        families.iter().filter_map(|family| self.schedules[index(*family)].audits.begin()).last()
+        self.notified.clear(families);
+        let now = self.now();
+        families.iter().filter_map(|family| self.schedules[index(*family)].audits.begin(now)).last()
     }
 
     fn begin_call(&self, kind: SyncKind) -> Call {

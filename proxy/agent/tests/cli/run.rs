@@ -200,3 +200,46 @@ fn without_cap_net_admin_it_fails_with_one_sentence() {
         assert_eq!(done.status.code(), Some(1));
     }
 }
+
+/// Runs the program in a network namespace of its own, under a limit that the shell's `ulimit` sets.
+fn under(limit: &str, arguments: &[&str]) -> std::process::Output {
+    let script = format!("ulimit {limit}; exec timeout -k 5 5 \"$PORTWAY\" \"$@\"");
+    Command::new("unshare")
+        .args(["--net", "sh", "-c", &script, "sh"])
+        .args(arguments)
+        .env("PORTWAY", env!("CARGO_BIN_EXE_portway"))
+        .env_remove("NODE_NAME")
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare is there")
+}
+
+#[test]
+fn too_few_open_files_end_it_with_one_sentence() {
+    let demo = project("examples/demo");
+    let run = ["run", "--metrics-bind-address=", "--manifests", &demo, "--hostname-override=node-1"];
+    let record = ["record", "--out=/dev/null", "--kubeconfig", "/nonexistent"];
+    for limit in [6, 12, 15, 16, 20, 40] {
+        for arguments in [&run[..], &record[..]] {
+            let output = under(&format!("-n {limit}"), arguments);
+            let log = String::from_utf8_lossy(&output.stderr);
+            let sentence = format!("this process may have {limit} open in all: raise the limit (ulimit -n");
+            assert_eq!(output.status.code(), Some(1), "{log}");
+            let last = log.lines().last().unwrap_or_default();
+            assert!(last.starts_with("portway: cannot open 64 files and sockets") && last.contains(&sentence), "{log}");
+            assert!(!log.contains("panicked"), "{log}");
+        }
+    }
+    let output = under("-n 6", &["render", "-f", &demo, "--hostname-override=node-1"]);
+    assert!(output.status.success() && !output.stdout.is_empty(), "{output:?}");
+}
+
+#[test]
+fn a_limit_of_open_files_that_may_be_raised_is_raised() {
+    let demo = project("examples/demo");
+    let arguments = ["run", "--metrics-bind-address=", "--manifests", &demo, "--hostname-override=node-1"];
+    // It goes on until `timeout` sends it a signal.
+    let output = under("-Sn 12", &arguments);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("first sync done") && !log.contains("panicked"), "{log}");
+}

@@ -126,10 +126,15 @@ impl Ruleset {
         let part = plans.len().div_ceil(workers).max(MIN_SERVICES_PER_THREAD);
         let (first, rest) = plans.split_at(part.min(plans.len()));
         std::thread::scope(|scope| {
-            let others: Vec<_> = rest.chunks(part).map(|part| scope.spawn(move || render(part))).collect();
+            let spawn = |part| (part, std::thread::Builder::new().spawn_scoped(scope, move || render(part)));
+            let others: Vec<_> = rest.chunks(part).map(spawn).collect();
             let mut all = render(first);
-            for other in others {
-                all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            for (part, other) in others {
+                all.extend(match other {
+                    Ok(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    // There are no more threads to be had.
+                    Err(_) => render(part),
+                });
             }
             all
         })

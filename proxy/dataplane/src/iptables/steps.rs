@@ -178,9 +178,14 @@ impl RestoreSteps<'_> {
 pub(super) fn observe(tool: &Tool, desired: &Ruleset, totals: &mut Totals) -> Result<ObservedTables, DataplaneError> {
     let began = Instant::now();
     let (saved, desired) = std::thread::scope(|scope| {
-        let saving = scope.spawn(|| tool.save());
+        let saving = std::thread::Builder::new().spawn_scoped(scope, || tool.save());
         let desired = desired.tables();
-        (saving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), desired)
+        let saved = match saving {
+            Ok(saving) => saving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            // There are no more threads to be had.
+            Err(_) => tool.save(),
+        };
+        (saved, desired)
     });
     let kernel = restore::parse_save(&saved?);
     let rules = |table: &Table| desired.get(table).map_or(0, |chains| chains.values().map(Vec::len).sum());

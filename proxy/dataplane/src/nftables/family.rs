@@ -19,7 +19,7 @@ use super::apply::{audit, garbage, refusal};
 use super::forwarding::Forwarding;
 use super::layout::TABLE;
 use super::layout::slots::AffinityNumbers;
-use crate::dataplane::{KernelWatch, Mode};
+use crate::dataplane::{ForeignChange, KernelWatch, Mode};
 use crate::per_family::FamilyDataplane;
 use crate::reconcile::reconcile;
 use crate::report::{DataplaneError, Drift, FamilyReport};
@@ -31,6 +31,9 @@ pub struct NftablesFamily {
     own: OwnPorts,
     /// `None` as long as what the kernel holds is not known.
     installed: Option<Installed>,
+    /// What the last audit read, if it found drift; the table is watched since then. A repair that follows need not list the
+    /// table once more.
+    audited: Option<Observed>,
     /// The last known numbers, so that none is given out twice when what is installed is no longer known.
     numbers: Option<AffinityNumbers>,
     names: Names,
@@ -45,6 +48,7 @@ impl NftablesFamily {
             kernel,
             own,
             installed: None,
+            audited: None,
             numbers: None,
             names: Names::default(),
             forwarding: Forwarding::default(),
@@ -74,13 +78,25 @@ impl NftablesFamily {
         report
     }
 
+    /// Forgets what the last audit read, before anything but the repair that follows from it.
+    fn forget_audited(&mut self) {
+        if self.audited.take().is_some() {
+            self.kernel.unwatch();
+        }
+    }
+
     /// Makes the kernel's table hold what is desired. `known` is what it holds until something is written, as far as that
     /// is known: after a listing that fails it is still true.
     fn reconcile(&mut self, desired: Desired, known: Option<Installed>, now: Instant) -> FamilyReport {
         let mut report = FamilyReport::new(self.family);
+        let audited = self.audited.take();
+        if audited.is_none() {
+            self.kernel.watch(self.family, TABLE);
+        }
         let mut steps = TableSteps {
             family: self.family,
             kernel: &mut *self.kernel,
+            audited,
             desired,
             fallbacks: BTreeMap::new(),
             numbers: self.numbers.as_ref(),
@@ -88,7 +104,6 @@ impl NftablesFamily {
             now,
             written: false,
         };
-        steps.kernel.watch(self.family, TABLE);
         let result = reconcile(&mut steps, &mut report);
         steps.kernel.unwatch();
         let written = steps.written;
@@ -127,6 +142,7 @@ impl FamilyDataplane for NftablesFamily {
     }
 
     fn sync(&mut self, plan: &Plan, now: Instant) -> Option<FamilyReport> {
+        self.forget_audited();
         let of_family = |plan: &ServicePlan| plan.ports.iter().any(|port| port.family == self.family);
         let plans = plan.services.iter().filter(|(_, plan)| of_family(plan));
         let services = plans.map(|(name, plan)| (name.clone(), Arc::clone(plan))).collect();
@@ -144,6 +160,7 @@ impl FamilyDataplane for NftablesFamily {
     }
 
     fn apply(&mut self, change: &Change, now: Instant) -> Option<FamilyReport> {
+        self.forget_audited();
         let mut report = FamilyReport::new(self.family);
         let Some(installed) = &mut self.installed else { return Some(report.failed_with(self.unknown())) };
         let start = Instant::now();
@@ -165,11 +182,23 @@ impl FamilyDataplane for NftablesFamily {
     }
 
     fn audit(&mut self) -> Result<Vec<Drift>, DataplaneError> {
+        self.forget_audited();
         let Some(installed) = &mut self.installed else { return Err(self.unknown()) };
         self.forwarding.look(self.family, &mut *self.kernel);
-        let snapshot = self.kernel.snapshot(self.family, TABLE, DynamicSets::Skip);
-        let snapshot = snapshot.map_err(|error| refusal::list_failed(self.family, error))?;
-        Ok(audit::drift(installed, &Observed::read(self.family, snapshot), &mut self.names))
+        self.kernel.watch(self.family, TABLE);
+        let drift = match self.kernel.snapshot(self.family, TABLE, DynamicSets::Skip) {
+            Ok(snapshot) => {
+                let observed = Observed::read(self.family, snapshot);
+                let drift = audit::drift(installed, &observed, &mut self.names);
+                self.audited = (!drift.is_empty()).then_some(observed);
+                Ok(drift)
+            }
+            Err(error) => Err(refusal::list_failed(self.family, error)),
+        };
+        if self.audited.is_none() {
+            self.kernel.unwatch();
+        }
+        drift
     }
 
     fn repair(&mut self, now: Instant) -> Option<FamilyReport> {
@@ -187,6 +216,7 @@ impl FamilyDataplane for NftablesFamily {
     }
 
     fn collect_garbage(&mut self, now: Instant) -> Option<FamilyReport> {
+        self.forget_audited();
         let installed = self.installed.as_mut()?;
         let mut report = FamilyReport::new(self.family);
         if let Err(error) = garbage::collect_garbage(&mut *self.kernel, installed, now, &mut report) {
@@ -204,8 +234,9 @@ impl FamilyDataplane for NftablesFamily {
 }
 
 impl KernelWatch for Monitor {
-    fn wait(&mut self) -> Result<String, DataplaneError> {
-        self.wait_for_others().map_err(|error| notifications_failed(error.into()))
+    fn wait(&mut self) -> Result<ForeignChange, DataplaneError> {
+        let change = self.wait_for_others().map_err(|error| notifications_failed(error.into()))?;
+        Ok(ForeignChange { description: change.description, families: change.families })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The nftables dataplane against a real kernel, in network namespaces of its own.
 
 mod cluster;
+mod damage;
 #[expect(unreachable_pub, reason = "the testbed exports what is in it")]
 #[path = "../../../../testbed/src/foreign.rs"]
 mod foreign;

@@ -256,14 +256,27 @@ impl Socket {
     /// [`NetlinkError::Overrun`] if some were lost. Those that were not are then dropped too, and the socket goes on with
     /// what happens from now on.
     pub fn notifications(&mut self) -> Result<Messages<'_>, NetlinkError> {
+        self.notifications_or_rest(|_| ())
+    }
+
+    /// The same, but those that were not lost are handed to `rest` instead of being dropped.
+    ///
+    /// # Errors
+    /// As [`Socket::notifications`].
+    pub fn notifications_or_rest(&mut self, mut rest: impl FnMut(Messages<'_>)) -> Result<Messages<'_>, NetlinkError> {
         loop {
             match self.fill(RecvFlags::empty()) {
                 Ok(length) => return Ok(Messages::new(&self.buffer[..length])),
                 Err(NetlinkError::System { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {}
                 Err(NetlinkError::Overrun) => {
                     // Until its queue is empty the socket goes on losing notifications, and does not say so again.
-                    self.drain();
-                    return Err(NetlinkError::Overrun);
+                    loop {
+                        match self.fill(RecvFlags::DONTWAIT) {
+                            Ok(length) => rest(Messages::new(&self.buffer[..length])),
+                            Err(NetlinkError::Overrun) => {}
+                            Err(_) => return Err(NetlinkError::Overrun),
+                        }
+                    }
                 }
                 Err(error) => return Err(error),
             }

@@ -5,7 +5,7 @@
 //! what only they would show: expressions' registers and offsets, loops of chains, hooks. Nothing in it times out.
 //! It is stricter in one thing: a range to delete must be one that was added, where the kernel looks at its first key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -74,6 +74,12 @@ impl FakeState {
 /// One table of a [`Fake`].
 #[derive(Clone, Debug, Default)]
 pub struct FakeTable {
+    /// Whether the table is dormant; adding the table wakes it.
+    pub dormant: bool,
+    /// Whether the table has flags that no transaction of this crate sets (`owner`, `persist`): adding it is then refused.
+    pub other_flags: bool,
+    /// The base chains whose policy is drop; adding one of them makes it accept.
+    pub dropping: BTreeSet<Name>,
     /// Base chains and regular chains, by name.
     pub chains: BTreeMap<Name, Chain>,
     /// The rules of all chains with their handles; each chain's in order.
@@ -216,8 +222,9 @@ impl Staged {
     fn whole(&mut self, op: &Op) -> Result<(), i32> {
         match (op, &mut self.table) {
             (Op::AddTable, table) => {
-                table.get_or_insert_default();
-                Ok(())
+                let table = table.get_or_insert_default();
+                table.dormant = false;
+                if table.other_flags { Err(libc::EOPNOTSUPP) } else { Ok(()) }
             }
             (Op::DeleteTable, table) => table.take().map(drop).ok_or(libc::ENOENT),
             (Op::DestroyTable, table) => {
@@ -265,8 +272,10 @@ impl FakeTable {
         Snapshot {
             generation,
             exists: true,
-            dormant: false,
-            chains: self.chains.iter().map(|(name, chain)| self.listed(Kind::Chain, name, chain.clone())).collect(),
+            dormant: self.dormant,
+            other_flags: self.other_flags,
+            chains: self.chains.iter().map(|(name, chain)| self.listed_chain(name, chain)).collect(),
+            dropping: self.dropping.iter().filter_map(|name| self.chains.get(name).cloned()).collect(),
             rules: self.rules.clone(),
             sets: self.sets.iter().map(|(name, set)| self.listed(Kind::Set, name, Set::clone(set))).collect(),
             elements: self.sets.iter().filter_map(listed_elements).collect(),
@@ -276,6 +285,11 @@ impl FakeTable {
     fn listed<T>(&self, kind: Kind, name: &Name, object: T) -> Listed<T> {
         let handle = self.handles.get(&(kind, name.clone())).copied().unwrap_or_default();
         Listed { name: name.clone(), handle, object: Some(object) }
+    }
+
+    fn listed_chain(&self, name: &Name, chain: &Chain) -> Listed<Chain> {
+        let listed = self.listed(Kind::Chain, name, chain.clone());
+        if self.dropping.contains(name) { Listed { object: None, ..listed } } else { listed }
     }
 
     fn next_handle(&mut self) -> u64 {
@@ -316,7 +330,12 @@ impl FakeTable {
             // A base chain may be named without its hook, and is then left as it is.
             Some(existing) if chain.hook.is_some() && existing.hook.is_none() => Err(libc::EOPNOTSUPP),
             Some(existing) if chain.hook.is_some() && existing.hook != chain.hook => Err(libc::EEXIST),
-            Some(_) => Ok(()),
+            Some(_) => {
+                if chain.hook.is_some() {
+                    self.dropping.remove(&chain.name);
+                }
+                Ok(())
+            }
             None => {
                 let handle = self.next_handle();
                 self.handles.insert((Kind::Chain, chain.name.clone()), handle);
@@ -337,6 +356,7 @@ impl FakeTable {
         }
         self.rules.retain(|listed| listed.rule.chain != *name);
         self.chains.remove(name);
+        self.dropping.remove(name);
         self.handles.remove(&(Kind::Chain, name.clone()));
         Ok(())
     }
@@ -417,6 +437,9 @@ impl FakeTable {
 
 /// Checks that a key has the length of the set's fields, and an end exactly where the set has ranges.
 fn check_key(set: &Set, element: &Element, family: Family) -> Result<(), i32> {
+    if element.is_catch_all() {
+        return if element.end.is_none() { Ok(()) } else { Err(libc::EINVAL) };
+    }
     let len = Field::total_len(&set.key, family);
     let end_fits = element.end.as_ref().is_none_or(|end| end.len() == len);
     if element.key.len() == len && end_fits && element.end.is_some() == set.flags.interval {
@@ -429,6 +452,9 @@ fn check_key(set: &Set, element: &Element, family: Family) -> Result<(), i32> {
 /// Whether a new range is refused beside an existing one. In a concatenation the kernel looks only whether the first or
 /// the last key of the new range lies in the existing one.
 fn overlap(set: &Set, existing: &Element, new: &Element, family: Family) -> bool {
+    if existing.is_catch_all() || new.is_catch_all() {
+        return false;
+    }
     let end = |element: &Element| element.end.as_deref().cloned().unwrap_or_else(|| element.key.clone());
     let (existing_end, new_end) = (end(existing), end(new));
     let contains = |key: &Bytes| {

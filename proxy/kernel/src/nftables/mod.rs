@@ -63,7 +63,7 @@ use portway_model::Family;
 use crate::netlink::NetlinkError;
 
 pub use fake::{Fake, FakeState, FakeTable, Veto};
-pub use monitor::Monitor;
+pub use monitor::{ForeignChange, Monitor};
 pub use object::{
     AddressType, Bytes, Chain, ChainType, CmpOp, CtDirection, CtKey, Data, DynsetOp, Element, Expr, FibAddress, Field,
     Hook, HookPoint, Item, MetaKey, Name, NatKind, Op, Owner, PayloadBase, Reg, Reject, Rule, Set, SetData, SetFlags,

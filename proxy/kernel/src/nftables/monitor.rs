@@ -13,7 +13,7 @@ use portway_model::Family;
 
 use super::object::Name;
 use super::wire::{Author, GROUP, Listener, Notification, ObjectEvent, OwnPorts, read_notification};
-use crate::netlink::{NetlinkError, NetlinkFamily, Socket};
+use crate::netlink::{Messages, NetlinkError, NetlinkFamily, Socket};
 
 /// Receive buffer in bytes: thousands of unread notifications. More are reported as lost, which costs the caller a look at
 /// its tables and not the kernel's memory.
@@ -28,11 +28,22 @@ pub struct Monitor {
     listener: Arc<Listener>,
 }
 
+/// A change that other programs made to monitored tables, as far as the kernel's notifications say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignChange {
+    /// The change in a sentence, with its author if that is known.
+    pub description: String,
+    /// The families of the tables that are known to be changed. If notifications were missed, there may be more; then it is
+    /// empty if none is known.
+    pub families: Vec<Family>,
+}
+
 /// The changes of one commit that have been read so far; its last message completes it and names its author.
 #[derive(Default)]
 struct Pending {
     first: Option<String>,
     more: usize,
+    families: Vec<Family>,
 }
 
 impl Monitor {
@@ -50,42 +61,38 @@ impl Monitor {
         Ok(Self { socket, tables, own: own.clone(), pending: Pending::default(), listener })
     }
 
-    /// Blocks until another program has changed one of the tables, and describes the change in a sentence.
+    /// Blocks until another program has changed one of the tables, or may have, and describes the change.
     ///
     /// # Errors
     /// If the socket fails.
-    pub fn wait_for_others(&mut self) -> Result<String, NetlinkError> {
+    pub fn wait_for_others(&mut self) -> Result<ForeignChange, NetlinkError> {
         loop {
             if self.missed_before_the_next()? {
-                return Ok("other programs changed nf_tables during a commit of this process".to_owned());
+                return Ok(ForeignChange::missed("other programs changed nf_tables during a commit of this process"));
             }
-            let messages = match self.socket.notifications() {
-                Ok(messages) => messages,
+            let Self { tables, own, pending, .. } = self;
+            let mut found = None;
+            let mut read = |messages: Messages<'_>| {
+                for message in messages.filter(|message| !own.contains(message.port)) {
+                    match read_notification(&message) {
+                        Some(Notification::Changed(event)) if is_in(tables, &event) => pending.add(&event),
+                        Some(Notification::Committed(author)) => add(&mut found, pending.report(&author)),
+                        _ => {}
+                    }
+                }
+            };
+            match self.socket.notifications_or_rest(&mut read) {
+                Ok(messages) => read(messages),
                 Err(NetlinkError::Overrun) => {
-                    self.pending = Pending::default();
-                    return Ok("notifications were lost".to_owned());
+                    // Of a commit that deletes very much, what has arrived says which tables it is about.
+                    add(&mut found, pending.report(&Author::default()));
+                    let families = found.map(|change| change.families).unwrap_or_default();
+                    return Ok(ForeignChange { families, ..ForeignChange::missed("notifications were lost") });
                 }
                 Err(error) => return Err(error),
-            };
-            let mut found = None;
-            for message in messages {
-                if self.own.contains(message.port) {
-                    continue;
-                }
-                match read_notification(&message) {
-                    Some(Notification::Changed(event)) if is_in(&self.tables, &event) => {
-                        self.pending.add(&event);
-                    }
-                    Some(Notification::Committed(author)) => {
-                        if let Some(report) = self.pending.report(&author) {
-                            add(&mut found, report);
-                        }
-                    }
-                    _ => {}
-                }
             }
-            if let Some(report) = found {
-                return Ok(report);
+            if let Some(change) = found {
+                return Ok(change);
             }
         }
     }
@@ -104,8 +111,17 @@ fn is_in(tables: &[(Family, Name)], event: &ObjectEvent<'_>) -> bool {
     tables.iter().any(|(family, name)| *family == event.family && **name == *event.table)
 }
 
+impl ForeignChange {
+    fn missed(description: &str) -> Self {
+        Self { description: description.to_owned(), families: Vec::new() }
+    }
+}
+
 impl Pending {
     fn add(&mut self, event: &ObjectEvent<'_>) {
+        if !self.families.contains(&event.family) {
+            self.families.push(event.family);
+        }
         if self.first.is_some() {
             self.more += 1;
         } else {
@@ -114,27 +130,31 @@ impl Pending {
     }
 
     /// Describes a completed commit, if it changed one of the tables, and starts the next.
-    fn report(&mut self, author: &Author<'_>) -> Option<String> {
-        let Pending { first, more } = std::mem::take(self);
-        let mut report = first?;
+    fn report(&mut self, author: &Author<'_>) -> Option<ForeignChange> {
+        let Pending { first, more, families } = std::mem::take(self);
+        let mut description = first?;
         if more > 0 {
-            let _ = write!(report, " and {more} more");
+            let _ = write!(description, " and {more} more");
         }
         if let Some(program) = author.program {
-            let _ = write!(report, ", by {program}");
+            let _ = write!(description, ", by {program}");
             if let Some(process) = author.process {
-                let _ = write!(report, " (process {process})");
+                let _ = write!(description, " (process {process})");
             }
         }
-        Some(report)
+        Some(ForeignChange { description, families })
     }
 }
 
-fn add(found: &mut Option<String>, report: String) {
-    match found {
-        None => *found = Some(report),
-        Some(all) => {
-            let _ = write!(all, "; {report}");
+/// Joins the changes of several commits.
+fn add(found: &mut Option<ForeignChange>, change: Option<ForeignChange>) {
+    match (found, change) {
+        (_, None) => {}
+        (found @ None, change) => *found = change,
+        (Some(all), Some(change)) => {
+            let _ = write!(all.description, "; {}", change.description);
+            let new = change.families.into_iter().filter(|family| !all.families.contains(family)).collect::<Vec<_>>();
+            all.families.extend(new);
         }
     }
 }

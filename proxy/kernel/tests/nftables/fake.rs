@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use crate::namespace::in_namespace;
+use crate::nft::nft;
 
 /// An operation by small numbers, so that operations of one transaction meet the same objects. Handles are places in
 /// the chain's list, because the two kernels count them apart.
@@ -194,5 +195,119 @@ fn the_fake_takes_and_refuses_what_the_kernel_does() {
                 Ok(())
             })
             .unwrap_or_else(|error| panic!("{error}"));
+    });
+}
+
+/// Both kernels with a table that holds a base chain and a verdict map.
+fn both(fake: &Fake) -> [Box<dyn NfTables>; 2] {
+    let mut kernels: [Box<dyn NfTables>; 2] =
+        [Box::new(Connection::open(&OwnPorts::default()).expect("a netlink socket")), Box::new(fake.clone())];
+    for kernel in &mut kernels {
+        commit(kernel, [Op::AddTable, Op::AddChain(chain(0)), Op::AddSet(Arc::new(set(1)))]).expect("all is well");
+    }
+    kernels
+}
+
+fn commit(
+    kernel: &mut Box<dyn NfTables>,
+    ops: impl IntoIterator<Item = Op>,
+) -> Result<portway_kernel::nftables::Committed, CommitError> {
+    let mut transaction = Transaction::new(Family::V4, "t");
+    ops.into_iter().for_each(|op| transaction.push(op));
+    kernel.commit(&transaction)
+}
+
+fn listed(kernel: &mut Box<dyn NfTables>) -> Snapshot {
+    kernel.snapshot(Family::V4, "t", DynamicSets::List).expect("listed")
+}
+
+/// Another program changes the table: the kernel's with a command of nft, the fake's with `other`. Returns both as they
+/// are then.
+fn changed_by_others(command: &str, other: impl FnOnce(&mut portway_kernel::nftables::FakeTable)) -> [Snapshot; 2] {
+    let fake = Fake::default();
+    let mut kernels = both(&fake);
+    nft(&["-f", "-"], command);
+    other(fake.state().tables.get_mut(&(Family::V4, "t".into())).expect("it was added"));
+    let before = kernels.each_mut().map(listed);
+    // What portway writes on top of a table that is there.
+    let outcomes = kernels.each_mut().map(|kernel| outcome(commit(kernel, [Op::AddTable, Op::AddChain(chain(0))])));
+    assert_eq!(outcomes, [Vec::new(), Vec::new()]);
+    let [real, fake] = kernels.each_mut().map(listed);
+    assert!(
+        !real.dormant && !fake.dormant && real.dropping.is_empty() && fake.dropping.is_empty(),
+        "{real:?} {fake:?}"
+    );
+    assert_eq!(table(&real), table(&fake));
+    before
+}
+
+#[test]
+fn nft_20_the_fake_is_dormant_until_the_table_is_added_as_the_kernel_is() {
+    in_namespace(|| {
+        let before = changed_by_others("add table ip t { flags dormant; }", |table| table.dormant = true);
+        assert!(before.iter().all(|snapshot| snapshot.dormant), "{before:?}");
+    });
+}
+
+#[test]
+fn nft_20_the_fake_drops_by_default_until_the_chain_is_added_as_the_kernel_does() {
+    in_namespace(|| {
+        let [real, fake] = changed_by_others("add chain ip t base { policy drop; }", |table| {
+            table.dropping.insert("base".into());
+        });
+        assert_eq!((&real.dropping, table(&real)), (&fake.dropping, table(&fake)));
+        assert_eq!(real.dropping, [chain(0)]);
+        assert_eq!(real.chains[0].object, None, "it differs from every chain");
+    });
+}
+
+#[test]
+fn the_element_for_all_other_keys_is_listed_and_deleted() {
+    in_namespace(|| {
+        let set = Arc::new(set(1));
+        let elements = vec![Element::catch_all().with(Data::Verdict(Verdict::Drop))];
+        for mut kernel in both(&Fake::default()) {
+            commit(&mut kernel, [Op::AddElements { set: Arc::clone(&set), elements: elements.clone() }])
+                .expect("added");
+            assert_eq!(listed(&mut kernel).elements, [(set.name.clone(), elements.clone())]);
+            let gone = Op::DeleteElements { set: Arc::clone(&set), elements: vec![Element::catch_all()] };
+            commit(&mut kernel, [gone]).expect("deleted");
+            assert_eq!(listed(&mut kernel).elements, [(set.name.clone(), Vec::new())]);
+        }
+    });
+}
+
+/// Makes a table that outlives the socket which owned it (`flags owner, persist`).
+fn make_persistent_table() {
+    use portway_kernel::netlink::{Batch, NetlinkFamily, Socket, Writer, flags, nfgenmsg};
+    let mut socket = Socket::open(NetlinkFamily::Netfilter).expect("a netlink socket");
+    let mut batch = Batch::new(socket.next_sequence());
+    batch.message(16, 0, nfgenmsg(0, 10), |_| ()).expect("short");
+    let fill = |out: &mut Writer<'_>| {
+        out.string(1, "t");
+        out.be32(2, 0x2 | 0x4);
+    };
+    batch.message(0x0a00, flags::CREATE, nfgenmsg(2, 0), fill).expect("short");
+    batch.acknowledge_last();
+    batch.message(17, 0, nfgenmsg(0, 10), |_| ()).expect("short");
+    assert!(socket.exchange(&batch, true).expect("sent").is_empty(), "the kernel takes it");
+}
+
+#[test]
+fn nft_20_the_fake_refuses_to_add_a_persistent_table_as_the_kernel_does() {
+    in_namespace(|| {
+        make_persistent_table();
+        let fake = Fake::default();
+        let mut kernels: [Box<dyn NfTables>; 2] =
+            [Box::new(Connection::open(&OwnPorts::default()).expect("a netlink socket")), Box::new(fake.clone())];
+        commit(&mut kernels[1], [Op::AddTable]).expect("all is well");
+        fake.state().tables.get_mut(&(Family::V4, "t".into())).expect("it was added").other_flags = true;
+        for kernel in &mut kernels {
+            assert!(listed(kernel).other_flags);
+            assert_eq!(outcome(commit(kernel, [Op::AddTable])), [(0, None, Some(libc::EOPNOTSUPP))]);
+            commit(kernel, [Op::DeleteTable, Op::AddTable]).expect("it is replaced");
+            let snapshot = listed(kernel);
+            assert!(snapshot.exists && !snapshot.other_flags);
+        }
     });
 }

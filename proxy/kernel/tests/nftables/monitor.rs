@@ -27,7 +27,7 @@ fn monitor(own: &OwnPorts) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         while let Ok(report) = monitor.wait_for_others() {
-            if sender.send(report).is_err() {
+            if sender.send(report.description).is_err() {
                 return;
             }
         }
@@ -210,10 +210,12 @@ fn lost_notifications_are_reported_and_the_next_change_too() {
                 }
             }
         });
-        let next = || reports.recv_timeout(REPORT_TIMEOUT);
-        assert_eq!(next().as_deref(), Ok("notifications were lost"));
+        let next = || reports.recv_timeout(REPORT_TIMEOUT).expect("a report");
+        let lost = next();
+        assert_eq!(lost.description, "notifications were lost");
+        assert_eq!(lost.families, [Family::V4], "what has arrived names the table");
         nft(&["-f", "-"], "add chain ip portway sign");
-        let sign = next().expect("the sign");
+        let sign = next().description;
         assert!(sign.starts_with("added or changed: chain sign of table ip portway"), "{sign}");
     });
 }

@@ -140,3 +140,53 @@ fn own_13_new_drift_is_repaired_at_once_during_a_fight_and_after_it() {
     rig.step().unwrap();
     assert_eq!(rig.timed_calls(), [(now, Call::Audit), (now, Call::Repair(1))]);
 }
+
+/// The times at which audits began, and the families that they read.
+fn audited(rig: &Rig) -> Vec<(Duration, Vec<Family>)> {
+    std::mem::take(&mut rig.world.lock().audited)
+}
+
+#[test]
+fn nft_20_a_known_change_does_not_wait_because_the_last_audit_took_long() {
+    let mut rig = Rig::running();
+    rig.world.lock().audit_cost = Duration::from_secs(2);
+    rig.pass(SYNC_PERIOD - Duration::from_secs(3));
+    let [(at, _)] = audited(&rig)[..] else { panic!("one periodic audit") };
+    // Right after a periodic audit, when one that is triggered by missed notifications waits for five seconds.
+    let now = rig.elapsed();
+    assert!(now < at + Duration::from_secs(5), "{now:?}");
+    rig.world.lock().drift.push_back(Ok(drift(1)));
+    rig.kernel_changed_in(&[Family::V4]);
+    rig.step().unwrap();
+    assert_eq!(audited(&rig), [(now, vec![Family::V4])], "at once, and the other family is not read");
+    let end = rig.elapsed();
+    rig.pass(Duration::from_secs(1));
+    rig.kernel_changed_in(&[]);
+    rig.pass(Duration::from_secs(10));
+    assert_eq!(audited(&rig), [(end + Duration::from_secs(5), Family::ALL.to_vec())], "missed notifications wait");
+}
+
+#[test]
+fn nft_20_known_changes_without_end_do_not_take_more_than_a_fifth_of_the_time() {
+    let mut rig = Rig::running();
+    rig.world.lock().audit_cost = Duration::from_secs(1);
+    let start = rig.elapsed();
+    while rig.elapsed() < start + Duration::from_secs(120) {
+        rig.kernel_changed_in(&[Family::V4]);
+        rig.pass(Duration::from_millis(20));
+    }
+    let all = audited(&rig);
+    let known = all.iter().filter(|(_, families)| families.contains(&Family::V4));
+    let begins: Vec<Duration> = known.map(|(at, _)| *at - start).collect();
+    assert_eq!(begins[0], Duration::ZERO);
+    assert!(begins[1] <= Duration::from_millis(1200), "the second comes soon: {begins:?}");
+    let late = begins.iter().filter(|at| **at > Duration::from_secs(20)).count();
+    assert!((15..=21).contains(&late), "one in five seconds in the long run: {begins:?}");
+    // Half a minute of peace, and the next is as the first.
+    rig.pass(Duration::from_secs(45));
+    audited(&rig);
+    let now = rig.elapsed();
+    rig.kernel_changed_in(&[Family::V6]);
+    rig.step().unwrap();
+    assert_eq!(audited(&rig), [(now, vec![Family::V6])]);
+}

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portway_dataplane::conntrack::Cleaned;
 use portway_dataplane::{
-    Audit, Dataplane, DataplaneError, Drift, FamilyAudit, FamilyReport, KernelWatch, Mode, Refused, Report,
+    Audit, Dataplane, DataplaneError, Drift, FamilyAudit, FamilyReport, ForeignChange, KernelWatch, Mode, Refused,
+    Report,
 };
 use portway_model::{Change, Cluster, Config, Event, Family, Kind, Plan, PortPlan, ServiceName, ServicePlan, api};
 
@@ -52,6 +53,10 @@ pub(super) struct World {
     pub(super) answers: VecDeque<Answer>,
     /// How long each write takes.
     pub(super) cost: Duration,
+    /// How long each audit takes.
+    pub(super) audit_cost: Duration,
+    /// The families of each audit, with the time at which it began.
+    pub(super) audited: Vec<(Duration, Vec<Family>)>,
     pub(super) garbage_due: Option<Duration>,
     pub(super) garbage_fails: bool,
     pub(super) drift: VecDeque<Result<Vec<Drift>, DataplaneError>>,
@@ -223,8 +228,13 @@ impl Dataplane for Shared {
         Report { families: vec![report] }
     }
 
-    fn audit_families(&mut self, _families: &[Family]) -> Audit {
-        let drift = self.called(Call::Audit).drift.pop_front().unwrap_or_else(|| Ok(Vec::new()));
+    fn audit_families(&mut self, families: &[Family]) -> Audit {
+        let mut world = self.called(Call::Audit);
+        let at = world.elapsed;
+        world.audited.push((at, families.to_vec()));
+        let cost = world.audit_cost;
+        world.elapsed += cost;
+        let drift = world.drift.pop_front().unwrap_or_else(|| Ok(Vec::new()));
         Audit { families: vec![FamilyAudit { family: Family::V4, drift }] }
     }
 
@@ -292,6 +302,8 @@ impl Rig {
             calls: Vec::new(),
             answers: VecDeque::new(),
             cost: Duration::ZERO,
+            audit_cost: Duration::ZERO,
+            audited: Vec::new(),
             garbage_due: None,
             garbage_fails: false,
             drift: VecDeque::new(),
@@ -351,7 +363,13 @@ impl Rig {
     }
 
     pub(super) fn kernel_changed(&mut self) {
-        self.syncer.handle(Message::KernelChanged("table ip portway deleted".to_owned()));
+        self.kernel_changed_in(&Family::ALL);
+    }
+
+    /// A notification of a change of these families; of one that was missed, without any.
+    pub(super) fn kernel_changed_in(&mut self, families: &[Family]) {
+        let change = ForeignChange { description: "table ip portway deleted".to_owned(), families: families.to_vec() };
+        self.syncer.handle(Message::KernelChanged(change));
     }
 
     pub(super) fn step(&mut self) -> Result<(), Fatal> {

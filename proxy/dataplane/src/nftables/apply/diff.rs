@@ -10,11 +10,15 @@ use super::writes::Write;
 use crate::nftables::layout::chains::FilledChain;
 use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::sets::SetId;
-use portway_kernel::nftables::{Element, Name, Set};
+use portway_kernel::nftables::{Chain, Element, Name, Set};
 
 /// All differences between a listing and the desired state.
 #[derive(Debug, Default)]
 pub(crate) struct Differences {
+    /// Whether the table is dormant.
+    pub(crate) dormant: bool,
+    /// Base chains whose policy is drop, desired ones and foreign ones, as they are with accept.
+    pub(crate) dropping: Vec<Chain>,
     /// Desired sets that the kernel does not have.
     pub(crate) missing_sets: Vec<SetId>,
     /// Sets that are none of ours, and sets of source ranges of lengths that no Service has.
@@ -44,6 +48,8 @@ pub(crate) fn compare(installed: &mut Installed, observed: &Observed, names: &mu
     let mut differences = Differences {
         elements: compare_elements(installed, observed, desired),
         strange: observed.strange.clone(),
+        dormant: observed.dormant,
+        dropping: observed.dropping.values().cloned().collect(),
         ..Differences::default()
     };
     let mut known = BTreeSet::new();

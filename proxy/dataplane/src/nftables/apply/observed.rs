@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use portway_model::{Family, NodeSettings, PortPlan, ServiceName, ServicePlan};
+use portway_model::{Family, PortPlan, ServiceName, ServicePlan};
 
+use crate::nftables::layout::chains::FilledChain;
 use crate::nftables::layout::entry::{Class, FrontendKey, Key, Value};
 use crate::nftables::layout::service::{KnownSlots, PlacedService};
 use crate::nftables::layout::slots::{AffinityNumbers, Slot};
 use crate::nftables::layout::{codec, sets::SetId};
 use portway_kernel::nftables::Snapshot;
-use portway_kernel::nftables::{Element, Name, Rule, Set};
+use portway_kernel::nftables::{Chain, Element, Name, Rule, Set};
 
 /// The kernel's table at one moment.
 pub(crate) struct Observed {
@@ -20,8 +21,14 @@ pub(crate) struct Observed {
     pub(crate) generation: u32,
     /// Whether the table exists at all.
     pub(crate) exists: bool,
+    /// Whether it is dormant, so that no packet meets it.
+    pub(crate) dormant: bool,
+    /// Whether it has flags that make it another program's own, or did.
+    other_flags: bool,
     /// Chains by name, with their rules; `None`: one that portway would not write.
-    pub(crate) chains: BTreeMap<Name, (Option<portway_kernel::nftables::Chain>, Vec<Rule>)>,
+    pub(crate) chains: BTreeMap<Name, (Option<Chain>, Vec<Rule>)>,
+    /// The base chains whose policy is drop, as they would be with accept.
+    pub(crate) dropping: BTreeMap<Name, Chain>,
     /// Sets by name; `None`: one that portway would not write.
     pub(crate) sets: BTreeMap<Name, Option<Set>>,
     /// Elements of portway's sets, sorted by key; a set without any has no entry.
@@ -44,6 +51,9 @@ impl Observed {
             family,
             generation: snapshot.generation,
             exists: snapshot.exists,
+            dormant: snapshot.dormant,
+            other_flags: snapshot.other_flags,
+            dropping: snapshot.dropping.into_iter().map(|chain| (Name::clone(&chain.name), chain)).collect(),
             chains: snapshot.chains.into_iter().map(|chain| (chain.name, (chain.object, Vec::new()))).collect(),
             sets: snapshot.sets.into_iter().map(|set| (set.name, set.object)).collect(),
             entries: BTreeMap::new(),
@@ -109,19 +119,19 @@ impl Observed {
     }
 
     /// Whether the table cannot be brought to the desired state by adding and removing: then the table is replaced
-    /// as a whole, in one transaction. Happens when another version's layout is observed, or another program has made a set or a
-    /// base chain of one of our names.
-    pub(crate) fn is_incompatible(&self, settings: &NodeSettings) -> bool {
+    /// as a whole, in one transaction. Happens when another version's layout is observed, or another program has made the
+    /// table, or a set or chain of one of our names. A base chain that only has another policy is made to accept in place.
+    pub(crate) fn is_incompatible(&self, desired: &[FilledChain]) -> bool {
         let set_differs = |(name, set): (&Name, &Option<Set>)| {
             let known = SetId::named(name, self.family);
             known.is_some_and(|id| set.as_ref() != Some(&**id.definition(self.family)))
         };
-        let fixed = crate::nftables::layout::chains::fixed(settings, self.family, [].into_iter());
-        let chain_differs = fixed.iter().any(|filled| {
+        let chain_differs = desired.iter().any(|filled| {
             let there = self.chains.get(&filled.chain.name);
-            there.is_some_and(|(chain, _)| chain.as_ref() != Some(&filled.chain))
+            let drops = || self.dropping.get(&filled.chain.name) == Some(&filled.chain);
+            there.is_some_and(|(chain, _)| chain.as_ref() != Some(&filled.chain) && !drops())
         });
-        chain_differs || self.sets.iter().any(set_differs)
+        self.other_flags || chain_differs || self.sets.iter().any(set_differs)
     }
 
     /// Gives every Service its slots and numbers, keeping those that the kernel holds. Services come in the order of

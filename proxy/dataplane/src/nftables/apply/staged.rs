@@ -63,6 +63,10 @@ impl Staged {
             now,
         };
         let mut sides: Vec<(Key, Side)> = Vec::new();
+        let mut held: BTreeMap<&ServiceName, Vec<(Key, &Value)>> = BTreeMap::new();
+        for (key, (value, owner)) in installed.held.iter().filter(|(key, _)| !key.is_shared()) {
+            held.entry(owner).or_default().push((*key, value));
+        }
         let mut buffers = (Vec::new(), Vec::new());
         for service in &change.services {
             // What is installed may differ from what the Change says was before: a Service may have fallen back.
@@ -70,11 +74,11 @@ impl Staged {
             let after = service.after.as_ref();
             let after =
                 after.and_then(|plan| PlacedService::place(plan, installed.family, before, &mut staged.numbers));
-            let held = || installed.held.iter().filter(|(key, (_, owner))| *owner == service.name && !key.is_shared());
-            if before.is_none() && after.is_none() && held().next().is_none() {
+            let held = held.get(&service.name).map(Vec::as_slice).unwrap_or_default();
+            if before.is_none() && after.is_none() && held.is_empty() {
                 continue;
             }
-            sides.extend(held().map(|(key, (value, _))| (*key, Side::Before(value.clone()))));
+            sides.extend(held.iter().map(|(key, value)| (*key, Side::Before(Value::clone(value)))));
             let owner = u32::try_from(staged.services.len()).unwrap_or(u32::MAX);
             staged.count_shapes(before, after.as_ref(), installed.family, owner);
             let (old, new) = (&mut buffers.0, &mut buffers.1);

@@ -39,6 +39,8 @@ pub(crate) struct Desired {
 pub(crate) struct TableSteps<'a> {
     pub(crate) family: Family,
     pub(crate) kernel: &'a mut dyn NfTables,
+    /// What an audit has just read; the table is watched since then.
+    pub(crate) audited: Option<Observed>,
     pub(crate) desired: Desired,
     /// The Services that the kernel refuses, and what is written in place of their plans.
     pub(crate) fallbacks: BTreeMap<ServiceName, Fallback>,
@@ -70,6 +72,9 @@ impl Steps for TableSteps<'_> {
     const MAX_REFUSED: usize = usize::MAX;
 
     fn observe(&mut self, report: &mut FamilyReport) -> Result<Observed, DataplaneError> {
+        if let Some(audited) = self.audited.take() {
+            return Ok(audited);
+        }
         let start = Instant::now();
         let dynamic = if self.numbers.is_none() { DynamicSets::List } else { DynamicSets::Skip };
         let snapshot = self.kernel.snapshot(self.family, TABLE, dynamic);
@@ -91,7 +96,7 @@ impl Steps for TableSteps<'_> {
         let numbers = numbers.unwrap_or_else(|| AffinityNumbers::after(0));
         let mut installed = Installed::of(self.family, Arc::clone(settings), services, numbers);
         let nothing = Observed::nothing(self.family);
-        let replace = observed.exists && observed.is_incompatible(settings);
+        let replace = observed.exists && observed.is_incompatible(&installed.desired_chains(self.names));
         let basis = if replace { &nothing } else { &*observed };
         self.hold(&mut installed, basis);
         // The rules go on looking up what is about to be replaced; the next listing finds these sets empty.

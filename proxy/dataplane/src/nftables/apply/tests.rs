@@ -392,3 +392,181 @@ fn a_sync_after_a_cleanup_writes_everything_again() {
     assert!(!dataplane.sync(cluster.plan()).failed());
     assert_eq!(verdicts(&fake).len(), 3);
 }
+
+/// Changes the table of a family as another program does.
+fn others(fake: &Fake, family: Family, change: impl FnOnce(&mut portway_kernel::nftables::FakeTable)) {
+    change(fake.state().tables.get_mut(&(family, TABLE.into())).expect("a sync has made it"));
+}
+
+fn drift(dataplane: &mut Nftables) -> Vec<crate::report::Drift> {
+    dataplane.audit().into_drift().expect("listed")
+}
+
+fn lines(drift: &[crate::report::Drift]) -> Vec<String> {
+    drift.iter().map(ToString::to_string).collect()
+}
+
+fn replaces_the_table(log: &[portway_kernel::nftables::Transaction]) -> bool {
+    log.iter().flat_map(|transaction| &transaction.items).any(|item| item.op == Op::DeleteTable)
+}
+
+#[test]
+fn nft_20_a_dormant_table_is_drift_and_wakes() {
+    for family in Family::ALL {
+        let fake = Fake::default();
+        let mut dataplane = Nftables::with(&fake);
+        assert!(!dataplane.sync(small().plan()).failed());
+        others(&fake, family, |table| table.dormant = true);
+        fake.take_log();
+        let found = drift(&mut dataplane);
+        assert_eq!(lines(&found), [format!("{} dormant ({family})", super::refusal::table_name(family))]);
+        let report = dataplane.repair(&found);
+        assert_eq!(report.objects(family), 1, "{report:?}");
+        assert!(!fake.table(family, TABLE).dormant && !replaces_the_table(&fake.take_log()));
+        assert_eq!(drift(&mut dataplane), []);
+        // A restart finds it too.
+        others(&fake, family, |table| table.dormant = true);
+        assert!(!Nftables::with(&fake).sync(small().plan()).failed());
+        assert!(!fake.table(family, TABLE).dormant);
+    }
+}
+
+#[test]
+fn nft_20_a_policy_of_drop_is_undone_in_place() {
+    for family in Family::ALL {
+        let fake = Fake::default();
+        let mut dataplane = Nftables::with(&fake);
+        assert!(!dataplane.sync(small().plan()).failed());
+        others(&fake, family, |table| table.dropping = ["dnat-prerouting".into()].into());
+        fake.take_log();
+        let found = drift(&mut dataplane);
+        assert_eq!(lines(&found), [format!("chain dnat-prerouting changed ({family})")]);
+        let report = dataplane.repair(&found);
+        assert_eq!(report.objects(family), 1, "{report:?}");
+        assert!(fake.table(family, TABLE).dropping.is_empty() && !replaces_the_table(&fake.take_log()));
+        assert_eq!(drift(&mut dataplane), []);
+    }
+}
+
+#[test]
+fn nft_20_a_foreign_base_chain_in_the_table_drops_nothing_from_the_repair_on() {
+    use portway_kernel::nftables::{Chain, ChainType, Hook, HookPoint, NfTables as _, Transaction};
+    let fake = Fake::default();
+    let mut dataplane = Nftables::with(&fake);
+    assert!(!dataplane.sync(small().plan()).failed());
+    let hook = Hook { kind: ChainType::Filter, point: HookPoint::Forward, priority: 0 };
+    let mut foreign = Transaction::new(V4, TABLE);
+    foreign.push(Op::AddChain(Chain { name: "wall".into(), hook: Some(hook) }));
+    fake.clone().commit(&foreign).expect("all is well");
+    others(&fake, V4, |table| table.dropping = ["wall".into()].into());
+    let found = drift(&mut dataplane);
+    assert_eq!(lines(&found), ["chain wall foreign (IPv4)"]);
+    assert!(!dataplane.repair(&found).failed());
+    assert!(fake.table(V4, TABLE).dropping.is_empty(), "it stays for a second, and accepts");
+}
+
+#[test]
+fn nft_20_a_table_that_outlived_its_owner_is_replaced() {
+    let fake = Fake::default();
+    let mut dataplane = Nftables::with(&fake);
+    assert!(!dataplane.sync(small().plan()).failed());
+    others(&fake, V4, |table| table.other_flags = true);
+    let found = drift(&mut dataplane);
+    assert_eq!(lines(&found), ["table ip portway changed (IPv4)"]);
+    fake.take_log();
+    assert!(!dataplane.repair(&found).failed());
+    assert!(replaces_the_table(&fake.take_log()));
+    assert_eq!(drift(&mut dataplane), []);
+    assert_eq!(verdicts(&fake).len(), 3);
+}
+
+#[test]
+fn nft_20_an_element_for_all_other_keys_is_deleted() {
+    use portway_kernel::nftables::{Data, Element, NfTables as _, Transaction, Verdict};
+    let fake = Fake::default();
+    let mut dataplane = Nftables::with(&fake);
+    assert!(!dataplane.sync(small().plan()).failed());
+    let mut foreign = Transaction::new(V4, TABLE);
+    let set = SetId::Services(KeyKind::Address).definition(V4).clone();
+    let elements = vec![Element::catch_all().with(Data::Verdict(Verdict::Drop))];
+    foreign.push(Op::AddElements { set, elements });
+    fake.clone().commit(&foreign).expect("all is well");
+    let found = drift(&mut dataplane);
+    assert_eq!(lines(&found), ["element * of services foreign (IPv4)"]);
+    assert!(!dataplane.repair(&found).failed());
+    assert_eq!((drift(&mut dataplane), verdicts(&fake).len()), (Vec::new(), 3));
+}
+
+#[test]
+fn nft_20_a_repair_does_not_list_what_the_audit_has_just_listed() {
+    let fake = Fake::default();
+    let mut dataplane = Nftables::with(&fake);
+    let mut cluster = small();
+    assert!(!dataplane.sync(cluster.plan()).failed());
+    let damage = |fake: &Fake| others(fake, V4, |table| drop(table.elements.insert("services".into(), [].into())));
+    damage(&fake);
+    fake.state().snapshots = 0;
+    let found = drift(&mut dataplane);
+    assert_eq!(found.len(), 3);
+    assert!(!dataplane.repair(&found).failed());
+    assert_eq!((verdicts(&fake).len(), fake.state().snapshots), (3, 2), "one listing for each family");
+    // A change comes in between: the listing is old then.
+    damage(&fake);
+    let found = drift(&mut dataplane);
+    dataplane.apply(&change(&mut cluster, objects(9, &[1])));
+    fake.state().snapshots = 0;
+    assert!(!dataplane.repair(&found).failed());
+    assert_eq!((verdicts(&fake).len(), fake.state().snapshots), (4, 1));
+    assert_eq!(drift(&mut dataplane), []);
+}
+
+#[test]
+fn nft_20_a_repair_lists_the_table_again_if_others_have_changed_it_since_the_audit() {
+    let fake = Fake::default();
+    let mut dataplane = Nftables::with(&fake);
+    assert!(!dataplane.sync(small().plan()).failed());
+    others(&fake, V4, |table| drop(table.elements.insert("services".into(), [].into())));
+    fake.state().meddling = 1;
+    let found = drift(&mut dataplane);
+    fake.state().snapshots = 0;
+    assert!(!dataplane.repair(&found).failed());
+    assert_eq!((verdicts(&fake).len(), fake.state().snapshots), (3, 1));
+}
+
+/// How long an audit takes, at best, that finds so many foreign elements beside so many Services.
+fn audit_beside(services: usize, foreign: usize) -> Duration {
+    use portway_kernel::nftables::{NfTables as _, Transaction};
+    let fake = Fake::default();
+    let mut family = family(&fake, V4);
+    let cluster = cluster("here", (0..services).flat_map(|number| objects(number, &[1])).chain([node("here").event()]));
+    family.sync(cluster.plan(), Instant::now());
+    let mut others = Transaction::new(V4, TABLE);
+    // At the last Service's frontend, and at one that no Service has: both are looked for among all.
+    let foreign = u32::try_from(foreign).expect("not so many");
+    let value = Value::Target(std::net::IpAddr::from([192, 0, 2, 1]), 1);
+    let elements = (10..10 + foreign).flat_map(|slot| {
+        [services - 1, services].map(|number| encode(Key::Slot(Class::Cluster, place(number), slot), &value))
+    });
+    let elements = elements.collect();
+    let set = SetId::Backends(Class::Cluster, KeyKind::Address).definition(V4).clone();
+    others.push(Op::AddElements { set, elements });
+    fake.clone().commit(&others).expect("all is well");
+    let audit = |_| {
+        let start = Instant::now();
+        let drift = family.audit().expect("listed");
+        let took = start.elapsed();
+        assert_eq!(drift.len(), 2 * foreign as usize);
+        let owned = drift.iter().filter(|drift| drift.service.is_some()).count();
+        assert_eq!(owned, foreign as usize);
+        took
+    };
+    (0..3).map(audit).min().expect("three")
+}
+
+#[test]
+fn nft_20_an_audit_that_finds_foreign_elements_costs_no_more_than_their_number() {
+    let (small, large) = (audit_beside(500, 500), audit_beside(5_000, 5_000));
+    println!("500 foreign elements twice beside 500 Services: {small:?}; ten times of both: {large:?}");
+    // The square would be a hundred times as much.
+    assert!(large < small * 35, "{small:?} and {large:?}");
+}

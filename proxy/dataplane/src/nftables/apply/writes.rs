@@ -17,7 +17,10 @@ use crate::nftables::layout::entry::{Key, Value};
 use crate::nftables::layout::{codec::encode, sets::SetId};
 use crate::report::FamilyReport;
 
-/// Elements in one transaction. More are split, in an order in which no moment is worse than before. The kernel takes several times as many, but a batch and what it needs in the kernel then take over 100 MB.
+/// Elements in one transaction. More are split, in an order in which no moment is worse than before. The kernel takes
+/// several times as many, but a batch and what it needs in the kernel then take over 100 MB. Only what replaces a table that
+/// stands is one transaction whatever its size: in parts it would leave Services without rules from the first part, which
+/// deletes the old table, to the last (contract OWN-14).
 pub(crate) const MAX_ELEMENTS: usize = 200_000;
 
 /// One element before and after a write.
@@ -174,7 +177,7 @@ pub(crate) fn everything(installed: &mut Installed, names: &mut Names, replace: 
         elements.push(encode(key, &value));
         owners.push(owner);
     });
-    let mut batches = Batches::new(installed.family, MAX_ELEMENTS);
+    let mut batches = Batches::new(installed.family, if replace { usize::MAX } else { MAX_ELEMENTS });
     if replace {
         batches.push(None, Op::DeleteTable);
     }
@@ -194,6 +197,14 @@ pub(crate) fn everything(installed: &mut Installed, names: &mut Names, replace: 
 /// Stages what differs. What is retired by it goes into `installed` and stays in the kernel for a while.
 pub(crate) fn differing(differences: Differences, installed: &mut Installed, now: Instant) -> Vec<Transaction> {
     let mut batches = Batches::new(installed.family, MAX_ELEMENTS);
+    if differences.dormant {
+        // Adding a table that is there takes its flags away.
+        batches.push(None, Op::AddTable);
+    }
+    for chain in differences.dropping {
+        // Adding a base chain that is there makes it accept.
+        batches.push(None, Op::AddChain(chain));
+    }
     for set in differences.missing_sets {
         batches.push(None, Op::AddSet(Arc::clone(set.definition(installed.family))));
     }

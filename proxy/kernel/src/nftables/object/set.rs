@@ -79,7 +79,8 @@ impl Set {
 /// An element of a set or map.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Element {
-    /// The key's bytes as the set's fields say; the first key of a range in an interval set.
+    /// The key's bytes as the set's fields say; the first key of a range in an interval set. Empty for the catch-all
+    /// element, nft's `*`, which stands for every key that has no element.
     pub key: Bytes,
     /// The last key of the range, itself in it; in an interval set always there, elsewhere never. In a concatenation
     /// each field is a range of its own.
@@ -101,6 +102,17 @@ impl Element {
     /// Describes a range of an interval set, from the first key to the last, both in it.
     pub fn range(first: impl Into<Bytes>, last: impl Into<Bytes>) -> Self {
         Self { end: Some(Box::new(last.into())), ..Self::new(first) }
+    }
+
+    /// Describes the catch-all element.
+    pub fn catch_all() -> Self {
+        Self::new(Bytes::new())
+    }
+
+    /// Whether it is the catch-all element.
+    #[inline]
+    pub fn is_catch_all(&self) -> bool {
+        self.key.is_empty()
     }
 
     /// The same element with this data.

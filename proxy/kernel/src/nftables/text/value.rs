@@ -119,6 +119,9 @@ pub(super) fn name(field: Field, family: Family) -> &'static str {
 
 /// An element's key, or range of keys.
 pub(super) fn key(element: &Element, fields: &[Field], family: Family) -> String {
+    if element.is_catch_all() {
+        return "*".to_owned();
+    }
     let last = element.end.as_deref().unwrap_or(&element.key);
     let parts: Vec<_> = split(&element.key, fields, family)
         .zip(split(last, fields, family))

@@ -64,6 +64,8 @@ pub(super) mod table {
     pub(in super::super) const USE: u16 = 3;
     /// `NFT_TABLE_F_DORMANT`: the table's base chains are not registered, so no packet meets them.
     pub(in super::super) const FLAG_DORMANT: u32 = 0x1;
+    /// `NFT_TABLE_F_OWNER` and `NFT_TABLE_F_PERSIST`: one socket's own table, and one that outlives its owner.
+    pub(in super::super) const FLAGS_OF_OWNERS: u32 = 0x2 | 0x4;
 }
 
 /// The kernel's numbers `NFTA_CHAIN_*` and `NFTA_HOOK_*`.
@@ -125,6 +127,8 @@ pub(super) mod elem {
     pub(in super::super) const EXPIRATION: u16 = 5;
     pub(in super::super) const KEY_END: u16 = 10;
     pub(in super::super) const FLAG_INTERVAL_END: u32 = 1;
+    /// `NFT_SET_ELEM_CATCHALL`: the element that stands for every key that has none.
+    pub(in super::super) const FLAG_CATCHALL: u32 = 2;
 }
 
 /// `NFTA_DATA_*`, `NFTA_VERDICT_*` and verdict codes.

@@ -241,11 +241,12 @@ impl Connection {
         for set in sets.iter().filter_map(|listed| listed.object.as_ref()).filter(|set| dynamic.lists(set)) {
             elements.push((set.name.clone(), self.all_elements(family, name, set)?));
         }
-        let chains = self.all_chains(family, name, used.saturating_sub(sets.len()))?;
+        let (chains, dropping) = self.all_chains(family, name, used.saturating_sub(sets.len()))?;
         let (fill, read) = of_table(name, rule::TABLE, |message| decode::read_rule(message, family));
         let rules = self.socket.dump_once(msg::GETRULE, header(family), fill, read)?.found;
         let dormant = flags & table::FLAG_DORMANT != 0;
-        Ok(Snapshot { generation: 0, exists: true, dormant, chains, rules, sets, elements })
+        let other_flags = flags & table::FLAGS_OF_OWNERS != 0;
+        Ok(Snapshot { generation: 0, exists: true, dormant, other_flags, chains, dropping, rules, sets, elements })
     }
 
     /// Lists the elements of a set that nobody changes. While the kernel moves them to a larger hash table, which goes on
@@ -279,18 +280,31 @@ impl Connection {
     /// Lists the chains of a table that nobody changes. The kernel lists those of all tables by their position among all,
     /// so that chains which others add or delete make it repeat or skip some of this table's. What several dumps have
     /// found together is all of them once there are as many as the table counts.
-    fn all_chains(&mut self, family: Family, name: &str, count: usize) -> Result<Vec<Listed<Chain>>, NetlinkError> {
-        let mut chains: Vec<Listed<Chain>> = Vec::with_capacity(count);
+    ///
+    /// The second list has those whose policy is drop, as they would be with accept.
+    fn all_chains(
+        &mut self,
+        family: Family,
+        name: &str,
+        count: usize,
+    ) -> Result<(Vec<Listed<Chain>>, Vec<Chain>), NetlinkError> {
+        let (mut chains, mut dropping) = (Vec::with_capacity(count), Vec::new());
+        let mut known: HashSet<u64> = HashSet::with_capacity(count);
+        let both = |message: &Message<'_>| Some((decode::read_chain(message)?, decode::read_dropping_chain(message)));
         for _ in 0..MAX_CHAIN_DUMPS {
-            let (fill, read) = of_table(name, chain::TABLE, decode::read_chain);
+            let (fill, read) = of_table(name, chain::TABLE, both);
             let dump = self.socket.dump_once(msg::GETCHAIN, header(family), fill, read)?;
-            let mut known: HashSet<u64> = chains.iter().map(|chain| chain.handle).collect();
-            chains.extend(dump.found.into_iter().filter(|chain| known.insert(chain.handle)));
+            for (chain, drops) in dump.found {
+                if known.insert(chain.handle) {
+                    chains.push(chain);
+                    dropping.extend(drops);
+                }
+            }
             if !dump.interrupted || chains.len() >= count {
                 break;
             }
         }
-        Ok(chains)
+        Ok((chains, dropping))
     }
 
     /// Sends an encoded transaction. One that was made at a generation goes with the present one, as long as nobody has
@@ -447,7 +461,10 @@ fn header(family: Family) -> [u8; 4] {
 /// The refused messages of several elements: the refusal does not say which element is in the way.
 fn unclear(encoded: &Encoded, errors: &[MessageError]) -> Vec<Range<Position>> {
     let spans = errors.iter().filter_map(|error| encoded.span(error.sequence));
-    spans.filter(|span| span.elements > 1).map(|span| span.range.clone()).collect()
+    let mut unclear: Vec<_> = spans.filter(|span| span.elements > 1).map(|span| span.range.clone()).collect();
+    unclear.sort_unstable_by_key(|range| range.start);
+    unclear.dedup();
+    unclear
 }
 
 /// Whether the kernel refused the transaction because its generation has passed.

@@ -44,17 +44,28 @@ pub(super) fn read_chain(message: &Message<'_>) -> Option<Listed<Chain>> {
     let name = text(all, chain::NAME)?;
     let hook = match all.find(chain::HOOK) {
         None => Some(None),
-        Some(hook) => read_hook(all, hook.nested()).map(Some),
+        Some(hook) => read_hook(all, hook.nested()).filter(|_| policy(all) == Some(data::ACCEPT)).map(Some),
     };
     let object = hook.map(|hook| Chain { name: name.clone(), hook });
     Some(Listed { name, handle: all.find(chain::HANDLE)?.be64()?, object })
+}
+
+/// A base chain whose policy is drop, as it would be with accept.
+pub(super) fn read_dropping_chain(message: &Message<'_>) -> Option<Chain> {
+    let all = message.attributes();
+    let hook = read_hook(all, all.find(chain::HOOK)?.nested()).filter(|_| policy(all) == Some(data::DROP))?;
+    Some(Chain { name: text(all, chain::NAME)?, hook: Some(hook) })
+}
+
+fn policy(all: Attributes<'_>) -> Option<i32> {
+    Some(all.find(chain::POLICY)?.be32()?.cast_signed())
 }
 
 /// The table and name of a base chain at this hook whose policy is drop.
 pub(super) fn read_dropping(message: &Message<'_>, point: HookPoint) -> Option<(Name, Name)> {
     let all = message.attributes();
     let hook = all.find(chain::HOOK)?.nested();
-    let drops = all.find(chain::POLICY)?.be32()?.cast_signed() == data::DROP;
+    let drops = policy(all)? == data::DROP;
     let here = hook.find(chain::HOOK_NUMBER)?.be32()? == point as u32;
     Some((text(all, chain::TABLE)?, text(all, chain::NAME)?)).filter(|_| drops && here)
 }
@@ -62,9 +73,7 @@ pub(super) fn read_dropping(message: &Message<'_>, point: HookPoint) -> Option<(
 fn read_hook(all: Attributes<'_>, hook: Attributes<'_>) -> Option<Hook> {
     const POINTS: [HookPoint; 5] =
         [HookPoint::Prerouting, HookPoint::Input, HookPoint::Forward, HookPoint::Output, HookPoint::Postrouting];
-    let policy = all.find(chain::POLICY)?.be32()?.cast_signed();
     let kind = all.find(chain::TYPE)?.string()?;
-    (policy == data::ACCEPT).then_some(())?;
     Some(Hook {
         kind: [ChainType::Filter, ChainType::Nat, ChainType::Route].into_iter().find(|known| known.as_str() == kind)?,
         point: *POINTS.get(usize::try_from(hook.find(chain::HOOK_NUMBER)?.be32()?).ok()?)?,
@@ -154,13 +163,16 @@ fn read_half(all: Attributes<'_>) -> Option<Half> {
             }
             elem::KEY_END => half.element.end = value(attribute).map(Box::new),
             elem::DATA => half.element.data = expr::read_datum(attribute.nested()).unwrap_or(Data::None),
-            elem::FLAGS => half.is_end = attribute.be32()? & elem::FLAG_INTERVAL_END != 0,
+            elem::FLAGS => {
+                let flags = attribute.be32()?;
+                half.is_end = flags & elem::FLAG_INTERVAL_END != 0;
+                keyed |= flags & elem::FLAG_CATCHALL != 0;
+            }
             elem::TIMEOUT => half.element.timeout = time(attribute).filter(|time| !time.is_zero()),
             elem::EXPIRATION => half.element.expires = time(attribute),
             _ => {}
         }
     }
-    // The one without a key is the catch-all element (`*`), which portway never writes.
     keyed.then_some(half)
 }
 
@@ -173,7 +185,7 @@ pub(super) fn join(mut halves: Vec<Half>, single_ranges: bool) -> Vec<Element> {
     halves.sort_by(|a, b| (&a.element.key, !a.is_end).cmp(&(&b.element.key, !b.is_end)));
     let mut joined: Vec<Element> = Vec::with_capacity(halves.len() / 2 + 1);
     for half in halves {
-        let open = joined.last_mut().filter(|element| element.end.is_none());
+        let open = joined.last_mut().filter(|element| element.end.is_none() && !element.is_catch_all());
         match (half.is_end, open) {
             (true, Some(open)) => open.end = predecessor(&half.element.key).map(Box::new),
             // An end that nothing began with: nft marks the part before the first range so.
@@ -181,7 +193,7 @@ pub(super) fn join(mut halves: Vec<Half>, single_ranges: bool) -> Vec<Element> {
             (false, _) => joined.push(half.element),
         }
     }
-    for open in joined.iter_mut().filter(|element| element.end.is_none()) {
+    for open in joined.iter_mut().filter(|element| element.end.is_none() && !element.is_catch_all()) {
         open.end = Some(Box::new(vec![0xff; open.key.len()].as_slice().into()));
     }
     joined
@@ -247,7 +259,7 @@ mod tests {
 
     fn read_everything(payload: &[u8]) {
         let message = Message { kind: 0, flags: 0, sequence: 0, port: 0, payload };
-        let _ = read_chain(&message);
+        let _ = (read_chain(&message), read_dropping_chain(&message));
         for family in Family::ALL {
             let _ = (read_rule(&message, family), read_set(&message, family));
         }

@@ -49,7 +49,7 @@ impl Encoded {
 }
 
 /// Encodes a transaction. It is refused (`ERESTART`) if `generation` is given and no longer the kernel's. The elements in
-/// `alone` get a message each, so that the kernel's answer tells them apart.
+/// `alone`, ranges in their order, get a message each, so that the kernel's answer tells them apart.
 pub(super) fn encode(
     transaction: &Transaction,
     first_sequence: u32,
@@ -307,8 +307,10 @@ fn room(elements: &[Element]) -> usize {
     elements.len() * (12 + first.key.len().next_multiple_of(4) + data)
 }
 
+/// Whether an element is in one of these ranges, which are in their order and do not overlap.
 fn is_alone(alone: &[Range<Position>], position: Position) -> bool {
-    alone.iter().any(|range| range.contains(&position))
+    let after = alone.partition_point(|range| range.start <= position);
+    after > 0 && alone[after - 1].contains(&position)
 }
 
 /// Walks the elements of several operations.
@@ -359,7 +361,11 @@ fn length(fields: &[Field], family: Family) -> u32 {
 #[inline]
 fn write_element(out: &mut Writer<'_>, element: &Element, ranges: bool, adding: bool) {
     let nest = out.open(LIST_ELEM);
-    expr::value(out, elem::KEY, &element.key);
+    if element.is_catch_all() {
+        out.be32(elem::FLAGS, elem::FLAG_CATCHALL);
+    } else {
+        expr::value(out, elem::KEY, &element.key);
+    }
     if let (Some(end), false) = (&element.end, ranges) {
         expr::value(out, elem::KEY_END, end);
     }

@@ -41,7 +41,7 @@ enum Object<'a> {
 }
 
 /// The author of a commit.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::nftables) struct Author<'a> {
     /// The name of the program.
     pub(in crate::nftables) program: Option<&'a str>,

@@ -30,8 +30,14 @@ pub struct Snapshot {
     pub exists: bool,
     /// Whether the table is dormant (`NFT_TABLE_F_DORMANT`): no packet meets its base chains.
     pub dormant: bool,
+    /// Whether the table has flags that this crate never writes (`owner`, `persist`). The kernel takes no other flags for
+    /// such a table: it can only be deleted, by its owner as long as it has one.
+    pub other_flags: bool,
     /// The chains of the table.
     pub chains: Vec<Listed<Chain>>,
+    /// The base chains whose policy is drop, as they would be with accept; in `chains` they have no
+    /// [`object`](Listed::object).
+    pub dropping: Vec<Chain>,
     /// The rules of all chains; each chain's in order.
     pub rules: Vec<ListedRule>,
     /// The sets and maps of the table.
