@@ -52,7 +52,14 @@ pub trait Dataplane: Send {
         self.audit_families(&Family::ALL)
     }
 
-    /// Puts right what [`Dataplane::audit`] found, and only that.
+    /// Works out from a notification what differs now from what was last applied to this family, without reading the
+    /// kernel: these objects are all that others have changed since it was right. Writes nothing. `None` if that cannot be
+    /// told, so that only an audit can.
+    fn audit_objects(&mut self, _family: Family, _objects: &[ForeignObject]) -> Option<Vec<Drift>> {
+        None
+    }
+
+    /// Puts right what [`Dataplane::audit`] or [`Dataplane::audit_objects`] found, and only that.
     fn repair(&mut self, drift: &[Drift]) -> Report;
 
     /// Subscribes to changes that others make to this dataplane's part of the kernel; `None` where the kernel sends no
@@ -73,7 +80,13 @@ pub struct ForeignChange {
     pub description: String,
     /// The families that the change is known to concern; empty if notifications were missed and none is known.
     pub families: Vec<Family>,
+    /// The objects that were changed, in order; `None` if they are not all known.
+    pub objects: Option<Vec<(Family, ForeignObject)>>,
 }
+
+/// An object that another program added, changed or deleted. Only the mode that reported it knows what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignObject(pub(crate) portway_kernel::nftables::ForeignObject);
 
 /// The kernel mechanism that programs Services (`--mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -16,6 +16,6 @@ mod per_family;
 mod reconcile;
 mod report;
 
-pub use dataplane::{Dataplane, ForeignChange, KernelWatch, Mode};
+pub use dataplane::{Dataplane, ForeignChange, ForeignObject, KernelWatch, Mode};
 pub use per_family::{FamilyDataplane, PerFamily};
 pub use report::{Audit, Cleanup, DataplaneError, Detail, Drift, FamilyAudit, FamilyReport, Leftover, Refused, Report};

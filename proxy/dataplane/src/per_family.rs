@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use portway_model::{Change, Family, Plan};
 
-use crate::dataplane::{Dataplane, KernelWatch, Mode};
+use crate::dataplane::{Dataplane, ForeignObject, KernelWatch, Mode};
 use crate::report::{Audit, DataplaneError, Drift, FamilyAudit, FamilyReport, Report};
 
 /// One address family of a mode that programs each family by itself. [`PerFamily`] makes a [`Dataplane`] of several.
@@ -32,6 +32,11 @@ pub trait FamilyDataplane: Send + Sized {
     /// # Errors
     /// If the kernel cannot be read, or a full sync is due anyway.
     fn audit(&mut self) -> Result<Vec<Drift>, DataplaneError>;
+
+    /// Works out from a notification what differs from what was last applied; see [`Dataplane::audit_objects`].
+    fn audit_objects(&mut self, _objects: &[ForeignObject]) -> Option<Vec<Drift>> {
+        None
+    }
 
     /// Makes the kernel equal to what was last applied.
     fn repair(&mut self, now: Instant) -> Option<FamilyReport>;
@@ -114,6 +119,10 @@ impl<F: FamilyDataplane> Dataplane for PerFamily<F> {
         let audit = |family: &mut F| FamilyAudit { family: family.family(), drift: family.audit() };
         let named = self.families.iter_mut().filter(|family| families.contains(&family.family()));
         Audit { families: named.map(audit).collect() }
+    }
+
+    fn audit_objects(&mut self, family: Family, objects: &[ForeignObject]) -> Option<Vec<Drift>> {
+        self.families.iter_mut().find(|one| one.family() == family)?.audit_objects(objects)
     }
 
     fn repair(&mut self, drift: &[Drift]) -> Report {

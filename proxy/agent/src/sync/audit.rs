@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portway_dataplane::Drift;
+use portway_dataplane::{Drift, ForeignObject};
 
 use super::call::{Took, millis};
 use crate::backoff::{Backoff, Retry};
@@ -30,6 +30,17 @@ struct Trigger {
     notification: String,
     /// Whether others are known to have changed the table, not only to have been able to.
     known: bool,
+    /// All objects that they have changed, if they are known.
+    objects: Option<Vec<ForeignObject>>,
+}
+
+/// What an audit that begins is about.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    /// The notification that triggered it, if one did.
+    pub(super) notification: Option<String>,
+    /// The objects that others have changed, if these are all that need be looked at.
+    pub(super) objects: Option<Vec<ForeignObject>>,
 }
 
 /// When the next audit is due: periodically, and soon after the kernel reports a foreign change.
@@ -76,9 +87,17 @@ impl AuditSchedule {
 
     /// Requests an audit because of a kernel notification. `known` says that others have changed the table, and not only
     /// that notifications were missed.
-    pub(super) fn request(&mut self, notification: String, known: bool) {
-        if self.trigger.as_ref().is_none_or(|trigger| known && !trigger.known) {
-            self.trigger = Some(Trigger { notification, known });
+    pub(super) fn request(&mut self, notification: String, known: bool, objects: Option<Vec<ForeignObject>>) {
+        let Some(trigger) = &mut self.trigger else {
+            self.trigger = Some(Trigger { notification, known, objects });
+            return;
+        };
+        if known && !trigger.known {
+            (trigger.notification, trigger.known) = (notification, true);
+        }
+        match (&mut trigger.objects, objects) {
+            (Some(all), Some(objects)) => all.extend(objects),
+            (all, _) => *all = None,
         }
     }
 
@@ -92,10 +111,11 @@ impl AuditSchedule {
         asked.into_iter().flatten().fold(self.next_periodic, Instant::min)
     }
 
-    /// Starts an audit; returns the notification that triggered it, if one did.
-    pub(super) fn begin(&mut self, now: Instant) -> Option<String> {
-        self.resume_at = None;
-        let Trigger { notification, known } = self.trigger.take()?;
+    /// Starts an audit.
+    pub(super) fn begin(&mut self, now: Instant) -> Begun {
+        let asked = [Some(self.next_periodic), self.resume_at, self.failed.retry_at()];
+        let of_all = asked.into_iter().flatten().any(|at| at <= now);
+        let Some(Trigger { notification, known, objects }) = self.trigger.take() else { return Begun::default() };
         if known {
             if now >= self.quiet_at {
                 self.known.succeeded();
@@ -103,7 +123,12 @@ impl AuditSchedule {
             self.known_pause = self.known.failed();
             self.quiet_at = now + QUIET;
         }
-        Some(notification)
+        Begun { notification: Some(notification), objects: objects.filter(|_| !of_all) }
+    }
+
+    /// Ends an audit of the objects that a notification named. Others of the whole table are due as before.
+    pub(super) fn ended_of_objects(&mut self, now: Instant) {
+        self.known_not_before = now + std::mem::take(&mut self.known_pause);
     }
 
     /// Schedules an audit for drift whose repair was put off.
@@ -124,6 +149,7 @@ impl AuditSchedule {
     }
 
     fn pause(&mut self, took: Duration, now: Instant) {
+        self.resume_at = None;
         self.next_periodic = now + self.period;
         self.not_before = now + (took * PAUSE_FACTOR).clamp(MIN_PAUSE, MAX_PAUSE);
         self.known_not_before = now + std::mem::take(&mut self.known_pause);

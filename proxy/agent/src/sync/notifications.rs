@@ -1,8 +1,7 @@
 //! The thread that listens for changes that other programs make to the kernel's rules.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,32 +15,56 @@ use crate::inbox::{Message, MessageSender};
 /// The wait after listening first fails, and the longest wait.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// How many notifications that name all they are about wait in the inbox at most.
+const MAX_WAITING: u32 = 64;
+
 /// Which notifications wait in the inbox, so that the ten thousand notifications of one `nft flush ruleset` become one
 /// message. The loop clears it when it starts to read the kernel back.
 #[derive(Debug, Default)]
-pub struct Notified(AtomicU8);
+pub struct Notified(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Whether one waits that names no family.
+    any: bool,
+    /// How many wait that name each family; see [`index`].
+    named: [u32; 2],
+    /// Whether there were more for each family than those that wait.
+    more: [bool; 2],
+}
 
 impl Notified {
-    /// Set by notifications that name no family.
-    const ANY: u8 = 1;
-
-    fn of(family: Family) -> u8 {
-        2 << index(family)
-    }
-
-    /// Notes a notification. Returns whether it says more than those that wait already: that others have changed a family
-    /// is more than that they may have.
+    /// Notes a notification. Returns whether it is to be sent, because it says more than those that wait already: that
+    /// others have changed a family is more than that they may have.
     fn note(&self, change: &ForeignChange) -> bool {
-        let families = change.families.iter().fold(0, |all, family| all | Self::of(*family));
-        let all = if families == 0 { Self::ANY } else { families };
-        let before = self.0.fetch_or(all, Ordering::AcqRel);
-        if families == 0 { before == 0 } else { before & all != all }
+        let mut waiting = self.waiting();
+        let Waiting { any, named, more } = &mut *waiting;
+        if change.families.is_empty() {
+            let is_new = !*any && *named == [0, 0];
+            *any = true;
+            *more = [true, true];
+            return is_new;
+        }
+        let max = if change.objects.is_some() { MAX_WAITING } else { 1 };
+        let families = || change.families.iter().map(|family| index(*family));
+        if families().all(|family| named[family] >= max) {
+            families().for_each(|family| more[family] = true);
+            return false;
+        }
+        families().for_each(|family| named[family] += 1);
+        true
     }
 
-    /// Forgets what these families are about to be read back for.
-    pub(super) fn clear(&self, families: &[Family]) {
-        let read = families.iter().fold(Self::ANY, |all, family| all | Self::of(*family));
-        self.0.fetch_and(!read, Ordering::AcqRel);
+    /// Forgets what this family is about to be read back for. Returns whether there were notifications that were not sent.
+    pub(super) fn clear(&self, family: Family) -> bool {
+        let mut waiting = self.waiting();
+        waiting.any = false;
+        waiting.named[index(family)] = 0;
+        std::mem::take(&mut waiting.more[index(family)])
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,7 +82,11 @@ pub fn listen(mut watch: Box<dyn KernelWatch>, sender: MessageSender, notified: 
                     // The audit finds the changes whose notifications were lost.
                     tracing::warn!(%error, "listening to the kernel's notifications failed; auditing instead");
                     thread::sleep(backoff.failed());
-                    ForeignChange { description: "notifications were lost".to_owned(), families: Vec::new() }
+                    ForeignChange {
+                        description: "notifications were lost".to_owned(),
+                        families: Vec::new(),
+                        objects: None,
+                    }
                 }
             };
             if notified.note(&change) && sender.send(Message::KernelChanged(change)).is_err() {
@@ -93,7 +120,7 @@ mod tests {
     }
 
     fn change(description: String, families: &[Family]) -> Result<ForeignChange, DataplaneError> {
-        Ok(ForeignChange { description, families: families.to_vec() })
+        Ok(ForeignChange { description, families: families.to_vec(), objects: None })
     }
 
     #[test]
@@ -120,7 +147,7 @@ mod tests {
         next("notification 0");
         assert!(matches!(inbox.try_next(), Ok(None)));
 
-        notified.clear(&Family::ALL);
+        Family::ALL.into_iter().for_each(|family| _ = notified.clear(family));
         let lost = DataplaneError::Answer { what: "watch".to_owned(), detail: "overrun".to_owned() };
         notifications.send(Err(lost)).unwrap();
         next("notifications were lost");
@@ -133,9 +160,21 @@ mod tests {
         assert!(note(&[]) && !note(&[]));
         assert!(note(&[Family::V4]) && !note(&[Family::V4]) && !note(&[]));
         assert!(note(&[Family::V4, Family::V6]) && !note(&[Family::V6]));
-        notified.clear(&[Family::V6]);
+        notified.clear(Family::V6);
         assert!(!note(&[Family::V4]) && note(&[Family::V6]));
-        notified.clear(&Family::ALL);
+        Family::ALL.into_iter().for_each(|family| _ = notified.clear(family));
         assert!(note(&[]) && note(&[Family::V4]));
+    }
+
+    #[test]
+    fn nft_20_notifications_that_name_their_objects_are_sent_one_by_one_up_to_a_number() {
+        let notified = Notified::default();
+        let named = ForeignChange { description: String::new(), families: vec![Family::V4], objects: Some(Vec::new()) };
+        assert!((0..MAX_WAITING).all(|_| notified.note(&named)));
+        assert!(!notified.clear(Family::V4), "all were sent");
+        assert!((0..MAX_WAITING).all(|_| notified.note(&named)) && !notified.note(&named));
+        assert!(notified.clear(Family::V4), "one was not");
+        assert!(notified.note(&named) && !notified.note(&ForeignChange { families: Vec::new(), ..named.clone() }));
+        assert!(notified.clear(Family::V4), "what was missed may be anything");
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use portway_dataplane::{Dataplane, Drift, ForeignChange, Report};
+use portway_dataplane::{Dataplane, Drift, FamilyAudit, ForeignChange, ForeignObject, Report};
 use portway_model::{Cluster, Event, Family, Problem};
 
-use super::audit;
+use super::audit::{self, Begun};
 use super::barrier::{Fatal, NodeWait, Startup, StartupBarrier};
 use super::call::{self, Call, Took, millis};
 use super::cleanup::{Cleanup, ConntrackCleaner};
@@ -60,6 +60,15 @@ pub struct Syncer {
     /// The number of writes so far, which the spans of logs carry.
     generation: u64,
     first_sync: FirstSync,
+}
+
+/// How much of the kernel an audit looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// All that portway has written to some families.
+    Whole,
+    /// The objects that a notification named.
+    Objects,
 }
 
 /// Work that waits for the first successful full sync. It returns whether it is done; if not, it runs again at the next
@@ -146,10 +155,12 @@ impl Syncer {
                     self.metrics.sync.queued(self.clock.wall());
                 }
             }
-            Message::KernelChanged(ForeignChange { description, families }) => {
+            Message::KernelChanged(ForeignChange { description, families, objects }) => {
                 let known = !families.is_empty();
                 for family in if known { families } else { Family::ALL.to_vec() } {
-                    self.schedules[index(family)].audits.request(description.clone(), known);
+                    let of_family = |(of, object): &(Family, _)| (*of == family).then(|| ForeignObject::clone(object));
+                    let objects = objects.as_ref().map(|objects| objects.iter().filter_map(of_family).collect());
+                    self.schedules[index(family)].audits.request(description.clone(), known, objects);
                 }
             }
             Message::Stop => {}
@@ -270,7 +281,9 @@ impl Syncer {
         let Some(&first) = families.first() else { return };
         if kind == SyncKind::Full {
             // A full sync reads the kernel back anyway.
-            self.begin_audit(families);
+            for &family in families {
+                self.begin_audit(family);
+            }
         }
         let (call, report, took) = self.call(kind, families, |this| match kind {
             SyncKind::Full => this.dataplane.sync_families(families, this.cluster.plan()),
@@ -308,12 +321,40 @@ impl Syncer {
 
     /// Compares the kernel with what was applied to these families, and repairs drift.
     fn audit(&mut self, families: &[Family]) {
-        let trigger = self.begin_audit(families);
-        let call = self.begin_call(SyncKind::Audit);
-        let found = self.dataplane.audit_families(families);
+        let (mut whole, mut trigger) = (Vec::new(), None);
+        for &family in families {
+            let Begun { notification, objects } = self.begin_audit(family);
+            let call = self.begin_call(SyncKind::Audit);
+            match objects.and_then(|objects| self.dataplane.audit_objects(family, &objects)) {
+                Some(drift) => {
+                    let found = vec![FamilyAudit { family, drift: Ok(drift) }];
+                    self.audited(call, Scope::Objects, &[family], found, notification.as_deref());
+                }
+                None => {
+                    whole.push(family);
+                    trigger = notification.or(trigger);
+                }
+            }
+        }
+        if !whole.is_empty() {
+            let call = self.begin_call(SyncKind::Audit);
+            let found = self.dataplane.audit_families(&whole);
+            self.audited(call, Scope::Whole, &whole, found.families, trigger.as_deref());
+        }
+    }
+
+    /// Handles what an audit found, and repairs drift.
+    fn audited(
+        &mut self,
+        call: Call,
+        scope: Scope,
+        families: &[Family],
+        found: Vec<FamilyAudit>,
+        trigger: Option<&str>,
+    ) {
         let took = call.took(&*self.clock);
         let (mut drift, mut failed) = (Vec::new(), Vec::new());
-        for audited in found.families {
+        for audited in found {
             match audited.drift {
                 Ok(found) => drift.extend(found),
                 Err(error) => {
@@ -324,23 +365,22 @@ impl Syncer {
             }
         }
         self.metrics.audit.ended(took.wall, took.cpu, &drift, failed.len());
-        let admitted = if drift.is_empty() {
-            Admitted::default()
-        } else {
-            self.repairs.admit(&drift, trigger.as_deref(), self.clock.now())
-        };
-        audit::log(&drift, trigger.as_deref(), took, admitted.repeated);
+        let admitted =
+            if drift.is_empty() { Admitted::default() } else { self.repairs.admit(&drift, trigger, self.clock.now()) };
+        audit::log(&drift, trigger, took, admitted.repeated);
         drop(call);
         let repaired = admitted.only.as_ref().unwrap_or(&drift);
         if !repaired.is_empty() {
             self.repair(repaired);
-        } else if drift.is_empty() && failed.is_empty() {
+        } else if drift.is_empty() && failed.is_empty() && scope == Scope::Whole {
             self.first_sync.run_waiting_work();
         }
         let now = self.now();
         for &family in families {
             let audits = &mut self.schedules[index(family)].audits;
-            if failed.contains(&family) {
+            if scope == Scope::Objects {
+                audits.ended_of_objects(now);
+            } else if failed.contains(&family) {
                 audits.failed(took.wall, now);
             } else {
                 audits.ended(took.wall, now);
@@ -363,12 +403,11 @@ impl Syncer {
         }
     }
 
-    /// Starts reading these families back: foreign changes from here on trigger another audit. Returns the notification
-    /// that triggered this one, if one did.
-    fn begin_audit(&mut self, families: &[Family]) -> Option<String> {
-        self.notified.clear(families);
-        let now = self.now();
-        families.iter().filter_map(|family| self.schedules[index(*family)].audits.begin(now)).last()
+    /// Starts reading this family back: foreign changes from here on trigger another audit.
+    fn begin_audit(&mut self, family: Family) -> Begun {
+        let more = self.notified.clear(family);
+        let begun = self.schedules[index(family)].audits.begin(self.now());
+        Begun { objects: begun.objects.filter(|_| !more), ..begun }
     }
 
     fn begin_call(&self, kind: SyncKind) -> Call {

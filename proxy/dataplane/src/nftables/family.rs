@@ -10,16 +10,17 @@ use portway_kernel::nftables::NfTables;
 use portway_kernel::nftables::{DynamicSets, OwnPorts};
 use portway_model::{Change, Family, Plan, ServiceName, ServicePlan};
 
+use super::apply::diff::Differences;
 use super::apply::installed::{Installed, Names};
 use super::apply::observed::Observed;
 use super::apply::staged::Staged;
 use super::apply::steps::{Desired, TableSteps};
-use super::apply::writes::commit;
-use super::apply::{audit, garbage, refusal};
+use super::apply::writes::{commit, differing};
+use super::apply::{audit, garbage, named, refusal};
 use super::forwarding::Forwarding;
 use super::layout::TABLE;
 use super::layout::slots::AffinityNumbers;
-use crate::dataplane::{ForeignChange, KernelWatch, Mode};
+use crate::dataplane::{ForeignChange, ForeignObject, KernelWatch, Mode};
 use crate::per_family::FamilyDataplane;
 use crate::reconcile::reconcile;
 use crate::report::{DataplaneError, Drift, FamilyReport};
@@ -31,13 +32,20 @@ pub struct NftablesFamily {
     own: OwnPorts,
     /// `None` as long as what the kernel holds is not known.
     installed: Option<Installed>,
-    /// What the last audit read, if it found drift; the table is watched since then. A repair that follows need not list the
-    /// table once more.
-    audited: Option<Observed>,
+    /// What the last audit found, if it was drift, for the repair that follows.
+    audited: Option<Audited>,
     /// The last known numbers, so that none is given out twice when what is installed is no longer known.
     numbers: Option<AffinityNumbers>,
     names: Names,
     forwarding: Forwarding,
+}
+
+/// What an audit leaves to the repair that follows it.
+enum Audited {
+    /// The listing, so that the table need not be listed once more. It is watched since then.
+    All(Observed),
+    /// The differences that notifications have named.
+    Named(Differences),
 }
 
 impl NftablesFamily {
@@ -80,19 +88,34 @@ impl NftablesFamily {
 
     /// Forgets what the last audit read, before anything but the repair that follows from it.
     fn forget_audited(&mut self) {
-        if self.audited.take().is_some() {
+        if let Some(Audited::All(_)) = self.audited.take() {
             self.kernel.unwatch();
         }
+    }
+
+    /// Writes what notifications have named. Returns whether the kernel has taken all of it.
+    fn write_named(&mut self, differences: Differences, now: Instant, report: &mut FamilyReport) -> bool {
+        let Some(installed) = &mut self.installed else { return false };
+        differing(differences, installed, now).iter().all(|transaction| {
+            let written = commit(&mut *self.kernel, transaction, None, report);
+            if let Err(error) = &written {
+                tracing::debug!(family = %self.family, %error, "repair refused; comparing the table with the plan");
+            }
+            written.is_ok()
+        })
     }
 
     /// Makes the kernel's table hold what is desired. `known` is what it holds until something is written, as far as that
     /// is known: after a listing that fails it is still true.
     fn reconcile(&mut self, desired: Desired, known: Option<Installed>, now: Instant) -> FamilyReport {
         let mut report = FamilyReport::new(self.family);
-        let audited = self.audited.take();
-        if audited.is_none() {
-            self.kernel.watch(self.family, TABLE);
-        }
+        let audited = match self.audited.take() {
+            Some(Audited::All(observed)) => Some(observed),
+            _ => {
+                self.kernel.watch(self.family, TABLE);
+                None
+            }
+        };
         let mut steps = TableSteps {
             family: self.family,
             kernel: &mut *self.kernel,
@@ -190,7 +213,7 @@ impl FamilyDataplane for NftablesFamily {
             Ok(snapshot) => {
                 let observed = Observed::read(self.family, snapshot);
                 let drift = audit::drift(installed, &observed, &mut self.names);
-                self.audited = (!drift.is_empty()).then_some(observed);
+                self.audited = (!drift.is_empty()).then_some(Audited::All(observed));
                 Ok(drift)
             }
             Err(error) => Err(refusal::list_failed(self.family, error)),
@@ -201,7 +224,25 @@ impl FamilyDataplane for NftablesFamily {
         drift
     }
 
+    fn audit_objects(&mut self, objects: &[ForeignObject]) -> Option<Vec<Drift>> {
+        self.forget_audited();
+        let installed = self.installed.as_mut()?;
+        let differences = named::differences(installed, objects.iter().map(|object| &object.0), &mut self.names)?;
+        let drift = audit::describe_all(installed, &differences);
+        self.audited = (!drift.is_empty()).then_some(Audited::Named(differences));
+        Some(drift)
+    }
+
     fn repair(&mut self, now: Instant) -> Option<FamilyReport> {
+        let mut first = FamilyReport::new(self.family);
+        if let Some(Audited::Named(differences)) = self.audited.take_if(|audited| matches!(audited, Audited::Named(_)))
+        {
+            if self.write_named(differences, now, &mut first) {
+                return Some(first);
+            }
+            // Whatever the reason, a listing shows what the kernel holds now.
+            return Some(self.recover(Vec::new(), now, first));
+        }
         let Some(installed) = self.installed.take() else {
             return Some(FamilyReport::new(self.family).failed_with(self.unknown()));
         };
@@ -236,7 +277,9 @@ impl FamilyDataplane for NftablesFamily {
 impl KernelWatch for Monitor {
     fn wait(&mut self) -> Result<ForeignChange, DataplaneError> {
         let change = self.wait_for_others().map_err(|error| notifications_failed(error.into()))?;
-        Ok(ForeignChange { description: change.description, families: change.families })
+        let own = |(family, object)| (family, ForeignObject(object));
+        let objects = change.objects.map(|objects| objects.into_iter().map(own).collect());
+        Ok(ForeignChange { description: change.description, families: change.families, objects })
     }
 }
 

@@ -70,7 +70,8 @@ pub use object::{
     Transaction, Verdict,
 };
 pub use wire::{
-    CommitError, Committed, Connection, ListError, Listed, ListedRule, OwnPorts, Refusal, Snapshot, encode,
+    CommitError, Committed, Connection, ForeignObject, ListError, Listed, ListedRule, OwnPorts, Refusal, Snapshot,
+    encode,
 };
 
 /// The nf_tables of one network namespace: the kernel's ([`Connection`]), or a [`Fake`].

@@ -12,12 +12,17 @@ use std::sync::Arc;
 use portway_model::Family;
 
 use super::object::Name;
-use super::wire::{Author, GROUP, Listener, Notification, ObjectEvent, OwnPorts, read_notification};
-use crate::netlink::{Messages, NetlinkError, NetlinkFamily, Socket};
+use super::wire::{
+    Author, ForeignObject, GROUP, Listener, Notification, ObjectEvent, OwnPorts, read_notification, read_object,
+};
+use crate::netlink::{Message, Messages, NetlinkError, NetlinkFamily, Socket};
 
 /// Receive buffer in bytes: thousands of unread notifications. More are reported as lost, which costs the caller a look at
 /// its tables and not the kernel's memory.
 const BUFFER: usize = 512 << 10;
+
+/// Objects that one report names; with more it names none.
+const MAX_OBJECTS: usize = 1_000;
 
 /// Reports other programs' commits that touch some tables, in the network namespace of the thread that opened it.
 pub struct Monitor {
@@ -36,6 +41,8 @@ pub struct ForeignChange {
     /// The families of the tables that are known to be changed. If notifications were missed, there may be more; then it is
     /// empty if none is known.
     pub families: Vec<Family>,
+    /// The objects that were changed, in order; `None` if notifications were missed, or there are very many.
+    pub objects: Option<Vec<(Family, ForeignObject)>>,
 }
 
 /// The changes of one commit that have been read so far; its last message completes it and names its author.
@@ -44,6 +51,7 @@ struct Pending {
     first: Option<String>,
     more: usize,
     families: Vec<Family>,
+    objects: Vec<(Family, ForeignObject)>,
 }
 
 impl Monitor {
@@ -75,7 +83,7 @@ impl Monitor {
             let mut read = |messages: Messages<'_>| {
                 for message in messages.filter(|message| !own.contains(message.port)) {
                     match read_notification(&message) {
-                        Some(Notification::Changed(event)) if is_in(tables, &event) => pending.add(&event),
+                        Some(Notification::Changed(event)) if is_in(tables, &event) => pending.add(&event, &message),
                         Some(Notification::Committed(author)) => add(&mut found, pending.report(&author)),
                         _ => {}
                     }
@@ -113,12 +121,15 @@ fn is_in(tables: &[(Family, Name)], event: &ObjectEvent<'_>) -> bool {
 
 impl ForeignChange {
     fn missed(description: &str) -> Self {
-        Self { description: description.to_owned(), families: Vec::new() }
+        Self { description: description.to_owned(), families: Vec::new(), objects: None }
     }
 }
 
 impl Pending {
-    fn add(&mut self, event: &ObjectEvent<'_>) {
+    fn add(&mut self, event: &ObjectEvent<'_>, message: &Message<'_>) {
+        if self.objects.len() <= MAX_OBJECTS {
+            self.objects.push((event.family, read_object(message)));
+        }
         if !self.families.contains(&event.family) {
             self.families.push(event.family);
         }
@@ -131,7 +142,7 @@ impl Pending {
 
     /// Describes a completed commit, if it changed one of the tables, and starts the next.
     fn report(&mut self, author: &Author<'_>) -> Option<ForeignChange> {
-        let Pending { first, more, families } = std::mem::take(self);
+        let Pending { first, more, families, objects } = std::mem::take(self);
         let mut description = first?;
         if more > 0 {
             let _ = write!(description, " and {more} more");
@@ -142,7 +153,8 @@ impl Pending {
                 let _ = write!(description, " (process {process})");
             }
         }
-        Some(ForeignChange { description, families })
+        let objects = (objects.len() <= MAX_OBJECTS).then_some(objects);
+        Some(ForeignChange { description, families, objects })
     }
 }
 
@@ -155,6 +167,10 @@ fn add(found: &mut Option<ForeignChange>, change: Option<ForeignChange>) {
             let _ = write!(all.description, "; {}", change.description);
             let new = change.families.into_iter().filter(|family| !all.families.contains(family)).collect::<Vec<_>>();
             all.families.extend(new);
+            match (&mut all.objects, change.objects) {
+                (Some(all), Some(objects)) if all.len() + objects.len() <= MAX_OBJECTS => all.extend(objects),
+                (all, _) => *all = None,
+            }
         }
     }
 }

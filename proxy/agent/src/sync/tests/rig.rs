@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portway_dataplane::conntrack::Cleaned;
 use portway_dataplane::{
-    Audit, Dataplane, DataplaneError, Drift, FamilyAudit, FamilyReport, ForeignChange, KernelWatch, Mode, Refused,
-    Report,
+    Audit, Dataplane, DataplaneError, Drift, FamilyAudit, FamilyReport, ForeignChange, ForeignObject, KernelWatch,
+    Mode, Refused, Report,
 };
 use portway_model::{Change, Cluster, Config, Event, Family, Kind, Plan, PortPlan, ServiceName, ServicePlan, api};
 
@@ -29,6 +29,8 @@ pub(super) enum Call {
     Apply(Vec<String>),
     CollectGarbage,
     Audit,
+    /// A notification named its objects, and the dataplane could tell what they differ in.
+    AuditObjects,
     Repair(usize),
     /// The families and the Services of a Change whose clean-up is queued.
     Note(Vec<Family>, Vec<String>),
@@ -53,6 +55,8 @@ pub(super) struct World {
     pub(super) answers: VecDeque<Answer>,
     /// How long each write takes.
     pub(super) cost: Duration,
+    /// What the dataplane can tell from each of the next notifications that name their objects.
+    pub(super) named: VecDeque<Option<Vec<Drift>>>,
     /// How long each audit takes.
     pub(super) audit_cost: Duration,
     /// The families of each audit, with the time at which it began.
@@ -238,6 +242,12 @@ impl Dataplane for Shared {
         Audit { families: vec![FamilyAudit { family: Family::V4, drift }] }
     }
 
+    fn audit_objects(&mut self, _family: Family, _objects: &[ForeignObject]) -> Option<Vec<Drift>> {
+        let drift = self.lock().named.pop_front().flatten()?;
+        drop(self.called(Call::AuditObjects));
+        Some(drift)
+    }
+
     fn repair(&mut self, drift: &[Drift]) -> Report {
         let mut report = self.written(Call::Repair(drift.len()), &Family::ALL, &[]);
         let drifted = Family::ALL.into_iter().filter(|family| drift.iter().any(|drift| drift.family == *family));
@@ -302,6 +312,7 @@ impl Rig {
             calls: Vec::new(),
             answers: VecDeque::new(),
             cost: Duration::ZERO,
+            named: VecDeque::new(),
             audit_cost: Duration::ZERO,
             audited: Vec::new(),
             garbage_due: None,
@@ -368,7 +379,19 @@ impl Rig {
 
     /// A notification of a change of these families; of one that was missed, without any.
     pub(super) fn kernel_changed_in(&mut self, families: &[Family]) {
-        let change = ForeignChange { description: "table ip portway deleted".to_owned(), families: families.to_vec() };
+        let change = ForeignChange {
+            description: "table ip portway deleted".to_owned(),
+            families: families.to_vec(),
+            objects: None,
+        };
+        self.syncer.handle(Message::KernelChanged(change));
+    }
+
+    /// A notification of a change of IPv4 that names its objects, of which the dataplane can tell `drift`.
+    pub(super) fn objects_changed(&mut self, drift: Option<Vec<Drift>>) {
+        self.world.lock().named.push_back(drift);
+        let (families, objects) = (vec![Family::V4], Some(Vec::new()));
+        let change = ForeignChange { description: "a rule deleted".to_owned(), families, objects };
         self.syncer.handle(Message::KernelChanged(change));
     }
 

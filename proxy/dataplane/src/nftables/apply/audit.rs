@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use portway_kernel::nftables::{Element, Name};
 use portway_model::ServiceName;
 
-use super::diff::{ChainDifference, compare};
+use super::diff::{ChainDifference, Differences, compare};
 use super::installed::{Installed, Names};
 use super::observed::Observed;
 use super::refusal::table_name;
@@ -24,30 +24,35 @@ pub(crate) fn drift(installed: &mut Installed, observed: &Observed, names: &mut 
         return vec![one(table_name(family), "changed", None)];
     }
     let differences = compare(installed, observed, names);
+    describe_all(installed, &differences)
+}
+
+/// Describes differences, in a fixed order: the table, sets, chains, elements.
+pub(crate) fn describe_all(installed: &Installed, differences: &Differences) -> Vec<Drift> {
+    let family = installed.family;
+    let one = |object: String, kind, service| Drift { family, object, kind, service };
     let mut drift = Vec::new();
     if differences.dormant {
         drift.push(one(table_name(family), "dormant", None));
     }
     let set_name = |id: SetId| format!("set {}", id.definition(family).name);
-    drift.extend(differences.missing_sets.into_iter().map(|id| one(set_name(id), "missing", None)));
-    drift.extend(differences.foreign_sets.into_iter().map(|name| one(format!("set {name}"), "foreign", None)));
+    drift.extend(differences.missing_sets.iter().map(|id| one(set_name(*id), "missing", None)));
+    drift.extend(differences.foreign_sets.iter().map(|name| one(format!("set {name}"), "foreign", None)));
     let listed = |name: &Name| {
         let own = differences.chains.iter().any(|(filled, _)| filled.chain.name == *name);
         own || differences.foreign_chains.contains(name)
     };
-    let dropping: Vec<Name> = differences.dropping.into_iter().map(|chain| chain.name).collect();
-    drift.extend(
-        dropping.into_iter().filter(|name| !listed(name)).map(|name| one(format!("chain {name}"), "changed", None)),
-    );
-    for (filled, difference) in differences.chains {
+    let dropping = differences.dropping.iter().map(|chain| &chain.name).filter(|name| !listed(name));
+    drift.extend(dropping.map(|name| one(format!("chain {name}"), "changed", None)));
+    for (filled, difference) in &differences.chains {
         let kind = match difference {
             ChainDifference::Missing => "missing",
             ChainDifference::Rules => "changed",
         };
         drift.push(one(format!("chain {}", filled.chain.name), kind, None));
     }
-    drift.extend(differences.foreign_chains.into_iter().map(|name| one(format!("chain {name}"), "foreign", None)));
-    for (set, elements) in differences.strange {
+    drift.extend(differences.foreign_chains.iter().map(|name| one(format!("chain {name}"), "foreign", None)));
+    for (set, elements) in &differences.strange {
         let object = |element: &Element| match element.is_catch_all() {
             true => format!("element * of {}", set.name),
             false => format!("element {:?} of {}", element.key, set.name),
@@ -56,7 +61,7 @@ pub(crate) fn drift(installed: &mut Installed, observed: &Observed, names: &mut 
     }
     let owners: Vec<&ServiceName> = installed.services.keys().collect();
     let mut by_frontend = None;
-    for write in differences.elements {
+    for write in &differences.elements {
         let kind = match (&write.before, &write.after) {
             (None, _) => "missing",
             (Some(_), Some(_)) => "changed",

@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod diff;
 pub(crate) mod garbage;
 pub(crate) mod installed;
+pub(crate) mod named;
 pub(crate) mod observed;
 pub(crate) mod refusal;
 pub(crate) mod staged;

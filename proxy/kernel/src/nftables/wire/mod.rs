@@ -17,10 +17,11 @@ mod watch;
 
 pub use connection::{CommitError, Committed, Connection, Refusal, encode};
 pub use decode::{Listed, ListedRule};
+pub use notification::ForeignObject;
 pub use own::OwnPorts;
 pub use snapshot::{ListError, Snapshot};
 
-pub(in crate::nftables) use notification::{Author, Notification, ObjectEvent, read_notification};
+pub(in crate::nftables) use notification::{Author, Notification, ObjectEvent, read_notification, read_object};
 pub(in crate::nftables) use own::Listener;
 pub(in crate::nftables) use watch::GROUP;
 

@@ -5,7 +5,9 @@ use std::fmt;
 use portway_model::Family;
 
 use super::abi::{chain, elem, generation, msg, nfproto, rule, set, table};
+use super::decode;
 use crate::netlink::{Attributes, Message};
+use crate::nftables::object::{Chain, Element, Name};
 use crate::nftables::text;
 
 /// One message of the notifications of a commit.
@@ -64,6 +66,72 @@ impl fmt::Display for ObjectEvent<'_> {
     }
 }
 
+/// An object that another program added, changed or deleted, as a notification describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForeignObject {
+    /// The table.
+    Table {
+        /// Whether it was deleted.
+        deleted: bool,
+        /// Whether it is dormant now.
+        dormant: bool,
+        /// Whether it has flags now that this crate never writes.
+        other_flags: bool,
+    },
+    /// A chain.
+    Chain {
+        /// The name that the chain has now.
+        name: Name,
+        /// Whether it was deleted.
+        deleted: bool,
+        /// A base chain whose policy is drop now, as it would be with accept.
+        dropping: Option<Chain>,
+    },
+    /// A rule of this chain was added or deleted.
+    Rule(Name),
+    /// Elements of a set.
+    Elements {
+        /// The name of the set.
+        set: Name,
+        /// The elements with their data.
+        elements: Vec<Element>,
+        /// Whether they were deleted.
+        deleted: bool,
+    },
+    /// A set, or an object that this crate does not know.
+    Other,
+}
+
+/// Reads the object that a notification is about.
+pub(in crate::nftables) fn read_object(message: &Message<'_>) -> ForeignObject {
+    let all = message.attributes();
+    let name = |kind| string(all, kind).map(Name::from);
+    let object = match message.kind {
+        msg::NEWTABLE | msg::DELTABLE => {
+            let flags = all.find(table::FLAGS).and_then(|flags| flags.be32()).unwrap_or(0);
+            Some(ForeignObject::Table {
+                deleted: message.kind == msg::DELTABLE,
+                dormant: flags & table::FLAG_DORMANT != 0,
+                other_flags: flags & table::FLAGS_OF_OWNERS != 0,
+            })
+        }
+        msg::NEWCHAIN | msg::DELCHAIN => name(chain::NAME).map(|name| ForeignObject::Chain {
+            name,
+            deleted: message.kind == msg::DELCHAIN,
+            dropping: decode::read_dropping_chain(message),
+        }),
+        msg::NEWRULE | msg::DELRULE => name(rule::CHAIN).map(ForeignObject::Rule),
+        msg::NEWSETELEM | msg::DELSETELEM => name(elem::LIST_SET).map(|set| {
+            let mut halves = Vec::new();
+            decode::read_elements(message, &mut halves);
+            let elements = decode::join(halves, false);
+            ForeignObject::Elements { set, elements, deleted: message.kind == msg::DELSETELEM }
+        }),
+        _ => None,
+    };
+    object.unwrap_or(ForeignObject::Other)
+}
+
 /// Reads one message; `None` if it is about no table of IPv4 or IPv6, or is none of nf_tables.
 pub(in crate::nftables) fn read_notification<'a>(message: &Message<'a>) -> Option<Notification<'a>> {
     let all = message.attributes();
@@ -115,6 +183,7 @@ mod tests {
             if let Some(Notification::Changed(event)) = read_notification(&message) {
                 let _ = event.to_string();
             }
+            let _ = read_object(&message);
         }
     }
 }
