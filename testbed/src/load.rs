@@ -55,6 +55,24 @@ impl ConnectionLoad {
         Ok(Self { shared, threads })
     }
 
+    /// Starts a thread inside a host that keeps `count` UDP sockets for each probe and sends a request over each in turn without
+    /// a pause.
+    pub fn over_open_sockets(host: &Host, probes: &[Probe], count: usize) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let (worker, probes) = (Arc::clone(&shared), probes.to_vec());
+        let sockets = host.run(|| {
+            let each = probes.iter().flat_map(|probe| std::iter::repeat_n(*probe, count));
+            each.map(|probe| Ok((probe, probe.udp_socket()?))).collect::<io::Result<Vec<_>>>()
+        })?;
+        let threads = vec![host.thread(move || {
+            worker.repeat(&sockets, |(probe, socket)| {
+                let outcome = probe::request(socket, probe.timeout);
+                (*probe, outcome.unwrap_or_else(|error| Outcome::of_error(&error)))
+            });
+        })?];
+        Ok(Self { shared, threads })
+    }
+
     /// The number of requests that backends have answered so far.
     pub fn answered(&self) -> usize {
         self.shared.answered.load(Ordering::Relaxed)
@@ -84,16 +102,21 @@ impl Drop for ConnectionLoad {
 
 impl Shared {
     fn work(&self, probes: &[Probe]) {
-        for probe in probes.iter().cycle() {
+        self.repeat(probes, |probe| (*probe, probe.send()));
+    }
+
+    /// Sends a request by each of these in turn, until the load ends.
+    fn repeat<T>(&self, by: &[T], send: impl Fn(&T) -> (Probe, Outcome)) {
+        for one in by.iter().cycle() {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            match probe.send() {
-                Outcome::Answered { .. } => drop(self.answered.fetch_add(1, Ordering::Relaxed)),
-                outcome => {
+            match send(one) {
+                (_, Outcome::Answered { .. }) => drop(self.answered.fetch_add(1, Ordering::Relaxed)),
+                (probe, outcome) => {
                     let mut failures = self.failures.lock().expect("no thread panics while it holds it");
                     if self.failed.fetch_add(1, Ordering::Relaxed) < MAX_FAILURES {
-                        failures.push(Failure { at: Instant::now(), probe: *probe, outcome });
+                        failures.push(Failure { at: Instant::now(), probe, outcome });
                     }
                 }
             }
