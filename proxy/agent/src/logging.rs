@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::OnceLock;
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer as _;
@@ -14,6 +15,7 @@ use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 /// The format of the log.
@@ -23,6 +25,32 @@ pub enum Format {
     Text,
     /// One JSON object for each line.
     Json,
+}
+
+/// Changes what the running log shows.
+type SetFilter = Box<dyn Fn(Targets) -> Result<(), String> + Send + Sync>;
+
+/// How to change it, once it is started.
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
+
+/// Sets the verbosity of the running log; numbers above 10 show the same as 10.
+///
+/// # Errors
+/// If the text is not a number, or logging was not started.
+pub fn set_verbosity(text: &str) -> Result<(), String> {
+    let verbosity: i32 = text.parse().map_err(|error| format!("{error}"))?;
+    let set = SET_FILTER.get().ok_or("logging was not started")?;
+    set(filter(u8::try_from(verbosity.clamp(0, 10)).unwrap_or_default()))?;
+    tracing::info!(verbosity, "the log's verbosity was set");
+    Ok(())
+}
+
+/// A filter that [`set_verbosity`] can replace.
+fn replaceable<S: 'static>(verbosity: u8) -> reload::Layer<Targets, S> {
+    let (layer, handle) = reload::Layer::new(filter(verbosity));
+    // Logging is started once.
+    let _ = SET_FILTER.set(Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())));
+    layer
 }
 
 /// Starts logging for the whole process.
@@ -37,11 +65,11 @@ pub fn start(format: Format, verbosity: u8) -> Result<(), TryInitError> {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
             let layer =
                 layer().fmt_fields(EscapedFields).with_writer(writer).with_ansi(ansi).with_target(verbosity > 2);
-            registry.with(layer.with_filter(filter(verbosity))).try_init()
+            registry.with(layer.with_filter(replaceable(verbosity))).try_init()
         }
         Format::Json => {
             let layer = layer().json().flatten_event(true).with_span_list(false).with_writer(writer);
-            registry.with(layer.with_filter(filter(verbosity))).try_init()
+            registry.with(layer.with_filter(replaceable(verbosity))).try_init()
         }
     }
 }

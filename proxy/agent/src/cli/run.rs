@@ -2,6 +2,7 @@
 //! failure.
 
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -17,10 +18,13 @@ use super::failure::Failure;
 use super::limits;
 use super::settings::{self, Source};
 use crate::drivers::OtherModes;
+use crate::events::{EventQueue, Events, Reason};
+use crate::health::{ProxyHealth, ServiceChecks};
 use crate::inbox::{self, EventSink, Message, MessageSender};
 use crate::logging;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{Metrics, PagesConfig};
 use crate::node_lock::{self, Holder, NodeLock};
+use crate::servers::{Addresses, Servers};
 use crate::sources::addresses;
 use crate::sources::kubernetes::{self, KubernetesConfig};
 use crate::sources::manifests::{self, ManifestsConfig};
@@ -34,6 +38,9 @@ const MANIFESTS_NODE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest wait for the Node's pod ranges (contract CFG-12).
 const POD_CIDRS_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The address of `/healthz` and `/livez` (contract HZ-1).
+const HEALTHZ_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256);
 
 /// How long a running sync may take to finish after a signal.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,8 +90,26 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     let metrics = Arc::new(metrics.map_err(|error| Failure::runtime("cannot create the metrics", &error))?);
     let (sink, inbox) = inbox::channel(inbox::MAX_EVENTS, metrics.source.clone());
     let watch = dataplane.watch();
+    let (events, event_queue) = match &source {
+        Source::Api { .. } => Events::new(&node),
+        Source::Manifests(_) => (Events::only_logged(&node), EventQueue::default()),
+    };
+    let health = Arc::new(ProxyHealth::new(pacing.sync_period, SystemClock));
+    let (checks, updates) = ServiceChecks::new(settings);
+    let rest = metrics.rest.clone();
+    let servers = Servers {
+        addresses: Addresses { healthz: Some(HEALTHZ_ADDRESS), metrics: metrics_address, hard_fail: false },
+        node: node.clone(),
+        events: events.clone(),
+        health: Arc::clone(&health),
+        updates,
+        pages: PagesConfig { configz: None, flagz: None, statusz: true, profiling: false },
+        metrics: Arc::clone(&metrics),
+    };
     let mut syncer = Syncer::new(Parts {
         node_wait: node_wait(&source, &config),
+        health,
+        checks,
         cluster,
         node: node.clone(),
         dataplane,
@@ -120,11 +145,19 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::runtime("cannot start the runtime", &error))?;
     runtime.block_on(async {
-        if let Some(address) = metrics_address {
-            tokio::spawn(metrics::serve(address, metrics));
-        }
         tokio::spawn(follow_addresses(sink.clone()));
-        until_the_end(follow(source, node, sink), sender, end, &lock).await
+        let servers = tokio::spawn(servers.run());
+        let api =
+            KubernetesConfig { node_name: node, events: event_queue, metrics: rest, ..KubernetesConfig::default() };
+        events.node(Reason::Starting, "");
+        let working = async {
+            tokio::select! {
+                done = follow(source, api, sink) => done,
+                // They end only with an error; a panic of theirs is in the log.
+                Ok(error) = servers => Err(Failure::Runtime(error.to_string())),
+            }
+        };
+        until_the_end(working, sender, end, &lock).await
     })
 }
 
@@ -168,10 +201,10 @@ async fn until_the_end(
 }
 
 /// Runs the source of Services until it fails or the sync loop ends.
-async fn follow(source: Source, node_name: String, sink: EventSink) -> Result<(), Failure> {
+async fn follow(source: Source, api: KubernetesConfig, sink: EventSink) -> Result<(), Failure> {
     match source {
         Source::Api { kubeconfig, master } => {
-            let config = KubernetesConfig { kubeconfig, master, node_name, ..KubernetesConfig::default() };
+            let config = KubernetesConfig { kubeconfig, master, ..api };
             kubernetes::run(config, sink).await.map_err(|error| Failure::bad_input(&error))
         }
         Source::Manifests(folder) => {

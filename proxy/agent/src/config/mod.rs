@@ -12,6 +12,7 @@ mod gates;
 pub(crate) mod portway;
 mod problem;
 mod settings;
+mod shown;
 mod traffic;
 pub(crate) mod v1alpha1;
 mod warnings;
@@ -21,3 +22,4 @@ pub(crate) use problem::{Invalid, Problems};
 pub(crate) use settings::{
     ClientSettings, ConntrackSettings, Documents, LogSettings, Settings, Source, default_node_name,
 };
+pub(crate) use shown::pages;

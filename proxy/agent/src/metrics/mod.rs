@@ -5,12 +5,16 @@
 mod audit;
 mod cluster;
 mod conntrack;
+mod health;
 mod iptables;
 mod mode;
 mod nftables;
+mod pages;
 mod process;
+mod profile;
 mod register;
-mod server;
+mod rest;
+mod slis;
 mod source;
 mod sync;
 
@@ -20,11 +24,15 @@ use prometheus::{Encoder, Registry, TextEncoder};
 pub use audit::AuditMetrics;
 pub use cluster::ClusterMetrics;
 pub use conntrack::ConntrackMetrics;
+pub use health::HealthMetrics;
 pub(crate) use iptables::IptablesMetrics;
 pub(crate) use mode::NewModeMetrics;
 pub(crate) use nftables::NftablesMetrics;
+pub(crate) use pages::{PagesConfig, handler};
+#[cfg(test)]
+use register::Registered;
 use register::Registrar;
-pub use server::serve;
+pub use rest::RestMetrics;
 pub use source::SourceMetrics;
 pub use sync::SyncMetrics;
 
@@ -33,6 +41,9 @@ pub use sync::SyncMetrics;
 pub struct Metrics {
     mode: Mode,
     registry: Registry,
+    /// Every metric that is registered, by name.
+    #[cfg(test)]
+    registered: Vec<Registered>,
     /// Metrics of the sync loop's writes.
     pub sync: SyncMetrics,
     /// Metrics of audits and the drift that they find.
@@ -41,6 +52,10 @@ pub struct Metrics {
     pub conntrack: ConntrackMetrics,
     /// Metrics of the cluster's state.
     pub cluster: ClusterMetrics,
+    /// Metrics of the health servers.
+    pub health: HealthMetrics,
+    /// Metrics of requests to the API server.
+    pub rest: RestMetrics,
     /// Metrics of the sources and of the queue into the sync loop.
     pub source: SourceMetrics,
 }
@@ -57,16 +72,51 @@ impl Metrics {
         let audit = AuditMetrics::new(&registrar)?;
         let conntrack = ConntrackMetrics::new(&registrar)?;
         let cluster = ClusterMetrics::new(&registrar)?;
+        let health = HealthMetrics::new(&registrar)?;
         let source = SourceMetrics::default();
-        source.register(&registry)?;
+        source.register(&registrar)?;
+        let rest = RestMetrics::default();
+        rest.register(&registrar)?;
+        let kubernetes = registrar.gauges(
+            "kubernetes_build_info",
+            "Always 1; the labels name the version of Kubernetes that the proxy behaves as.",
+            &[
+                "major",
+                "minor",
+                "git_version",
+                "git_commit",
+                "git_tree_state",
+                "build_date",
+                "go_version",
+                "compiler",
+                "platform",
+            ],
+        )?;
+        let version = format!("v1.36.0+portway.{}", env!("CARGO_PKG_VERSION"));
+        let platform = format!("linux/{}", go_architecture());
+        kubernetes.with_label_values(&["1", "36", &version, "", "", "", "", "rustc", &platform]).set(1.0);
         let build = registrar.gauges(
             "portway_build_info",
             "Always 1; the labels name the version and the mode.",
             &["version", "mode"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), mode.as_str()]).set(1.0);
-        registry.register(Box::new(process::ProcessMetrics::new()?))?;
-        Ok(Self { mode, registry, sync, audit, conntrack, cluster, source })
+        registrar.collector(process::ProcessMetrics::new()?)?;
+        #[cfg(test)]
+        let registered = registrar.registered();
+        Ok(Self {
+            mode,
+            #[cfg(test)]
+            registered,
+            registry,
+            sync,
+            audit,
+            conntrack,
+            cluster,
+            health,
+            rest,
+            source,
+        })
     }
 
     /// The mode whose metrics these are.
@@ -84,6 +134,18 @@ impl Metrics {
         Ok(page)
     }
 }
+
+/// The processor's architecture as Go names it.
+fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod contract;
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ pub(super) struct ProcessMetrics {
     max_files: Gauge,
     virtual_memory: Gauge,
     resident_memory: Gauge,
+    peak_memory: Gauge,
     threads: Gauge,
     started: Gauge,
 }
@@ -28,6 +29,10 @@ impl ProcessMetrics {
             max_files: Gauge::new("process_max_fds", "Maximum number of open file descriptors.")?,
             virtual_memory: Gauge::new("process_virtual_memory_bytes", "Virtual memory size in bytes.")?,
             resident_memory: Gauge::new("process_resident_memory_bytes", "Resident memory size in bytes.")?,
+            peak_memory: Gauge::new(
+                "portway_peak_resident_memory_bytes",
+                "Largest resident memory size so far in bytes.",
+            )?,
             threads: Gauge::new("process_threads", "Number of OS threads in the process.")?,
             started: Gauge::new(
                 "process_start_time_seconds",
@@ -36,8 +41,16 @@ impl ProcessMetrics {
         })
     }
 
-    fn gauges(&self) -> [&Gauge; 6] {
-        [&self.open_files, &self.max_files, &self.virtual_memory, &self.resident_memory, &self.threads, &self.started]
+    fn gauges(&self) -> [&Gauge; 7] {
+        [
+            &self.open_files,
+            &self.max_files,
+            &self.virtual_memory,
+            &self.resident_memory,
+            &self.peak_memory,
+            &self.threads,
+            &self.started,
+        ]
     }
 
     #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
@@ -51,6 +64,9 @@ impl ProcessMetrics {
             if let Some(booted) = boot_time() {
                 self.started.set(booted + stat.started_ticks as f64 / ticks_a_second);
             }
+        }
+        if let Some(kibibytes) = peak_kibibytes() {
+            self.peak_memory.set(kibibytes * 1024.0);
         }
         if let Ok(files) = fs::read_dir("/proc/self/fd") {
             // Reading the directory opens one more.
@@ -95,6 +111,13 @@ impl Stat {
             resident_pages: field(24)?,
         })
     }
+}
+
+/// The largest resident memory size so far, in KiB; see proc_pid_status(5).
+fn peak_kibibytes() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// When the machine was booted, in seconds since the epoch.

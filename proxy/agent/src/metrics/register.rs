@@ -42,44 +42,69 @@ pub(super) fn seconds_since_epoch(at: SystemTime) -> f64 {
 /// Creates metrics in one registry.
 pub(crate) struct Registrar<'a> {
     registry: &'a Registry,
+    #[cfg(test)]
+    registered: std::cell::RefCell<Vec<Registered>>,
+}
+
+/// The name and the labels of a metric that is registered.
+#[cfg(test)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Registered {
+    pub(super) name: String,
+    pub(super) labels: Vec<String>,
 }
 
 impl<'a> Registrar<'a> {
     pub(super) fn new(registry: &'a Registry) -> Self {
-        Self { registry }
+        Self {
+            registry,
+            #[cfg(test)]
+            registered: std::cell::RefCell::default(),
+        }
     }
 
     pub(super) fn collector(&self, collector: impl prometheus::core::Collector + 'static) -> Result<()> {
+        #[cfg(test)]
+        for description in collector.desc() {
+            let (name, labels) = (description.fq_name.clone(), description.variable_labels.clone());
+            self.registered.borrow_mut().push(Registered { name, labels });
+        }
         self.registry.register(Box::new(collector))
     }
 
-    fn registered<M: prometheus::core::Collector + Clone + 'static>(&self, metric: M) -> Result<M> {
-        self.registry.register(Box::new(metric.clone()))?;
+    /// Every metric that was registered.
+    #[cfg(test)]
+    pub(super) fn registered(self) -> Vec<Registered> {
+        self.registered.into_inner()
+    }
+
+    fn add<M: prometheus::core::Collector + Clone + 'static>(&self, metric: M) -> Result<M> {
+        self.collector(metric.clone())?;
         Ok(metric)
     }
 
     pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
-        self.registered(IntCounter::new(name, help)?)
+        self.add(IntCounter::new(name, help)?)
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
-        self.registered(IntCounterVec::new(Opts::new(name, help), labels)?)
+        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
     pub(super) fn fractional_counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec> {
-        self.registered(CounterVec::new(Opts::new(name, help), labels)?)
+        self.add(CounterVec::new(Opts::new(name, help), labels)?)
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> Result<Gauge> {
-        self.registered(Gauge::new(name, help)?)
+        self.add(Gauge::new(name, help)?)
     }
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec> {
-        self.registered(GaugeVec::new(Opts::new(name, help), labels)?)
+        self.add(GaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     pub(super) fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
-        self.registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
     }
 
     pub(super) fn histograms(
@@ -89,6 +114,6 @@ impl<'a> Registrar<'a> {
         buckets: Vec<f64>,
         labels: &[&str],
     ) -> Result<HistogramVec> {
-        self.registered(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
     }
 }

@@ -1,7 +1,9 @@
 //! Metrics of the sources and of the queue into the sync loop.
 
 use portway_model::{Event, Kind};
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
+
+use super::register::Registrar;
 
 /// Counters of events between the sources and the sync loop. Clones share them. [`SourceMetrics::default`] counts too,
 /// but is registered in no registry.
@@ -17,13 +19,13 @@ pub struct SourceMetrics {
 
 impl SourceMetrics {
     /// Registers all of these metrics.
-    pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        registry.register(Box::new(self.events.clone()))?;
-        registry.register(Box::new(self.lists.clone()))?;
-        registry.register(Box::new(self.interruptions.clone()))?;
-        registry.register(Box::new(self.queue.clone()))?;
-        registry.register(Box::new(self.unreadable.clone()))?;
-        registry.register(Box::new(self.unreadable_received.clone()))
+    pub(super) fn register(&self, to: &Registrar<'_>) -> prometheus::Result<()> {
+        to.collector(self.events.clone())?;
+        to.collector(self.lists.clone())?;
+        to.collector(self.interruptions.clone())?;
+        to.collector(self.queue.clone())?;
+        to.collector(self.unreadable.clone())?;
+        to.collector(self.unreadable_received.clone())
     }
 
     /// Counts an event that enters the queue.
@@ -117,11 +119,12 @@ fn kind_label(kind: Kind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prometheus::Registry;
 
     #[test]
     fn what_cannot_be_read_is_in_the_metrics() {
         let (registry, metrics) = (Registry::new(), SourceMetrics::default());
-        metrics.register(&registry).unwrap();
+        metrics.register(&Registrar::new(&registry)).unwrap();
         metrics.unreadable(1, 2);
         metrics.listed(Kind::ServiceCidr);
         metrics.queued(&Event::Unreadable { kind: Kind::Service, namespace: "ns".to_owned(), name: "web".to_owned() });

@@ -19,6 +19,7 @@ pub struct SyncMetrics {
     last: GaugeVec,
     last_queued: GaugeVec,
     programming: HistogramVec,
+    waited: HistogramVec,
     /// The metrics that only this mode has.
     of_mode: Option<Box<dyn ModeMetrics>>,
 
@@ -69,6 +70,12 @@ impl SyncMetrics {
                 programming_buckets()?,
                 family,
             )?,
+            waited: to.histograms(
+                "portway_event_to_kernel_seconds",
+                "Time from the first event that a sync brings into the kernel until it is there.",
+                fine_buckets()?,
+                family,
+            )?,
             of_mode: of_mode.map(|new| new(to)).transpose()?,
             render: to.histograms(
                 "portway_render_seconds",
@@ -112,7 +119,9 @@ impl SyncMetrics {
             if let Some(of_mode) = &self.of_mode {
                 of_mode.show_zeros(family);
             }
-            for histograms in [&self.duration, &self.full_duration, &self.partial_duration, &self.programming] {
+            for histograms in
+                [&self.duration, &self.full_duration, &self.partial_duration, &self.programming, &self.waited]
+            {
                 histograms.with_label_values(&[family]);
             }
         });
@@ -168,6 +177,11 @@ impl SyncMetrics {
     /// Records that the kernel now follows an endpoint change that happened `ago` (contract MET-2).
     pub fn programmed(&self, family: Family, ago: Duration) {
         self.programming.with_label_values(&[family_label(family)]).observe(ago.as_secs_f64());
+    }
+
+    /// Records how long the first event of a sync had waited when the kernel followed it.
+    pub fn waited(&self, family: Family, time: Duration) {
+        self.waited.with_label_values(&[family_label(family)]).observe(time.as_secs_f64());
     }
 
     /// Sets the number of Services with a refused object.

@@ -65,6 +65,11 @@ impl Schedule {
         self.failed_write.failed_at().is_some()
     }
 
+    /// Whether the next write must be a full sync.
+    pub(super) fn needs_full(&self) -> bool {
+        self.full
+    }
+
     /// Whether the last writes of both failed at the same time. They are then retried together, although each draws its
     /// own wait.
     pub(super) fn failed_with(&self, other: &Self) -> bool {

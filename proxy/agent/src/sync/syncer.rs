@@ -18,6 +18,7 @@ use super::refusals::Refusals;
 use super::repairs::{Admitted, RepairPacing};
 use super::schedule::{Pacing, Schedule};
 use crate::backoff::Retry;
+use crate::health::{ProxyHealth, ServiceChecks};
 use crate::inbox::Message;
 use crate::metrics::Metrics;
 
@@ -39,6 +40,10 @@ pub struct Parts {
     pub pacing: Pacing,
     /// How long the first write waits for the Node.
     pub node_wait: NodeWait,
+    /// Learns what waits and what is written.
+    pub health: Arc<ProxyHealth>,
+    /// Learns the health check node ports.
+    pub checks: ServiceChecks,
 }
 
 /// The sync loop's decisions. See [`run`](super::run).
@@ -48,6 +53,8 @@ pub struct Syncer {
     conntrack: Option<Cleanup>,
     clock: Box<dyn Clock>,
     metrics: Arc<Metrics>,
+    health: Arc<ProxyHealth>,
+    checks: ServiceChecks,
     barrier: StartupBarrier,
     /// Which kernel notifications wait in the inbox; see [`listen`](super::listen).
     notified: Arc<Notified>,
@@ -111,6 +118,8 @@ impl Syncer {
             conntrack: parts.conntrack.map(|cleaner| Cleanup::new(cleaner, parts.pacing.retry())),
             clock: parts.clock,
             metrics: parts.metrics,
+            health: parts.health,
+            checks: parts.checks,
         }
     }
 
@@ -151,8 +160,12 @@ impl Syncer {
                 let was_dirty = self.cluster.is_dirty();
                 let problems = self.cluster.ingest(event);
                 self.warn(&problems);
+                self.health.set_node_eligible(self.cluster.node_is_eligible());
                 if !was_dirty && self.cluster.is_dirty() {
                     self.metrics.sync.queued(self.clock.wall());
+                    if self.barrier.state() == Startup::Ready {
+                        Family::ALL.into_iter().for_each(|family| self.health.queued(family));
+                    }
                 }
             }
             Message::KernelChanged(ForeignChange { description, families, objects }) => {
@@ -186,6 +199,8 @@ impl Syncer {
         if self.barrier.check(self.clock.now(), &self.cluster)? != Startup::Ready {
             return Ok(());
         }
+        // A call of the dataplane that hangs is seen too, so this comes before any.
+        Family::ALL.into_iter().filter(|family| self.waits(*family)).for_each(|family| self.health.queued(family));
         // An audit goes first: a write on top of a table that another program deleted would only fail.
         let audited = self.families_due(Self::audit_due);
         if !audited.is_empty() {
@@ -207,7 +222,17 @@ impl Syncer {
         if self.is_due(self.cleanup_due()) {
             self.clean_conntrack();
         }
+        for family in Family::ALL {
+            if self.waits(family) { self.health.queued(family) } else { self.health.settled(family) }
+        }
         Ok(())
+    }
+
+    /// Whether a family's rules do not follow the cluster yet. Objects that the kernel refuses do not count: the rest of
+    /// the rules stands.
+    fn waits(&self, family: Family) -> bool {
+        let schedule = &self.schedules[index(family)];
+        self.cluster.is_dirty() || !self.pending.is_empty(family) || schedule.is_failing() || schedule.needs_full()
     }
 
     fn is_due(&self, due: Option<Instant>) -> bool {
@@ -244,6 +269,7 @@ impl Syncer {
         let now = self.now();
         let (change, problems) = self.cluster.drain();
         self.warn(&problems);
+        self.checks.drained(&change);
         self.pending.add(change);
         self.metrics.cluster.drained(&self.cluster);
         let (mut full, mut partial, mut none) = (Vec::new(), Vec::new(), Vec::new());
@@ -261,24 +287,27 @@ impl Syncer {
             let report = Report::default();
             self.metrics.sync.reported(SyncKind::Partial, &none, &report, self.clock.wall());
             self.pending.applied(&none, &report, self.clock.wall());
+            none.iter().for_each(|family| self.follows(*family));
         }
+        let mut followed = !none.is_empty();
         // What gets through at once is not held up by a full sync.
         match partial[..] {
             [one, other] if !self.pending.is_same(one, other) => {
-                self.write_families(SyncKind::Partial, &[one]);
-                self.write_families(SyncKind::Partial, &[other]);
+                followed |= self.write_families(SyncKind::Partial, &[one]);
+                followed |= self.write_families(SyncKind::Partial, &[other]);
             }
             [] => {}
-            _ => self.write_families(SyncKind::Partial, &partial),
+            _ => followed |= self.write_families(SyncKind::Partial, &partial),
         }
         if !full.is_empty() {
-            self.write_families(SyncKind::Full, &full);
+            followed |= self.write_families(SyncKind::Full, &full);
         }
+        self.checks.written(followed);
     }
 
-    /// Writes families that have the same to apply.
-    fn write_families(&mut self, kind: SyncKind, families: &[Family]) {
-        let Some(&first) = families.first() else { return };
+    /// Writes families that have the same to apply. Returns whether one of them succeeded.
+    fn write_families(&mut self, kind: SyncKind, families: &[Family]) -> bool {
+        let Some(&first) = families.first() else { return false };
         if kind == SyncKind::Full {
             // A full sync reads the kernel back anyway.
             for &family in families {
@@ -306,6 +335,16 @@ impl Syncer {
             }
         }
         drop(call);
+        let succeeded: Vec<Family> = families.iter().copied().filter(|family| report.succeeded(*family)).collect();
+        succeeded.iter().for_each(|family| self.follows(*family));
+        !succeeded.is_empty()
+    }
+
+    /// Notes that a family's rules follow the cluster.
+    fn follows(&self, family: Family) {
+        if let Some(waited) = self.health.updated(family) {
+            self.metrics.sync.waited(family, waited);
+        }
     }
 
     /// Removes retired objects that no packet in flight can still use.

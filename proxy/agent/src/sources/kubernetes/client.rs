@@ -93,6 +93,7 @@ pub(super) struct Built {
 /// Builds a client; it connects with its first request.
 pub(super) async fn build(config: &KubernetesConfig) -> Result<Built, ConnectError> {
     let tuning = &config.tuning;
+    let counted = config.metrics.clone();
     let Access { mut config, proxy, files, by_cluster_ip } = access(config).await?;
     let expires = exec::issue(&mut config.auth_info).await?;
     let mut tcp = HttpConnector::new();
@@ -109,7 +110,8 @@ pub(super) async fn build(config: &KubernetesConfig) -> Result<Built, ConnectErr
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
-        .map_err(BoxError::from);
+        .map_err(BoxError::from)
+        .layer(counted);
     let mut builder = HttpClient::builder(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())

@@ -10,6 +10,7 @@ mod client;
 mod connection;
 mod end;
 mod envelope;
+mod events;
 mod exec;
 mod limit;
 mod message;
@@ -32,7 +33,9 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use portway_model::{Event, Kind};
 use serde_json::value::RawValue;
 
+use crate::events::EventQueue;
 use crate::inbox::EventSink;
+use crate::metrics::RestMetrics;
 use crate::recorder::Recording;
 
 pub use client::ConnectError;
@@ -71,6 +74,10 @@ pub struct KubernetesConfig {
     pub burst: u32,
     /// Timeouts and sizes of requests.
     pub tuning: Tuning,
+    /// The events to post about this node and its Services.
+    pub events: EventQueue,
+    /// Counts the requests.
+    pub metrics: RestMetrics,
 }
 
 /// The form in which objects are asked for (kube-proxy's `clientConnection.contentType` and `--kube-api-content-type`).
@@ -213,6 +220,8 @@ async fn follow<S: Sink>(config: KubernetesConfig, sink: S) -> Result<(), Connec
         _ = watch(Selection::new("", &own_node), Necessity::Required).run::<Node>() => {}
         // Contract WATCH-3.
         _ = watch(Selection::new("", ""), Necessity::Optional).run::<ServiceCIDR>() => {}
+        // Contract CFG-15.
+        () = events::post_all(&config.events, &connection) => {}
     }
     Ok(())
 }

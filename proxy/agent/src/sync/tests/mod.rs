@@ -2,6 +2,7 @@
 
 mod audits;
 mod failures;
+mod health;
 mod nothing_to_write;
 mod pacing;
 mod refusals;

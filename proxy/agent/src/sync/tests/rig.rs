@@ -13,6 +13,7 @@ use portway_dataplane::{
 };
 use portway_model::{Change, Cluster, Config, Event, Family, Kind, Plan, PortPlan, ServiceName, ServicePlan, api};
 
+use crate::health::{ProxyHealth, ServiceChecks, Updates};
 use crate::inbox::Message;
 use crate::metrics::Metrics;
 use crate::sync::barrier::Startup;
@@ -298,6 +299,9 @@ pub(super) struct Rig {
     pub(super) world: Shared,
     pub(super) metrics: Arc<Metrics>,
     pub(super) syncer: Syncer,
+    pub(super) health: Arc<ProxyHealth>,
+    /// What the health check node ports are told.
+    pub(super) updates: Updates,
 }
 
 /// How long the tests' loops wait for the Node.
@@ -328,8 +332,13 @@ impl Rig {
         })));
         let driver = crate::drivers::find(Mode::Nftables).unwrap();
         let metrics = Arc::new(Metrics::new(Mode::Nftables, Some(driver.metrics)).unwrap());
+        let cluster = Cluster::new(Config { node_name: NODE.to_owned(), ..config });
+        let health = Arc::new(ProxyHealth::new(SYNC_PERIOD, world.clone()));
+        let (checks, updates) = ServiceChecks::new(&cluster.plan().settings);
         let syncer = Syncer::new(Parts {
-            cluster: Cluster::new(Config { node_name: NODE.to_owned(), ..config }),
+            cluster,
+            health: Arc::clone(&health),
+            checks,
             node: NODE.to_owned(),
             dataplane: Box::new(world.clone()),
             conntrack: conntrack.then(|| Box::new(world.clone()) as Box<dyn ConntrackCleaner>),
@@ -338,7 +347,7 @@ impl Rig {
             pacing: Pacing { sync_period: SYNC_PERIOD, min_sync_period: MIN_SYNC_PERIOD },
             node_wait,
         });
-        Self { world, metrics, syncer }
+        Self { world, metrics, syncer, health, updates }
     }
 
     /// A loop that knows its Node and wrote a cluster of two Services some time ago.
