@@ -218,7 +218,7 @@ fn under(limit: &str, arguments: &[&str]) -> std::process::Output {
 fn too_few_open_files_end_it_with_one_sentence() {
     let demo = project("examples/demo");
     let run = ["run", "--metrics-bind-address=", "--manifests", &demo, "--hostname-override=node-1"];
-    let record = ["record", "--out=/dev/null", "--kubeconfig", "/nonexistent"];
+    let record = ["record", "--out=/dev/null", "--master=http://127.0.0.1:1"];
     for limit in [6, 12, 15, 16, 20, 40] {
         for arguments in [&run[..], &record[..]] {
             let output = under(&format!("-n {limit}"), arguments);

@@ -155,8 +155,6 @@ fn nft_20_what_a_notification_names_is_undone_without_reading_the_table() {
                 flush chain ip portway c3",
                 &["chain c3 changed (IPv4)", "chain dnat-prerouting missing (IPv4)"],
             ),
-            // What packets have learned they learn again.
-            ("flush set ip portway affinity", &[]),
         ] {
             let found = told(&mut dataplane, &mut *watch, command).unwrap_or_else(|| panic!("{command}"));
             assert_eq!(lines(&found), expected);
@@ -168,7 +166,7 @@ fn nft_20_what_a_notification_names_is_undone_without_reading_the_table() {
             assert_eq!(drift(&mut dataplane), []);
         }
         // Many at once.
-        let found = told(&mut dataplane, &mut *watch, "flush set ip portway backends").expect("it tells");
+        let found = told(&mut dataplane, &mut *watch, "flush map ip portway backends").expect("it tells");
         assert!(found.len() > 5, "{found:?}");
         repair(&mut dataplane, &found);
         assert_eq!(in_order(&nft_list()), in_order(&before));
