@@ -6,7 +6,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use allocation_counter::{AllocationInfo, measure};
-use portway::sources::kubernetes::read;
+use portway::sources::kubernetes::{read, read_message};
 use portway_bench::model_cluster::ModelCluster;
 use portway_dataplane::Dataplane as _;
 use portway_dataplane::iptables::bench::Renderer;
@@ -14,6 +14,7 @@ use portway_dataplane::nftables::Nftables;
 use portway_kernel::nftables::Transaction;
 use portway_kernel::nftables::encode;
 use portway_model::{Event, Family, Kind};
+use portway_testbed::apiserver::encoded;
 use serde_json::value::to_raw_value;
 
 /// Events, of which the median counts: a map that happens to grow at one of them is not that one's cost.
@@ -23,8 +24,9 @@ const EVENTS: usize = 9;
 const ENDPOINTS: usize = 4;
 
 /// The most allocations that each step may make, with some room above what it made when this was written.
-const MOST: [(&str, u64); 5] = [
+const MOST: [(&str, u64); 6] = [
     ("decode JSON", 110),
+    ("decode protobuf", 45),
     ("ingest", 12),
     ("resolve", 30),
     ("nftables: diff and encode", 50),
@@ -57,7 +59,7 @@ fn median(mut values: Vec<u64>) -> u64 {
 }
 
 /// One endpoint of one Service replaced, again and again, in a cluster of so many Services: the steps of [`MOST`].
-fn steps(services: usize) -> [Step; 5] {
+fn steps(services: usize) -> [Step; 6] {
     let mut cluster = ModelCluster::new(services, ENDPOINTS).unwrap();
     let mut nftables = Nftables::dry_run(|transaction: &Transaction| {
         encode(transaction).expect("it can be encoded");
@@ -65,13 +67,15 @@ fn steps(services: usize) -> [Step; 5] {
     assert!(!nftables.sync(cluster.plan()).failed());
     let mut iptables = Renderer::new(Family::V4);
     iptables.load(cluster.plan());
-    let mut steps: [Step; 5] = Default::default();
-    let [decode, ingest, resolve, by_nftables, by_iptables] = &mut steps;
+    let mut steps: [Step; 6] = Default::default();
+    let [decode, decode_message, ingest, resolve, by_nftables, by_iptables] = &mut steps;
     let service = services / 2;
     for turn in 0..EVENTS {
         let endpoints = [0, 1, 2, 4 - turn % 2];
         let json = to_raw_value(&cluster.shape().slices_with(service, &endpoints)[0]).unwrap();
         decode.count(|| drop(read(Kind::EndpointSlice, &json).expect("a sound slice")));
+        let message = encoded(&cluster.shape().slices_with(service, &endpoints)[0]).unwrap();
+        decode_message.count(|| drop(read_message(Kind::EndpointSlice, &message).expect("a sound slice")));
         let event = Event::EndpointSlice(cluster.slice(service, &endpoints));
         ingest.count(|| assert!(cluster.model().ingest(event).is_empty()));
         let mut change = None;

@@ -1,11 +1,11 @@
-//! `ingest`: from the API's JSON to the model's objects, and from those into the Cluster.
+//! `ingest`: from the API's protobuf and JSON to the model's objects, and from those into the Cluster.
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use portway::sources::kubernetes::read;
+use portway::sources::kubernetes::{read, read_message};
 use portway_model::{Cluster, Config, Kind};
-use portway_testbed::apiserver::Synthetic;
+use portway_testbed::apiserver::{Synthetic, encoded};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{ENDPOINTS, cluster};
@@ -24,6 +24,15 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
         });
     });
 
+    let messages: Vec<_> = objects.iter().map(|(kind, text)| (*kind, message(text))).collect();
+    group.bench_with_input(BenchmarkId::new("protobuf", services), &messages, |bencher, messages| {
+        bencher.iter(|| {
+            for (kind, message) in messages {
+                black_box(read_message(*kind, message).expect("a sound object"));
+            }
+        });
+    });
+
     let events = cluster(services).events();
     group.bench_with_input(BenchmarkId::new("cluster", services), &events, |bencher, events| {
         let empty = || (Cluster::new(Config::default()), events.clone());
@@ -36,6 +45,10 @@ pub(crate) fn measure(criterion: &mut Criterion, services: usize) {
         bencher.iter_batched(empty, ingest, BatchSize::PerIteration);
     });
     group.finish();
+}
+
+fn message(object: &RawValue) -> Vec<u8> {
+    encoded(&serde_json::from_str(object.get()).expect("JSON")).expect("an object of the API")
 }
 
 /// Each Service and its slices, as a server sends them.

@@ -1,8 +1,11 @@
 //! Lists: snapshots of one resource version, in pages.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::error::ApiError;
 use crate::negotiate::Format;
@@ -12,6 +15,9 @@ use crate::protobuf;
 use crate::resource::Resource;
 use crate::selector::Selector;
 use crate::store::Store;
+
+/// Lists from this length on are compressed where the client allows it, as on the real server.
+const GZIP_FROM: usize = 128 << 10;
 
 /// Size of the pieces in which a list is written, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
@@ -27,6 +33,31 @@ pub(crate) struct Page {
     tail: Bytes,
     first: bool,
     ended: bool,
+    gzip: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl Page {
+    /// Compresses the page if it is long enough. Returns whether it is.
+    pub(crate) fn compress(&mut self) -> bool {
+        let length: usize = self.items.as_slice().iter().map(|object| object.item(self.format).len()).sum();
+        if length >= GZIP_FROM {
+            // The real server's level.
+            self.gzip = Some(GzEncoder::new(Vec::new(), Compression::fast()));
+        }
+        self.gzip.is_some()
+    }
+
+    /// The bytes of a piece as they are sent; none yet if the encoder keeps them all.
+    fn sent(&mut self, piece: Vec<u8>) -> Bytes {
+        let Some(gzip) = &mut self.gzip else { return piece.into() };
+        // Writing into memory cannot fail.
+        let written = gzip.write_all(&piece);
+        debug_assert!(written.is_ok());
+        if !self.ended {
+            return std::mem::take(gzip.get_mut()).into();
+        }
+        self.gzip.take().and_then(|gzip| gzip.finish().ok()).unwrap_or_default().into()
+    }
 }
 
 /// Builds the page that a list request selects.
@@ -74,7 +105,7 @@ pub(crate) fn page(
             protobuf::list_ends(api_version, kind, &metadata, objects.iter().map(length).sum())
         }
     };
-    Ok(Page { format, head: Some(head), items: objects.into_iter(), tail, first: true, ended: false })
+    Ok(Page { format, head: Some(head), items: objects.into_iter(), tail, first: true, ended: false, gzip: None })
 }
 
 impl Iterator for Page {
@@ -105,7 +136,7 @@ impl Iterator for Page {
                 Format::Protobuf => protobuf::put_message(&mut piece, ITEMS, object.item(self.format)),
             }
         }
-        Some(piece.into())
+        Some(self.sent(piece))
     }
 }
 

@@ -128,8 +128,14 @@ async fn on_objects(shared: &Shared, target: Target, request: Request<Incoming>)
             Ok(streamed(format.stream_type(), pieces))
         }
         (Method::GET, None) => {
-            let page = list::page(&shared.store, resource, namespace.as_deref(), &params, format)?;
-            Ok(streamed(format.content_type(), stream::iter(page.map(Ok))))
+            let mut page = list::page(&shared.store, resource, namespace.as_deref(), &params, format)?;
+            let accepted = request.headers().get(header::ACCEPT_ENCODING).and_then(|names| names.to_str().ok());
+            let is_gzip = accepted.is_some_and(|names| names.contains("gzip")) && page.compress();
+            let mut response = streamed(format.content_type(), stream::iter(page.map(Ok)));
+            if is_gzip {
+                response.headers_mut().insert(header::CONTENT_ENCODING, header::HeaderValue::from_static("gzip"));
+            }
+            Ok(response)
         }
         (Method::POST, None) => {
             let value = read_object(request, resource, protobuf).await?;

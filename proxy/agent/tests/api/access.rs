@@ -112,6 +112,17 @@ fn a_client_certificate_that_is_rotated_on_disk_is_taken_up() {
     assert!(!source.learns_within("late", Duration::from_millis(500)), "the old certificate is refused");
     issue(&new);
     source.learns("late");
+
+    // One that is rotated while the old one is good leads to a new connection too, and the old one ends with its watches.
+    let before = server.carried().connections;
+    issue(&new);
+    let limit = Instant::now() + PATIENCE;
+    while (server.carried().connections, server.carried().open) != (before + 1, 1) {
+        assert!(Instant::now() < limit, "{before} {:?}", server.carried());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    put(&server, "later");
+    source.learns("later");
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use portway::sources::kubernetes::{ContentType, KubernetesConfig, Tuning};
-use portway_apiserver::{ApiServer, Authority, Cut, Faults, Protobuf, RequestRecord, StreamingLists, Terminator};
+use portway_apiserver::{
+    ApiServer, Authority, Cut, Faults, Protobuf, RequestRecord, Store, StreamingLists, Synthetic, Terminator,
+};
 
 use super::{PATIENCE, Source, kubeconfig, put, server};
 
@@ -92,6 +94,27 @@ fn own_16_json_is_asked_for_where_it_is_configured_or_a_server_has_no_protobuf()
             let last = server.requests().pop().unwrap();
             assert_eq!(last.accept, accepted, "{protobuf:?}, {streaming_lists:?}");
         }
+    }
+}
+
+#[test]
+fn own_16_long_lists_come_compressed_where_there_are_no_streaming_lists() {
+    let bytes = |services: usize, content_type| {
+        let store = Store::new();
+        Synthetic::new(services, 4).fill(&store).unwrap();
+        let server = ApiServer::local(store).unwrap();
+        server.set_faults(Faults { streaming_lists: StreamingLists::Refused, ..Faults::default() });
+        let config =
+            KubernetesConfig { content_type, master: Some(server.url()), qps: -1.0, ..KubernetesConfig::default() };
+        let source = Source::tuned(config);
+        source.lists();
+        put(&server, "late");
+        source.learns("late");
+        server.carried().bytes
+    };
+    for (content_type, plain) in [(ContentType::Protobuf, 1000), (ContentType::Json, 1800)] {
+        let received = bytes(600, content_type);
+        assert!(received < 600 * plain / 3, "{content_type:?}: {received} bytes");
     }
 }
 

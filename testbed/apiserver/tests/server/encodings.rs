@@ -1,5 +1,6 @@
 //! Tests of what the server sends in protobuf, and over HTTP/2.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,6 +69,32 @@ async fn lists_come_in_protobuf_whole_and_in_pages() {
     let rest: EndpointSliceList = opened(&whole(ask(&client, &path, PROTOBUF).await).await, "EndpointSliceList");
     assert_eq!(rest.items.len(), 180);
     assert_eq!(rest.items[0].endpoints.len(), 4);
+}
+
+#[tokio::test]
+async fn long_lists_are_compressed_where_the_client_allows_it() {
+    let server = synthetic();
+    let client = client(&server);
+    for (path, allowed, compressed) in [
+        ("/api/v1/services", "gzip", true),
+        ("/api/v1/services", "identity", false),
+        ("/api/v1/services?limit=5", "gzip", false),
+    ] {
+        let request = Request::get(path).header(header::ACCEPT, PROTOBUF).header(header::ACCEPT_ENCODING, allowed);
+        let response = client.send(request.body(Body::empty()).expect("a request")).await.expect("an answer");
+        assert_eq!(response.headers().get(header::CONTENT_ENCODING).is_some(), compressed, "{path} {allowed}");
+        let body = whole(response).await;
+        let plain = if compressed {
+            let mut plain = Vec::new();
+            flate2::read::MultiGzDecoder::new(&*body).read_to_end(&mut plain).expect("gzip");
+            assert!(body.len() * 3 < plain.len(), "{} of {}", body.len(), plain.len());
+            plain.into()
+        } else {
+            body
+        };
+        let list: ServiceList = opened(&plain, "ServiceList");
+        assert_eq!(list.items.len(), if path.contains("limit") { 5 } else { 300 });
+    }
 }
 
 /// The frames of a watch that arrive within half a second.

@@ -1,7 +1,10 @@
 //! Requests and their answers: what is asked for, in which form the answer comes, and errors in either form.
 
+use std::io::Write as _;
 use std::pin::Pin;
 
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
 use futures::{AsyncBufRead, TryStreamExt as _};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
@@ -18,6 +21,8 @@ use super::wire::Raw;
 pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// JSON, as `Accept` and `Content-Type` have it.
 pub(super) const JSON: &str = "application/json";
+
+const GZIP: &str = "gzip";
 
 /// The most bytes of an error that are read.
 const MAX_ERROR: usize = 1 << 20;
@@ -54,8 +59,25 @@ pub(super) async fn ask(client: &Client, mut request: Request<Vec<u8>>, accept: 
     if response.status().is_client_error() || response.status().is_server_error() {
         return Err(failure(response, encoding).await);
     }
+    let is_gzip = response.headers().get(header::CONTENT_ENCODING).is_some_and(|name| name == GZIP);
     let body = response.into_body().into_data_stream().map_err(std::io::Error::other);
-    Ok(Answer { encoding, body: Box::pin(body.into_async_read()) })
+    let body: Pin<Box<dyn AsyncBufRead + Send>> = if is_gzip {
+        let mut decoder = MultiGzDecoder::new(Vec::new());
+        let inflate = move |piece: Bytes| {
+            let written = decoder.write_all(&piece).and_then(|()| decoder.flush());
+            std::future::ready(written.map(|()| std::mem::take(decoder.get_mut())))
+        };
+        Box::pin(body.and_then(inflate).into_async_read())
+    } else {
+        Box::pin(body.into_async_read())
+    };
+    Ok(Answer { encoding, body })
+}
+
+/// Lets the server compress its answer, as it does with long lists. A watch is never asked for so: each event would wait for
+/// the end of a block.
+pub(super) fn accept_gzip(request: &mut Request<Vec<u8>>) {
+    request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static(GZIP));
 }
 
 /// Reads the error that an answer is.

@@ -14,7 +14,7 @@ use kube::core::Request;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Tuning;
-use super::answer::{Answer, Encoding};
+use super::answer::{Answer, Encoding, accept_gzip};
 use super::connection::{Attempt, Connection};
 use super::end::{End, refused, server_wish, status_text};
 use super::envelope::{List, Piece, next_frame};
@@ -230,7 +230,8 @@ impl<S: Sink> Watcher<S> {
                 continue_token: next,
                 ..ListParams::default()
             };
-            let request = request.list(&params).map_err(kube::Error::BuildRequest)?;
+            let mut request = request.list(&params).map_err(kube::Error::BuildRequest)?;
+            accept_gzip(&mut request);
             let answer = match attempt.ask(request).await {
                 Ok(answer) => answer,
                 Err(end) => {
