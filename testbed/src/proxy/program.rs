@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,7 @@ pub enum ObjectSource {
 pub struct Program<'a> {
     cluster: &'a Cluster,
     mode: Mode,
+    wrapper: Vec<String>,
     arguments: Vec<String>,
     folder: TempDir,
     server: Option<ApiServer>,
@@ -71,7 +73,17 @@ impl<'a> Program<'a> {
             }
         };
         arguments.extend(options.to_arguments());
-        Ok(Self { cluster, mode, arguments, folder, server, process: None, submitted: None, updates: 0 })
+        Ok(Self {
+            cluster,
+            mode,
+            wrapper: Vec::new(),
+            arguments,
+            folder,
+            server,
+            process: None,
+            submitted: None,
+            updates: 0,
+        })
     }
 
     /// Sets the mode of the next start.
@@ -83,6 +95,26 @@ impl<'a> Program<'a> {
     /// Adds an argument of the command line for the next start.
     pub fn add_argument(&mut self, argument: &str) {
         self.arguments.push(argument.to_owned());
+    }
+
+    /// Starts the program from now on as this user, with these capabilities (`net_admin`) and no way to more. The program and its
+    /// manifests are where that user can read them.
+    ///
+    /// # Errors
+    /// If the program cannot be copied.
+    pub fn run_as(&mut self, user: u32, capabilities: &[&str]) -> anyhow::Result<()> {
+        let own = self.folder.path().join("portway");
+        fs::copy(program_path()?, &own)?;
+        for path in [self.folder.path(), &self.manifests(), &own] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        }
+        let sets = capabilities.iter().fold("-all".to_owned(), |sets, one| format!("{sets},+{one}"));
+        let words =
+            ["setpriv", &format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "--no-new-privs"];
+        self.wrapper = words.map(str::to_owned).to_vec();
+        self.wrapper.extend(["bounding-set", "inh-caps", "ambient-caps"].map(|set| format!("--{set}={sets}")));
+        self.wrapper.push(own.display().to_string());
+        Ok(())
     }
 
     /// The folder of manifests, for tests that write their own.
@@ -105,7 +137,13 @@ impl<'a> Program<'a> {
     pub fn launch(&mut self) -> anyhow::Result<()> {
         let mut arguments = vec![format!("--mode={}", self.mode)];
         arguments.extend(self.arguments.iter().cloned());
-        self.process = Some(ProxyCommand::portway(&program_path()?, arguments).start(self.cluster.node())?);
+        let command = if self.wrapper.is_empty() {
+            ProxyCommand::portway(&program_path()?, arguments)
+        } else {
+            let words = self.wrapper.iter().cloned().chain(["run".to_owned()]).chain(arguments);
+            ProxyCommand::new("portway", words)
+        };
+        self.process = Some(command.start(self.cluster.node())?);
         Ok(())
     }
 

@@ -52,20 +52,31 @@ impl Tool {
     /// with which an earlier start, or kube-proxy, has left its own canary, else those that hold most rules, else what
     /// the plain name stands for (contract IPT-15).
     pub fn find(family: Family) -> Result<Self, DataplaneError> {
-        let installed: Vec<(Tool, Vec<String>)> = [Flavour::Nft, Flavour::Legacy]
-            .into_iter()
-            .map(|flavour| Self::of(family, flavour))
-            .filter(|tool| tool.version().is_ok())
-            .filter_map(|tool| {
-                let chains = tool.mangle_chains().ok()?;
-                Some((tool, chains))
-            })
-            .collect();
+        let (mut installed, mut denied) = (Vec::new(), None);
+        for tool in [Flavour::Nft, Flavour::Legacy].map(|flavour| Self::of(family, flavour)) {
+            if tool.version().is_err() {
+                continue;
+            }
+            match tool.mangle_chains() {
+                Ok(chains) => installed.push((tool, chains)),
+                Err(error) if is_denial(&error) => denied = Some(error),
+                // The kernel lacks what these tools write to.
+                Err(_) => {}
+            }
+        }
         for marks in [&["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"][..], &[CANARY]] {
             let is_marked = |chains: &[String]| chains.iter().any(|chain| marks.contains(&chain.as_str()));
             if let Some((tool, _)) = installed.iter().find(|(_, chains)| is_marked(chains)) {
                 return tool.clone().checked();
             }
+        }
+        // Whose rules the node's other programs write cannot be told, and the wrong tools would write all rules twice.
+        if let Some(DataplaneError::Kernel { operation, source }) = denied {
+            let detail = format!(
+                "{source}; without its rules nothing tells which flavour of iptables this node uses: run as root with the \
+                 capabilities CAP_NET_ADMIN and CAP_NET_RAW"
+            );
+            return Err(DataplaneError::Unusable { what: operation, source: io::Error::other(detail) });
         }
         let mut most: Option<(usize, Tool)> = None;
         for (tool, _) in installed {
@@ -189,6 +200,11 @@ impl Tool {
         let message = if message.trim().is_empty() { output.status.to_string() } else { message.trim().to_owned() };
         Err(DataplaneError::Kernel { operation: program.to_owned(), source: io::Error::other(message) })
     }
+}
+
+/// Whether the kernel or the file system denied the tools what they asked for.
+fn is_denial(error: &DataplaneError) -> bool {
+    matches!(error, DataplaneError::Kernel { source, .. } if source.to_string().contains("Permission denied"))
 }
 
 /// A file in memory that holds this text, to be read from its beginning.
