@@ -17,6 +17,7 @@ pub(crate) static DRIVERS: [Driver; 2] = [
         takes_localhost: false,
         serves_loopback: |_| false,
         open: |_| Ok(Box::new(Nftables::open()?)),
+        init: |_, _| Ok(()),
         render: |_, plan| nftables::render_replacing(plan),
         cleanup: nftables::cleanup,
         metrics: |to| Ok(Box::new(NftablesMetrics::new(to)?)),
@@ -30,6 +31,10 @@ pub(crate) static DRIVERS: [Driver; 2] = [
             let dataplane = Iptables::open(&options.iptables)?;
             tracing::info!(tools = dataplane.tools().join(" and "), "writing with these tools");
             Ok(Box::new(dataplane))
+        },
+        init: |options, loopback| match options.iptables.options.localhost_node_ports && loopback {
+            true => Iptables::enable_route_localnet(&options.iptables),
+            false => Ok(()),
         },
         render: |options, plan| Ok(iptables::render(plan, &options.iptables)),
         cleanup: iptables::cleanup,
@@ -49,6 +54,9 @@ pub(crate) struct Driver {
     pub(crate) serves_loopback: fn(&Options) -> bool,
     /// Opens the dataplane in the network namespace of the calling thread.
     pub(crate) open: fn(&Options) -> Result<Box<dyn Dataplane>, DataplaneError>,
+    /// Makes the settings of the node that need all rights (contract CFG-10). It is told whether the addresses of NodePorts
+    /// include loopback's.
+    pub(crate) init: fn(&Options, bool) -> Result<(), DataplaneError>,
     /// Prints a Plan as text for the mode's own tool, without a kernel.
     pub(crate) render: fn(&Options, &Plan) -> Result<String, DataplaneError>,
     /// Removes what this mode has left in the kernel, by this process or an earlier one.

@@ -5,7 +5,6 @@
 
 mod backoff;
 pub mod cli;
-#[expect(dead_code, unused_imports, reason = "the command line moves onto it next")]
 mod config;
 mod documents;
 mod drivers;

@@ -5,7 +5,7 @@ use portway_dataplane::{Cleanup, conntrack, kube_proxy};
 use super::args::CleanupArgs;
 use super::failure::Failure;
 use super::run::require_net_admin;
-use super::settings;
+use crate::config;
 use crate::drivers::{DRIVERS, Driver};
 use crate::logging::one_line;
 use crate::node_lock::{self, NodeLock};
@@ -26,7 +26,10 @@ fn lock_for(drivers: &[&Driver]) -> Result<Option<NodeLock>, Failure> {
 /// being removed; like what cannot even be looked at, it is named, and makes the command fail.
 pub(super) fn cleanup(args: &CleanupArgs) -> Result<(), Failure> {
     let drivers: Vec<&Driver> = match &args.mode {
-        Some(mode) => vec![settings::driver(mode)?],
+        Some(mode) => {
+            let driver = config::driver(Some(mode.as_str()).filter(|mode| !mode.is_empty()));
+            vec![driver.map_err(|reason| Failure::BadInput(format!("--mode {mode:?}: {reason}")))?]
+        }
         None => DRIVERS.iter().collect(),
     };
     require_net_admin()?;

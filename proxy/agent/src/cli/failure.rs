@@ -9,6 +9,8 @@ use std::process::ExitCode;
 pub(crate) enum Failure {
     /// The user's input cannot be used: exit status 2.
     BadInput(String),
+    /// Several values cannot be used, one sentence each: exit status 2.
+    BadSettings(Vec<String>),
     /// Something failed although the input is good: exit status 1.
     Runtime(String),
 }
@@ -26,7 +28,7 @@ impl Failure {
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::BadInput(_) => ExitCode::from(2),
+            Self::BadInput(_) | Self::BadSettings(_) => ExitCode::from(2),
             Self::Runtime(_) => ExitCode::FAILURE,
         }
     }
@@ -36,6 +38,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadInput(sentence) | Self::Runtime(sentence) => f.write_str(sentence),
+            Self::BadSettings(sentences) => f.write_str(&sentences.join("\n")),
         }
     }
 }

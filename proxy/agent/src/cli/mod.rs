@@ -3,11 +3,12 @@
 mod args;
 mod cleanup;
 mod failure;
+mod init;
+mod kube_proxy;
 mod limits;
 mod record;
 mod render;
 mod run;
-mod settings;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -15,13 +16,15 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use args::{CleanupArgs, RecordArgs, RenderArgs, RunArgs};
+use args::{CleanupArgs, RecordArgs, RenderArgs, RunArgs, RunFlags};
 use failure::Failure;
 
+use crate::config::flags::Given;
+use crate::config::{self, Settings};
 use crate::logging::one_line;
 
 /// Programs Kubernetes Services into this node's kernel: a replacement for kube-proxy.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(
     name = "portway",
     version,
@@ -36,7 +39,7 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Watch Services and EndpointSlices, and program this node's kernel to serve them.
     Run(Box<RunArgs>),
@@ -52,17 +55,24 @@ enum Command {
 
 /// Runs the program with these command-line arguments, the program's name first.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let command = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli.command,
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let command = match kube_proxy::is_meant(&arguments) {
+        true => {
+            kube_proxy::parse(arguments).map(|given| Command::Run(Box::new(RunArgs { configuration: RunFlags(given) })))
+        }
+        false => Cli::try_parse_from(arguments).map(|cli| cli.command),
+    };
+    let command = match command {
+        Ok(command) => command,
         Err(error) => return not_parsed(&error),
     };
     let done = match command {
-        Command::Run(args) => run::run(*args),
+        Command::Run(args) => run::run(&args.configuration.0),
         Command::Render(args) => render::render(&args),
         Command::Record(args) => record::record(&args),
         Command::Cleanup(args) => cleanup::cleanup(&args),
         Command::Version => {
-            println!("portway {}", env!("CARGO_PKG_VERSION"));
+            println!("{}", version());
             Ok(())
         }
     };
@@ -95,7 +105,24 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// The program and its version.
+fn version() -> String {
+    format!("portway {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The settings that flags alone make, for commands that take no configuration file.
+fn settings(given: &Given) -> Result<Settings, Failure> {
+    config::load(given).map(|loaded| loaded.settings).map_err(Failure::BadSettings)
+}
+
+/// The node's name, if it is given; else what this host says.
+fn node_name(given: Option<String>) -> Result<String, Failure> {
+    given.map_or_else(config::default_node_name, Ok).map_err(Failure::BadInput)
+}
+
 fn failed(failure: &Failure) -> ExitCode {
-    eprintln!("portway: {}", one_line(&failure.to_string()));
+    for sentence in failure.to_string().lines() {
+        eprintln!("portway: {}", one_line(sentence));
+    }
     failure.exit_code()
 }

@@ -11,8 +11,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::args::RecordArgs;
 use super::failure::Failure;
-use super::{limits, settings};
-use crate::config::duration;
+use super::{limits, node_name, settings};
+use crate::config::{Source, duration};
 use crate::logging::{self, Format};
 use crate::recorder::{OnStart, Output, Progress, Recording};
 use crate::sources::kubernetes::{self, KubernetesConfig};
@@ -25,11 +25,11 @@ const FLUSH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Records until a signal comes, the duration is over, or recording fails.
 pub(super) fn record(args: &RecordArgs) -> Result<(), Failure> {
-    let (kubeconfig, master) = settings::api(&args.api)?;
-    let node_name = match settings::given_node_name(&args.name)? {
-        Some(name) => name,
-        None => settings::default_node_name()?,
+    let settings = settings(&args.configuration.0)?;
+    let Source::Api { kubeconfig, master } = settings.source else {
+        return Err(Failure::BadInput("only an API server can be recorded".to_owned()));
     };
+    let node_name = node_name(settings.node_name)?;
     let max = max_duration(args.duration.as_deref())?;
     let masker = Masker::new(&masked(args)).map_err(|error| Failure::runtime("no random key", &error))?;
     let config = KubernetesConfig { kubeconfig, master, node_name, ..KubernetesConfig::default() };

@@ -7,17 +7,14 @@ use portway_model::{Cluster, Event, api};
 
 use super::args::RenderArgs;
 use super::failure::Failure;
-use super::settings;
+use super::{node_name, settings};
 use crate::logging::one_line;
 use crate::sources::manifests;
 
 /// Prints the rules to standard output, and warnings about the manifests to standard error.
 pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
-    let setup = settings::setup(&args.mode)?;
-    let driver = setup.driver;
-    let given = settings::given_node_name(&args.node.name)?;
     // Flags are checked before files are read.
-    settings::config(driver, String::new(), &args.node, &args.traffic)?;
+    let settings = settings(&args.configuration.0)?;
     let loaded = manifests::load(&args.files).map_err(|error| Failure::bad_input(&error))?;
     let objects = loaded.events.iter().any(|event| !matches!(event, Event::ListBegins(_) | Event::ListDone(_)));
     if let Some((first, others)) = loaded.errors.split_first().filter(|_| !objects) {
@@ -26,12 +23,9 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
         }
         return Err(Failure::bad_input(first));
     }
-    let node_name = match (given, only_node(&loaded.events)) {
-        (Some(name), _) => name,
-        (None, Some(node)) => node.name.clone(),
-        (None, None) => settings::default_node_name()?,
-    };
-    let config = settings::config(driver, node_name.clone(), &args.node, &args.traffic)?;
+    let given = settings.node_name.clone();
+    let node_name = node_name(given.or_else(|| only_node(&loaded.events).map(|node| node.name.clone())))?;
+    let config = settings.model(node_name.clone());
 
     for error in &loaded.errors {
         eprintln!("portway: {}", one_line(&error.to_string()));
@@ -49,7 +43,7 @@ pub(super) fn render(args: &RenderArgs) -> Result<(), Failure> {
     for problem in problems {
         eprintln!("portway: warning: {}", one_line(&problem.to_string()));
     }
-    let text = (driver.render)(&setup.options, cluster.plan());
+    let text = (settings.driver.render)(&settings.options, cluster.plan());
     let text = text.map_err(|error| Failure::runtime("cannot render", &error))?;
     match io::stdout().write_all(text.as_bytes()) {
         // The reader closed the pipe early, as `head` does.

@@ -2,7 +2,6 @@
 //! failure.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -13,16 +12,17 @@ use rustix::thread::{CapabilitySet, capabilities};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::args::RunArgs;
+use super::args::CleanupArgs;
 use super::failure::Failure;
-use super::limits;
-use super::settings::{self, Source};
+use super::{cleanup, init, limits, node_name, version};
+use crate::config::flags::{Given, Version};
+use crate::config::{self, ClientSettings, ConfigFile, Loaded, Settings, Source};
 use crate::drivers::OtherModes;
 use crate::events::{EventQueue, Events, Reason};
 use crate::health::{ProxyHealth, ServiceChecks};
 use crate::inbox::{self, EventSink, Message, MessageSender};
 use crate::logging;
-use crate::metrics::{Metrics, PagesConfig};
+use crate::metrics::Metrics;
 use crate::node_lock::{self, Holder, NodeLock};
 use crate::servers::{Addresses, Servers};
 use crate::sources::addresses;
@@ -39,54 +39,65 @@ const MANIFESTS_NODE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest wait for the Node's pod ranges (contract CFG-12).
 const POD_CIDRS_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The address of `/healthz` and `/livez` (contract HZ-1).
-const HEALTHZ_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256);
-
 /// How long a running sync may take to finish after a signal.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs until a signal ends it, which is success, or something fails.
-pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
-    let setup = settings::setup(&args.mode)?;
-    let mode = setup.driver.mode;
-    let source = settings::source(&args.source)?;
-    let node = match settings::given_node_name(&args.node.name)? {
-        Some(name) => name,
-        None => settings::default_node_name()?,
-    };
-    let pacing = settings::pacing(&args.pacing)?;
-    let metrics_address = settings::metrics_address(&args.observation)?;
-    let config = settings::config(setup.driver, node.clone(), &args.node, &args.traffic)?;
-    let config = Config { started: Some(SystemTime::now()), ..config };
-    let verbosity = settings::verbosity(&args.observation)?;
-    logging::start(settings::log_format(&args.observation)?, verbosity)
+/// Does what the flags ask for: runs until a signal ends it, which is success, or something fails.
+pub(super) fn run(given: &Given) -> Result<(), Failure> {
+    if let Some(wanted) = given.version {
+        println!("{}", version());
+        if wanted == Version::Raw {
+            println!("takes kube-proxy 1.36's configuration and flags; {}", std::env::consts::ARCH);
+        }
+        return Ok(());
+    }
+    // A configuration that cannot be used must not keep rules from being removed.
+    if given.cleanup {
+        return cleanup::cleanup(&CleanupArgs { mode: None });
+    }
+    let loaded = config::load(given).map_err(Failure::BadSettings)?;
+    if let Some(file) = given.write_config_to.as_deref().filter(|file| !file.is_empty()) {
+        return write_config(&loaded, file);
+    }
+    let Loaded { settings, file, warnings } = loaded;
+    logging::start(settings.logging.format, settings.logging.verbosity)
         .map_err(|error| Failure::runtime("cannot start logging", &error))?;
     require_net_admin()?;
+    if given.init_only {
+        log_what_to_know(&settings, &warnings);
+        return init::init(&settings);
+    }
     limits::require_open_files()?;
+    let mode = settings.driver.mode;
+    let source = settings.source.clone();
+    let node = node_name(settings.node_name.clone())?;
+    let pacing = settings.pacing();
+    let model = Config { started: Some(SystemTime::now()), ..settings.model(node.clone()) };
     let lock = node_lock::acquire(Some(mode)).map_err(|holder| already_running(&holder))?;
 
-    let dataplane = (setup.driver.open)(&setup.options).map_err(|error| Failure::runtime("cannot start", &error))?;
-    let cluster = Cluster::new(config.clone());
-    let settings = &cluster.plan().settings;
-    let conntrack = Conntrack::open(settings).map_err(|error| Failure::runtime("cannot start", &error))?;
+    let dataplane =
+        (settings.driver.open)(&settings.options).map_err(|error| Failure::runtime("cannot start", &error))?;
+    let cluster = Cluster::new(model.clone());
+    let conntrack =
+        Conntrack::open(&cluster.plan().settings).map_err(|error| Failure::runtime("cannot start", &error))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %mode,
         node,
+        config = file.as_ref().map(|file| file.path.display().to_string()),
         source = %describe(&source),
-        detect_local = ?config.detect_local,
-        node_port_addresses = ?config.node_port_addresses,
-        masquerade_all = config.masquerade_all,
+        detect_local = ?model.detect_local,
+        node_port_addresses = ?model.node_port_addresses,
+        masquerade_all = model.masquerade_all,
         sync_period = ?pacing.sync_period,
         min_sync_period = ?pacing.min_sync_period,
-        metrics = metrics_address.map(|address| address.to_string()),
+        healthz = settings.healthz_bind_address.map(|address| address.to_string()),
+        metrics = settings.metrics_bind_address.map(|address| address.to_string()),
         "portway starts"
     );
-    for warning in settings::warnings(&setup, &args.traffic, &config) {
-        tracing::warn!("{warning}");
-    }
+    log_what_to_know(&settings, &warnings);
 
-    let metrics = Metrics::new(mode, Some(setup.driver.metrics));
+    let metrics = Metrics::new(mode, Some(settings.driver.metrics));
     let metrics = Arc::new(metrics.map_err(|error| Failure::runtime("cannot create the metrics", &error))?);
     let (sink, inbox) = inbox::channel(inbox::MAX_EVENTS, metrics.source.clone());
     let watch = dataplane.watch();
@@ -95,19 +106,23 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
         Source::Manifests(_) => (Events::only_logged(&node), EventQueue::default()),
     };
     let health = Arc::new(ProxyHealth::new(pacing.sync_period, SystemClock));
-    let (checks, updates) = ServiceChecks::new(settings);
+    let (checks, updates) = ServiceChecks::new(&cluster.plan().settings);
     let rest = metrics.rest.clone();
     let servers = Servers {
-        addresses: Addresses { healthz: Some(HEALTHZ_ADDRESS), metrics: metrics_address, hard_fail: false },
+        addresses: Addresses {
+            healthz: settings.healthz_bind_address,
+            metrics: settings.metrics_bind_address,
+            hard_fail: settings.bind_address_hard_fail,
+        },
         node: node.clone(),
         events: events.clone(),
         health: Arc::clone(&health),
         updates,
-        pages: PagesConfig { configz: None, flagz: None, statusz: true, profiling: false },
+        pages: config::pages(&settings),
         metrics: Arc::clone(&metrics),
     };
     let mut syncer = Syncer::new(Parts {
-        node_wait: node_wait(&source, &config),
+        node_wait: node_wait(&source, &model),
         health,
         checks,
         cluster,
@@ -147,8 +162,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
     runtime.block_on(async {
         tokio::spawn(follow_addresses(sink.clone()));
         let servers = tokio::spawn(servers.run());
-        let api =
-            KubernetesConfig { node_name: node, events: event_queue, metrics: rest, ..KubernetesConfig::default() };
+        let ClientSettings { content_type, accept, qps, burst } = settings.client;
+        let of_client = KubernetesConfig { content_type, accept, qps, burst, ..KubernetesConfig::default() };
+        let api = KubernetesConfig { node_name: node, events: event_queue, metrics: rest, ..of_client };
         events.node(Reason::Starting, "");
         let working = async {
             tokio::select! {
@@ -157,13 +173,37 @@ pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
                 Ok(error) = servers => Err(Failure::Runtime(error.to_string())),
             }
         };
-        until_the_end(working, sender, end, &lock).await
+        until_the_end(working, file.as_ref(), sender, end, &lock).await
     })
 }
 
-/// Waits for the first of: a signal, the end of the sync loop, a source that fails.
+/// Logs what operators should know of their configuration (contract CFG-13, CFG-17).
+fn log_what_to_know(settings: &Settings, warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    if !settings.mode_given {
+        let mode = settings.driver.mode;
+        tracing::info!(%mode, "no mode is named: portway's default counts; kube-proxy 1.36 would use iptables");
+    }
+    for gate in settings.feature_gates.without_effect() {
+        tracing::debug!(gate, "this feature gate changes nothing in portway");
+    }
+}
+
+/// Writes the configuration with all defaults (contract CFG-6).
+fn write_config(loaded: &Loaded, file: &str) -> Result<(), Failure> {
+    loaded.warnings.iter().for_each(|warning| eprintln!("portway: warning: {warning}"));
+    let text = loaded.settings.documents.to_yaml().map_err(Failure::Runtime)?;
+    std::fs::write(file, text).map_err(|error| Failure::BadInput(format!("--write-config-to {file}: {error}")))?;
+    eprintln!("portway: the configuration is written to {file}");
+    Ok(())
+}
+
+/// Waits for the first of: a signal, another configuration, the end of the sync loop, a source that fails.
 async fn until_the_end(
     source: impl Future<Output = Result<(), Failure>>,
+    file: Option<&ConfigFile>,
     sender: MessageSender,
     mut end: oneshot::Receiver<Result<(), Fatal>>,
     lock: &NodeLock,
@@ -176,9 +216,10 @@ async fn until_the_end(
         Ok(Err(fatal)) => Err(Failure::Runtime(fatal.to_string())),
         Err(_) => Err(Failure::Runtime("the sync loop panicked; its message is above".to_owned())),
     };
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    let outcome = tokio::select! {
+        _ = terminate.recv() => signalled("SIGTERM"),
+        _ = interrupt.recv() => signalled("SIGINT"),
+        failure = another_configuration(file) => Err(failure),
         end = &mut end => return ended(end),
         failed = async {
             match source.await {
@@ -188,16 +229,30 @@ async fn until_the_end(
             }
         } => return Err(failed),
     };
-    tracing::info!(signal = name, "ending; the rules stay in the kernel");
     lock.ending();
     // An error means that the loop has ended already.
     let _ = sender.send(Message::Stop);
     match tokio::time::timeout(STOP_TIMEOUT, end).await {
-        Ok(end) => ended(end),
+        Ok(end) => ended(end).and(outcome),
         Err(_) => {
             Err(Failure::Runtime(format!("a sync did not finish within {} s of the signal", STOP_TIMEOUT.as_secs())))
         }
     }
+}
+
+fn signalled(signal: &str) -> Result<(), Failure> {
+    tracing::info!(signal, "ending; the rules stay in the kernel");
+    Ok(())
+}
+
+/// Waits until the configuration file holds another valid configuration (contract CFG-7).
+async fn another_configuration(file: Option<&ConfigFile>) -> Failure {
+    let Some(file) = file else { return std::future::pending().await };
+    config::changed(file).await;
+    Failure::Runtime(format!(
+        "the configuration file {} has changed: ending, to be started again with it; the rules stay in the kernel",
+        file.path.display()
+    ))
 }
 
 /// Runs the source of Services until it fails or the sync loop ends.

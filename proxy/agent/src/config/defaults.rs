@@ -35,9 +35,29 @@ fn address(given: Option<&str>, default: &str, default_port: u16) -> String {
 }
 
 impl KubeProxyConfiguration {
+    /// Takes for "not given" what kube-proxy takes for it in a file: empty texts and durations of 0, but for two timeouts.
+    pub(super) fn without_empty(mut self) -> Self {
+        for text in [&mut self.healthz_bind_address, &mut self.metrics_bind_address, &mut self.hostname_override] {
+            *text = text.take().filter(|text| !text.is_empty());
+        }
+        for period in [
+            &mut self.iptables.sync_period,
+            &mut self.iptables.min_sync_period,
+            &mut self.nftables.sync_period,
+            &mut self.nftables.min_sync_period,
+            &mut self.ipvs.sync_period,
+            &mut self.ipvs.min_sync_period,
+            &mut self.config_sync_period,
+        ] {
+            *period = given_period(*period);
+        }
+        self
+    }
+
     /// Fills in all that is not given. `mode` is the mode that an empty one means.
     ///
-    /// `minSyncPeriod` stays 0 where it is not given: portway paces itself then, where kube-proxy waits 1 s.
+    /// `minSyncPeriod` stays 0 where it is not given: portway paces itself then, where kube-proxy waits 1 s. A pause of 0
+    /// that a flag asks for is written as one nanosecond, because the file cannot say 0.
     pub(crate) fn complete(mut self, mode: &str) -> Self {
         self.api_version = Some(v1alpha1::API_VERSION.to_owned());
         self.kind = Some(v1alpha1::KIND.to_owned());
@@ -107,9 +127,15 @@ impl KubeProxyConfiguration {
         for field in [&mut self.iptables.sync_period, &mut self.nftables.sync_period, &mut self.ipvs.sync_period] {
             period(field, SYNC_PERIOD);
         }
+        for field in [&mut self.iptables.min_sync_period, &mut self.nftables.min_sync_period] {
+            // Kept apart from one that is not given.
+            *field = Some(match *field {
+                None => zero,
+                Some(given) if given.is_zero() => GoDuration::from_nanos(1),
+                Some(given) => given,
+            });
+        }
         for field in [
-            &mut self.iptables.min_sync_period,
-            &mut self.nftables.min_sync_period,
             &mut self.ipvs.min_sync_period,
             &mut self.ipvs.tcp_timeout,
             &mut self.ipvs.tcp_fin_timeout,

@@ -8,18 +8,23 @@ mod addresses;
 mod check;
 mod defaults;
 pub(crate) mod duration;
+mod file;
+pub(crate) mod flags;
 mod gates;
+mod load;
 pub(crate) mod portway;
 mod problem;
 mod settings;
 mod shown;
+#[cfg(test)]
+mod tests;
 mod traffic;
 pub(crate) mod v1alpha1;
 mod warnings;
+mod write;
 
-pub(crate) use gates::FeatureGates;
+pub(crate) use file::{ConfigFile, changed};
+pub(crate) use load::{Loaded, load};
 pub(crate) use problem::{Invalid, Problems};
-pub(crate) use settings::{
-    ClientSettings, ConntrackSettings, Documents, LogSettings, Settings, Source, default_node_name,
-};
+pub(crate) use settings::{ClientSettings, Documents, Settings, Source, default_node_name, driver};
 pub(crate) use shown::pages;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderValue;
 use portway_dataplane::{Mode, iptables};
 use portway_model::{Config, DetectLocal, NodePortSelection};
 
@@ -18,6 +19,7 @@ use super::traffic::{detect_local, node_port_addresses};
 use super::v1alpha1::KubeProxyConfiguration;
 use crate::drivers::{self, DRIVERS, Driver, Options};
 use crate::logging::Format;
+use crate::sources::kubernetes::ContentType;
 use crate::sync::Pacing;
 
 /// The pause between two syncs if the operator asks for none.
@@ -53,10 +55,10 @@ pub(crate) enum Source {
 /// How to talk to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClientSettings {
-    /// The content type to ask for, `application/vnd.kubernetes.protobuf` by default.
-    pub(crate) content_type: String,
-    /// The Accept header, if it is given; else the content type is asked for.
-    pub(crate) accept_content_types: Option<String>,
+    /// How objects are asked for.
+    pub(crate) content_type: ContentType,
+    /// The Accept header, if it is given; else it follows from the content type.
+    pub(crate) accept: Option<HeaderValue>,
     /// Requests a second; negative for any number.
     pub(crate) qps: f32,
     /// Requests that may come at once.
@@ -94,6 +96,7 @@ pub(crate) struct LogSettings {
 
 /// What the program runs with.
 #[derive(Clone)]
+#[cfg_attr(not(test), expect(dead_code, reason = "the servers and the settings of the node read the rest"))]
 pub(crate) struct Settings {
     /// The driver of the mode.
     pub(crate) driver: &'static Driver,
@@ -335,7 +338,7 @@ pub(crate) fn driver(mode: Option<&str>) -> Result<&'static Driver, String> {
     let Some(text) = mode else { return Ok(&DRIVERS[0]) };
     let built = || DRIVERS.each_ref().map(|driver| driver.mode.as_str()).join(" or ");
     let Some(mode) = Mode::ALL.into_iter().find(|mode| mode.as_str() == text) else {
-        return Err(format!("is not known; use {}", built()));
+        return Err(format!("not known; use {}", built()));
     };
     drivers::find(mode).ok_or_else(|| format!("this version has no {mode} dataplane yet; use {}", built()))
 }
@@ -347,7 +350,7 @@ fn options(config: &KubeProxyConfiguration, portway: &PortwayConfiguration, prob
         "auto" | "" => iptables.tree_above = Some(iptables::TREE_ABOVE),
         "list" => iptables.tree_above = None,
         "tree" => iptables.tree_above = Some(0),
-        other => problems.add("portway.iptablesDispatch", other, "is not known; use auto, list or tree"),
+        other => problems.add("portway.iptablesDispatch", other, "not known; use auto, list or tree"),
     }
     Options { iptables }
 }
@@ -462,9 +465,15 @@ fn client(config: &KubeProxyConfiguration, problems: &mut Problems) -> ClientSet
         problems.add("clientConnection.burst", burst, "must not be negative");
         0
     });
+    let content_type = given_text(given.content_type.as_deref()).unwrap_or(CONTENT_TYPE);
+    let parsed = content_type.parse().map_err(|_| format!("not known; use {CONTENT_TYPE} or application/json"));
+    let accept = given_text(given.accept_content_types.as_deref());
     ClientSettings {
-        content_type: given_text(given.content_type.as_deref()).unwrap_or(CONTENT_TYPE).to_owned(),
-        accept_content_types: given_text(given.accept_content_types.as_deref()).map(str::to_owned),
+        content_type: problems.take("clientConnection.contentType", content_type, parsed).unwrap_or_default(),
+        accept: accept.and_then(|text| {
+            let header = HeaderValue::from_str(text).map_err(|_| "not a list of content types".to_owned());
+            problems.take("clientConnection.acceptContentTypes", text, header)
+        }),
         qps: given.qps.filter(|qps| *qps != 0.0).unwrap_or(5.0),
         burst,
     }
@@ -475,7 +484,7 @@ fn logging(config: &KubeProxyConfiguration, problems: &mut Problems) -> LogSetti
         "text" => Format::Text,
         "json" => Format::Json,
         other => {
-            problems.add("logging.format", other, "is not known; use text or json");
+            problems.add("logging.format", other, "not known; use text or json");
             Format::Text
         }
     };

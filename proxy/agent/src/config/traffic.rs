@@ -20,7 +20,7 @@ pub(super) fn detect_local(config: &KubeProxyConfiguration, problems: &mut Probl
         let path = format!("detectLocal.{field}");
         let name = given_text(name.as_deref()).unwrap_or_default();
         if name.is_empty() {
-            problems.add(&path, name, format!("is needed with detectLocalMode {mode}"));
+            problems.add(&path, name, format!("is needed to detect local traffic by {mode}"));
         } else if name.len() > MAX_INTERFACE_NAME {
             let reason = format!("longer than an interface name can be ({MAX_INTERFACE_NAME} bytes)");
             problems.add(&path, name, reason);
@@ -38,7 +38,7 @@ pub(super) fn detect_local(config: &KubeProxyConfiguration, problems: &mut Probl
             DetectLocal::InterfaceNamePrefix(interface("interfaceNamePrefix", prefix))
         }
         other => {
-            let reason = "is not known; use ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix";
+            let reason = "not known; use ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix";
             problems.add("detectLocalMode", other, reason);
             DetectLocal::None
         }

@@ -45,6 +45,11 @@ impl Settings {
         warnings
     }
 
+    /// Whether the addresses of NodePorts include loopback's.
+    pub(crate) fn node_ports_at_loopback(&self) -> bool {
+        self.node_port_addresses == NodePortSelection::All || selects_loopback(&self.node_port_addresses)
+    }
+
     /// NodePort addresses of one family, where other settings have both.
     fn one_family_of_two(&self) -> Option<String> {
         let DetectLocal::ClusterCidr(cluster) = &self.detect_local else { return None };

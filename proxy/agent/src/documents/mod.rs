@@ -5,7 +5,9 @@ mod document;
 mod locate;
 mod path;
 mod text;
+mod tree;
 
 pub(crate) use document::{Document, MAX_DEPTH, SyntaxError};
-pub(crate) use path::{FieldPath, Step};
+pub(crate) use path::FieldPath;
 pub(crate) use text::{Text, decode, documents};
+pub(crate) use tree::{MapBuilder, ReadTree, Tree};

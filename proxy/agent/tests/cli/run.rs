@@ -243,3 +243,32 @@ fn a_limit_of_open_files_that_may_be_raised_is_raised() {
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(log.contains("first sync done") && !log.contains("panicked"), "{log}");
 }
+
+#[test]
+fn cfg_7_a_changed_configuration_file_ends_it_with_status_1_and_the_rules_stay_in_the_kernel() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    let text = |bit: u8| {
+        format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nhostnameOverride: node-1\n\
+             nftables: {{masqueradeBit: {bit}}}\n---\napiVersion: portway.dev/v1alpha1\nkind: PortwayConfiguration\n\
+             manifests: {}\ndisableMetrics: true\n",
+            project("examples/demo")
+        )
+    };
+    std::fs::write(&file, text(14)).unwrap();
+    let mut running = Running::start(&["--config", &file.display().to_string()]);
+    let log = running.log_until("first sync done");
+    assert!(log.contains("--config overrides these flags: --metrics-bind-address"), "{log}");
+    assert!(log.contains("no mode is named"), "{log}");
+    std::fs::write(&file, "").unwrap();
+    running.log_until("cannot be used; the earlier configuration stays in force");
+    std::fs::write(&file, text(15)).unwrap();
+    let (out, log) = running.end();
+    assert_eq!(out, "status 1\nremoved table ip portway\nremoved table ip6 portway\n", "{log}");
+    let sentence = format!(
+        "portway: the configuration file {} has changed: ending, to be started again with it; the rules stay in the kernel",
+        file.display()
+    );
+    assert!(log.lines().any(|line| line == sentence), "{log}");
+}

@@ -4,6 +4,7 @@ use portway_model::Family;
 
 use super::config::Config;
 use super::family::IptablesFamily;
+use super::localnet;
 use super::tool::Tool;
 use crate::per_family::PerFamily;
 use crate::report::DataplaneError;
@@ -32,6 +33,16 @@ impl Iptables {
             Err(error) => tracing::warn!(%error, "only IPv4 is served; IPv6 has no usable iptables tools"),
         }
         Ok(Self::of(families))
+    }
+
+    /// Sets the sysctl that NodePorts at 127.0.0.0/8 need, for a process that may not set it itself later (contract CFG-10).
+    ///
+    /// # Errors
+    /// If there are no usable tools for IPv4, or the sysctl cannot be set.
+    pub fn enable_route_localnet(config: &Config) -> Result<(), DataplaneError> {
+        let opened = Self::open(config)?;
+        let v4 = opened.families().iter().map(IptablesFamily::tool).find(|tool| tool.family() == Family::V4);
+        v4.map_or(Ok(()), localnet::enable)
     }
 
     /// The tools in use, for the log: `iptables-nft`, `ip6tables-nft`.

@@ -11,8 +11,8 @@ use super::error::ManifestError;
 use super::kinds::{Class, Object, classify};
 use super::objects::{Key, ManifestWarning};
 use super::outline::Outline;
-use super::tree::{Fields, ReadFields, Tree};
-use crate::documents::{Document, FieldPath, MAX_DEPTH, SyntaxError, Text, decode, documents};
+use super::tree::{Fields, ReadFields};
+use crate::documents::{Document, FieldPath, MAX_DEPTH, SyntaxError, Text, Tree, decode, documents};
 use crate::sources::convert;
 
 /// Room for the parser at [`MAX_DEPTH`], in bytes: a level takes some 30 KiB in a build without optimization.
@@ -269,7 +269,7 @@ fn item(tree: Tree, list: Option<(Option<&str>, &Value)>) -> Item {
 
 /// Converts an object of a known kind, fills in its defaults and checks it.
 fn object(kind: Kind, tree: Tree, key: Option<Key>) -> Result<Item, (FieldPath, String)> {
-    if let Some(duplicate) = tree.duplicate {
+    if let Some(duplicate) = tree.duplicates.into_iter().next() {
         return Err((duplicate, "is there twice; remove one of them".to_owned()));
     }
     let refused = |(field, message): Refusal| (FieldPath::parse(&field), message.to_owned());
