@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -154,8 +155,11 @@ fn hc_2_hz_4_cfg_15_load_balancers_and_probes_are_answered_and_events_are_posted
             "FailedToStartServiceHealthcheck busy node node-0 failed to start healthcheck \"shop/busy\" on port 32001";
         assert!(event.starts_with(start), "{event}");
         drop(busy);
+        let turn = Cell::new(0);
         wait_for(503, || {
-            running.put(edge("shop/other", "10.96.0.3", 32002).to_json());
+            // Each change is a sync, and the first one a second later tries again.
+            turn.set(turn.get() ^ 1);
+            running.put(edge("shop/other", "10.96.0.3", 32002 + turn.get()).to_json());
             status(32001, "/")
         });
 
