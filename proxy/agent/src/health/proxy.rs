@@ -100,7 +100,7 @@ impl ProxyHealth {
             let late = state.is_late(now, self.timeout);
             // As in kube-proxy, a family is named once it was written. One that never is counts as well here.
             (late || state.updated.is_some())
-                .then(|| FamilyReport { last_updated: Time(state.updated), healthy: !late })
+                .then_some(FamilyReport { last_updated: Time(state.updated), healthy: !late })
         };
         let status = Status { v4: of(Family::V4), v6: of(Family::V6) };
         let healthy = families.iter().all(|family| !family.is_late(now, self.timeout));

@@ -29,7 +29,7 @@ pub(super) async fn post_all(queue: &EventQueue, connection: &Connection) {
             }
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn post(event: &Event, connection: &Connection) -> Result<(), End> {
