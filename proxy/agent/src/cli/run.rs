@@ -28,7 +28,7 @@ use crate::servers::{Addresses, Servers};
 use crate::sources::addresses;
 use crate::sources::kubernetes::{self, KubernetesConfig};
 use crate::sources::manifests::{self, ManifestsConfig};
-use crate::sync::{self, Fatal, NodeWait, Parts, Syncer, SystemClock};
+use crate::sync::{self, CleanupThread, Fatal, NodeWait, Parts, Syncer, SystemClock};
 
 /// The longest wait for the Node before the first write (contract CFG-11).
 const NODE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -121,6 +121,8 @@ pub(super) fn run(given: &Given) -> Result<(), Failure> {
         pages: config::pages(&settings),
         metrics: Arc::clone(&metrics),
     };
+    let conntrack = CleanupThread::start(conntrack, Arc::clone(&metrics), pacing)
+        .map_err(|error| Failure::runtime("cannot start a thread", &error))?;
     let mut syncer = Syncer::new(Parts {
         node_wait: node_wait(&source, &model),
         health,

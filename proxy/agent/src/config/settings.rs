@@ -22,13 +22,6 @@ use crate::logging::Format;
 use crate::sources::kubernetes::ContentType;
 use crate::sync::Pacing;
 
-/// The pause between two syncs if the operator asks for none.
-///
-/// kube-proxy's is 1 s, because it rewrites every rule at each sync. Here a sync costs as much as has changed, and a
-/// first sync after a pause is never delayed. So this only joins the changes of a rolling update or a burst, at a delay
-/// that nobody notices.
-pub(crate) const DEFAULT_MIN_SYNC_PERIOD: Duration = Duration::from_millis(10);
-
 /// The two documents of a configuration, from a file or filled in by flags.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Documents {
@@ -239,9 +232,7 @@ impl Settings {
 
     /// The pacing of the sync loop.
     pub(crate) fn pacing(&self) -> Pacing {
-        // A sync period below the default is longer than no pause that was asked for.
-        let default = DEFAULT_MIN_SYNC_PERIOD.min(self.sync_period);
-        Pacing { sync_period: self.sync_period, min_sync_period: self.min_sync_period.unwrap_or(default) }
+        Pacing { sync_period: self.sync_period, min_sync_period: self.min_sync_period }
     }
 
     /// The model's configuration of the node with this name.

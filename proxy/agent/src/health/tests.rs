@@ -44,6 +44,14 @@ impl Clock for TestClock {
     fn wall(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_323_045_500) + *self.elapsed.lock().unwrap()
     }
+
+    fn thread_cpu(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn programs_cpu(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A proxy on node-1 whose health check node ports listen at 127.0.0.1, driven as the sync loop does.

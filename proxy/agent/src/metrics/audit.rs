@@ -25,7 +25,11 @@ impl AuditMetrics {
                 &[FAMILY, "kind"],
             )?,
             duration: to.histogram("portway_audit_seconds", "Time of one audit.", fine_buckets()?)?,
-            cpu: to.fractional_counters("portway_audit_cpu_seconds_total", "CPU time spent on audits.", &[])?,
+            cpu: to.fractional_counters(
+                "portway_audit_cpu_seconds_total",
+                "CPU time spent on audits, with that of the programs that they run.",
+                &[],
+            )?,
             failures: to.counter("portway_audit_failures_total", "Audits that failed.")?,
         };
         metrics.cpu.with_label_values::<&str>(&[]);

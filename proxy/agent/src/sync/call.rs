@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use portway_dataplane::{Mode, Report};
 use portway_model::Change;
-use rustix::time::{ClockId, clock_gettime};
 use tracing::span::EnteredSpan;
 
 use super::clock::Clock;
@@ -15,7 +14,7 @@ use super::kind::SyncKind;
 pub(super) struct Took {
     /// Elapsed time of the loop's clock.
     pub(super) wall: Duration,
-    /// CPU time of the sync thread.
+    /// CPU time of the sync thread and of the programs that it ran.
     pub(super) cpu: Duration,
 }
 
@@ -31,13 +30,13 @@ impl Call {
     /// Opens the span and starts the measurement.
     pub(super) fn begin(kind: SyncKind, mode: Mode, generation: u64, clock: &dyn Clock) -> Self {
         let span = tracing::info_span!("sync", mode = mode.as_str(), generation, kind = kind.as_str()).entered();
-        Self { started: clock.now(), cpu: thread_cpu(), _span: span }
+        Self { started: clock.now(), cpu: clock.cpu(), _span: span }
     }
 
     /// How long the call has taken so far.
     pub(super) fn took(&self, clock: &dyn Clock) -> Took {
         let wall = clock.now().saturating_duration_since(self.started);
-        Took { wall, cpu: thread_cpu().saturating_sub(self.cpu) }
+        Took { wall, cpu: clock.cpu().saturating_sub(self.cpu) }
     }
 }
 
@@ -63,12 +62,6 @@ pub(super) fn log(report: &Report, change: &Change, took: Took) {
             ),
         }
     }
-}
-
-/// CPU time that this thread has used.
-fn thread_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Milliseconds with three decimal places, as logs show them.

@@ -11,6 +11,7 @@ mod cleanup;
 mod clock;
 mod kind;
 mod notifications;
+mod pace;
 mod pending;
 mod refusals;
 mod repairs;
@@ -22,7 +23,7 @@ mod tests;
 use std::time::Duration;
 
 pub use barrier::{Fatal, NodeWait};
-pub use cleanup::ConntrackCleaner;
+pub use cleanup::{CleanupThread, ConntrackCleaner, StaleNotes};
 pub use clock::{Clock, SystemClock};
 pub use kind::SyncKind;
 pub use notifications::{Notified, listen};

@@ -6,7 +6,9 @@
 use std::time::{Duration, Instant};
 
 use super::audit::AuditSchedule;
+use super::call::Took;
 use super::kind::SyncKind;
+use super::pace::Pace;
 use crate::backoff::{Backoff, Retry};
 
 /// The wait after a first failure.
@@ -20,8 +22,10 @@ const MAX_NEWS_DELAY: Duration = Duration::from_secs(1);
 pub struct Pacing {
     /// The time between two audits, and the longest wait between retries.
     pub sync_period: Duration,
-    /// The shortest time from the end of one write to the start of the next (contract CFG-18).
-    pub min_sync_period: Duration,
+    /// The shortest time from the end of one write to the start of the next (contract CFG-18). Without one, the pause
+    /// follows from what writes cost: next to none for cheap ones, and as long as bounds the share of a processor for
+    /// expensive ones.
+    pub min_sync_period: Option<Duration>,
 }
 
 impl Pacing {
@@ -34,12 +38,10 @@ impl Pacing {
 /// The schedule of one family's writes and audits.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    min_sync_period: Duration,
+    pace: Pace,
     /// Whether the next write must be a full sync: at the start, and after a failure that leaves unknown what the kernel
     /// holds.
     full: bool,
-    /// The earliest time of the next write (minSyncPeriod).
-    paced_until: Instant,
     /// Retries a write that failed.
     failed_write: Retry,
     /// Retries refused objects, by a full sync.
@@ -51,9 +53,8 @@ impl Schedule {
     /// A schedule whose first write is a full sync, due at once.
     pub(super) fn new(pacing: Pacing, now: Instant) -> Self {
         Self {
-            min_sync_period: pacing.min_sync_period,
+            pace: Pace::new(pacing.min_sync_period, now),
             full: true,
-            paced_until: now,
             failed_write: pacing.retry(),
             refused: pacing.retry(),
             audits: AuditSchedule::new(pacing.sync_period, pacing.retry(), now),
@@ -76,21 +77,23 @@ impl Schedule {
         self.is_failing() && self.failed_write.failed_at() == other.failed_write.failed_at()
     }
 
-    /// Lets minSyncPeriod run from now on, after a write that both families' next one shall keep its distance from.
-    pub(super) fn pace(&mut self, now: Instant) {
-        self.paced_until = self.paced_until.max(now + self.min_sync_period);
+    /// Starts the pause before this family's next write after a write of the other one that it shall keep its distance
+    /// from.
+    pub(super) fn pace(&mut self, took: Took, now: Instant) {
+        self.pace.wrote(took, now);
     }
 
     /// When the next write is due, if one is: `news` are changes that no write has tried, `pending` those that a write
     /// has not got through.
     pub(super) fn write_due(&self, news: bool, pending: bool) -> Option<Instant> {
+        let paced_until = self.pace.due();
         let due = match (self.failed_write.retry_at(), self.failed_write.failed_at()) {
             (Some(retry_at), Some(failed_at)) if news => Some(retry_at.min(failed_at + MAX_NEWS_DELAY)),
             (Some(retry_at), _) => Some(retry_at),
-            (None, _) if news || pending || self.full => Some(self.paced_until),
+            (None, _) if news || pending || self.full => Some(paced_until),
             (None, _) => self.refused.retry_at(),
         };
-        due.map(|due| due.max(self.paced_until))
+        due.map(|due| due.max(paced_until))
     }
 
     /// Which kind of write is next. A refused object whose retry is due makes it a full sync.
@@ -107,8 +110,15 @@ impl Schedule {
 
     /// Schedules the next write after one of any kind has ended. After a failure, `unknown` says that only a full sync
     /// may follow.
-    pub(super) fn write_ended(&mut self, failed: bool, unknown: bool, refused_services: usize, now: Instant) {
-        self.paced_until = now + self.min_sync_period;
+    pub(super) fn write_ended(
+        &mut self,
+        took: Took,
+        failed: bool,
+        unknown: bool,
+        refused_services: usize,
+        now: Instant,
+    ) {
+        self.pace.wrote(took, now);
         self.full = failed && unknown;
         if failed {
             self.failed_write.failed(now);

@@ -9,7 +9,7 @@ use portway_model::{Cluster, Event, Family, Problem};
 use super::audit::{self, Begun};
 use super::barrier::{Fatal, NodeWait, Startup, StartupBarrier};
 use super::call::{self, Call, Took, millis};
-use super::cleanup::{Cleanup, ConntrackCleaner};
+use super::cleanup::StaleNotes;
 use super::clock::Clock;
 use super::kind::SyncKind;
 use super::notifications::Notified;
@@ -30,8 +30,8 @@ pub struct Parts {
     pub node: String,
     /// The dataplane that programs the kernel.
     pub dataplane: Box<dyn Dataplane>,
-    /// Deletes stale conntrack entries; without it they are left alone.
-    pub conntrack: Option<Box<dyn ConntrackCleaner>>,
+    /// Takes what makes conntrack entries stale; without it they are left alone.
+    pub conntrack: Option<Box<dyn StaleNotes>>,
     /// The clocks that the loop reads.
     pub clock: Box<dyn Clock>,
     /// The metrics that the loop updates.
@@ -50,7 +50,7 @@ pub struct Parts {
 pub struct Syncer {
     cluster: Cluster,
     dataplane: Box<dyn Dataplane>,
-    conntrack: Option<Cleanup>,
+    conntrack: Option<Box<dyn StaleNotes>>,
     clock: Box<dyn Clock>,
     metrics: Arc<Metrics>,
     health: Arc<ProxyHealth>,
@@ -115,7 +115,7 @@ impl Syncer {
             first_sync: FirstSync::default(),
             cluster: parts.cluster,
             dataplane: parts.dataplane,
-            conntrack: parts.conntrack.map(|cleaner| Cleanup::new(cleaner, parts.pacing.retry())),
+            conntrack: parts.conntrack,
             clock: parts.clock,
             metrics: parts.metrics,
             health: parts.health,
@@ -188,7 +188,7 @@ impl Syncer {
             Startup::Ready => {
                 let families =
                     Family::ALL.into_iter().flat_map(|family| [self.write_due(family), self.audit_due(family)]);
-                families.chain([self.garbage_due(), self.cleanup_due()]).flatten().min()
+                families.chain([self.garbage_due()]).flatten().min()
             }
         }
     }
@@ -218,9 +218,6 @@ impl Syncer {
         }
         if self.is_due(self.garbage_due()) {
             self.collect_garbage();
-        }
-        if self.is_due(self.cleanup_due()) {
-            self.clean_conntrack();
         }
         for family in Family::ALL {
             if self.waits(family) { self.health.queued(family) } else { self.health.settled(family) }
@@ -258,10 +255,6 @@ impl Syncer {
     fn garbage_due(&self) -> Option<Instant> {
         let due = self.dataplane.garbage_due()?;
         Some(self.garbage_retry.retry_at().map_or(due, |retry_at| due.max(retry_at)))
-    }
-
-    fn cleanup_due(&self) -> Option<Instant> {
-        self.conntrack.as_ref()?.due()
     }
 
     /// Writes these families' pending changes, or the whole Plan where a full sync is needed.
@@ -318,11 +311,11 @@ impl Syncer {
             SyncKind::Full => this.dataplane.sync_families(families, this.cluster.plan()),
             _ => this.dataplane.apply_families(families, this.pending.change(first)),
         });
-        self.clean_conntrack_after(kind, families, &report);
+        self.note_stale_after(kind, families, &report);
         for (family, latency) in self.pending.applied(families, &report, self.clock.wall()) {
             self.metrics.sync.programmed(family, latency);
         }
-        self.write_ended(families, &report);
+        self.write_ended(families, &report, took);
         if kind == SyncKind::Full {
             for family in families.iter().filter(|family| report.succeeded(**family)) {
                 self.schedules[index(*family)].audits.ended(took.wall, self.clock.now());
@@ -433,12 +426,14 @@ impl Syncer {
     fn repair(&mut self, drift: &[Drift]) {
         let drifted = |family: &Family| drift.iter().any(|drift| drift.family == *family);
         let families: Vec<Family> = Family::ALL.into_iter().filter(drifted).collect();
-        let (_call, report, _) = self.call(SyncKind::Repair, &families, |this| this.dataplane.repair(drift));
-        self.clean_conntrack_after(SyncKind::Repair, &families, &report);
-        self.write_ended(&families, &report);
+        let (_call, report, took) = self.call(SyncKind::Repair, &families, |this| this.dataplane.repair(drift));
+        self.note_stale_after(SyncKind::Repair, &families, &report);
+        self.write_ended(&families, &report, took);
         if !report.failed() {
             let now = self.now();
-            self.schedules.iter_mut().for_each(|schedule| schedule.pace(now));
+            for family in Family::ALL.into_iter().filter(|family| !families.contains(family)) {
+                self.schedules[index(family)].pace(took, now);
+            }
         }
     }
 
@@ -472,43 +467,31 @@ impl Syncer {
     }
 
     /// Schedules what follows a write of any kind.
-    fn write_ended(&mut self, families: &[Family], report: &Report) {
+    fn write_ended(&mut self, families: &[Family], report: &Report, took: Took) {
         self.metrics.sync.refused_services(self.refusals.count());
         let now = self.clock.now();
         for &family in families {
             let (failed, refused) = (!report.succeeded(family), self.refusals.count_of(family));
             let unknown = self.dataplane.needs_sync_of(family);
-            self.schedules[index(family)].write_ended(failed, unknown, refused, now);
+            self.schedules[index(family)].write_ended(took, failed, unknown, refused, now);
         }
     }
 
-    /// Cleans conntrack of what became stale by a write: of the pending changes in each family that follows them now, and
-    /// of everything in a family whose rules were wrong for a while.
-    fn clean_conntrack_after(&mut self, kind: SyncKind, families: &[Family], report: &Report) {
+    /// Hands over what became stale by a write: the pending changes of each family that follows them now, and everything
+    /// of a family whose rules were wrong for a while.
+    fn note_stale_after(&mut self, kind: SyncKind, families: &[Family], report: &Report) {
         let Some(conntrack) = &mut self.conntrack else { return };
         let succeeded = || families.iter().copied().filter(|family| report.succeeded(*family));
-        let mut noted = false;
         if kind != SyncKind::Repair {
             for family in succeeded().filter(|family| !self.pending.is_empty(*family)) {
                 conntrack.note(self.pending.change(family), family);
-                noted = true;
             }
         }
         // The first sync's change names everything already.
         if kind == SyncKind::Repair || (kind == SyncKind::Full && self.first_sync.done) {
             for family in succeeded().filter(|family| report.objects(*family) > 0) {
                 conntrack.note_all(self.cluster.plan(), family);
-                noted = true;
             }
-        }
-        if noted {
-            self.clean_conntrack();
-        }
-    }
-
-    fn clean_conntrack(&mut self) {
-        if let Some(conntrack) = &mut self.conntrack {
-            conntrack.run(&self.metrics.conntrack, || self.clock.now());
         }
     }
 

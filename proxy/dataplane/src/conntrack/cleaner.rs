@@ -8,7 +8,8 @@ use portway_kernel::conntrack::{ConntrackError, ConntrackSocket, ConntrackTable,
 use portway_model::{Change, Family, NodePortAddresses, NodeSettings, Plan};
 
 use super::frontend::{ActiveEndpoints, UdpFrontend};
-use super::stale::{FrontendUpdates, StaleQuery, UdpNodePorts};
+use super::queue::{DueQueries, StaleFlows};
+use super::stale::StaleQuery;
 use crate::DataplaneError;
 
 /// How long after the first pass the second one runs.
@@ -30,11 +31,13 @@ pub const CAPTURE_TABLE: &str = "portway-udp";
 /// Call [`Conntrack::note`] for each family in which the kernel follows a Change, then [`Conntrack::run`], and run again at
 /// [`Conntrack::second_pass_at`]. A Change that needed no write counts as well: an endpoint without rules, because it was
 /// terminating or left out by topology hints, may still have flows. The first Change after a start names every Service, so flows that went stale before a
-/// restart are found too. All calls block, and come from one thread.
+/// restart are found too.
+///
+/// A run takes as long as the kernel's walks of its table. To note Changes meanwhile, from another thread, use
+/// [`Conntrack::stale_flows`].
 pub struct Conntrack<T = ConntrackSocket> {
     table: T,
-    node_ports: UdpNodePorts,
-    pending: BTreeMap<UdpFrontend, Pending>,
+    stale: StaleFlows,
 }
 
 /// Reports what one pass did in one family.
@@ -52,25 +55,9 @@ pub struct Cleaned {
     pub error: Option<DataplaneError>,
 }
 
-/// The queries that are pending for one frontend.
-#[derive(Debug)]
-struct Pending {
-    active: ActiveEndpoints,
-    /// Flows that became stale since the last pass.
-    first: Option<StaleQuery>,
-    /// Queries that a first pass has run and that run once more, each with its time. They are kept apart from `first`,
-    /// so that a new query does not wait for repeated ones.
-    second: Vec<(Instant, StaleQuery)>,
-}
-
-impl Pending {
-    fn is_done(&self) -> bool {
-        self.first.is_none() && self.second.is_empty()
-    }
-
-    /// The second-pass queries that are due by `now`, merged.
-    fn second_due(&self, now: Instant) -> Option<StaleQuery> {
-        self.second.iter().filter(|(at, _)| *at <= now).map(|(_, query)| query.clone()).reduce(StaleQuery::merge)
+impl Cleaned {
+    fn nothing(family: Family) -> Self {
+        Self { family, deleted: 0, examined: 0, duration: Duration::ZERO, error: None }
     }
 }
 
@@ -85,133 +72,124 @@ impl Conntrack {
 impl<T: ConntrackTable> Conntrack<T> {
     /// Cleans the given table; `settings` as for [`Conntrack::open`].
     pub fn on(table: T, settings: &NodeSettings) -> Self {
-        Self { table, node_ports: UdpNodePorts::new(settings), pending: BTreeMap::new() }
+        Self { table, stale: StaleFlows::new(settings) }
     }
 
-    /// Notes a Change that the kernel now follows in this family, and which flows it may have made stale. The same Change may
-    /// be noted again, also as part of a later one.
+    /// The queue of stale flows, to note Changes from another thread.
+    pub fn stale_flows(&self) -> StaleFlows {
+        self.stale.clone()
+    }
+
+    /// Notes a Change; see [`StaleFlows::note`].
     pub fn note(&mut self, change: &Change, family: Family) {
-        let updates = self.node_ports.apply(change, family);
-        self.queue(updates);
+        self.stale.note(change, family);
     }
 
-    /// Notes that the kernel now follows this Plan in a family after it held other rules, as after a repair: flows that
-    /// began meanwhile may lead anywhere.
+    /// Notes a whole Plan; see [`StaleFlows::note_all`].
     pub fn note_all(&mut self, plan: &Plan, family: Family) {
-        let updates = self.node_ports.load(plan, family);
-        self.queue(updates);
+        self.stale.note_all(plan, family);
     }
 
-    fn queue(&mut self, updates: FrontendUpdates) {
-        for (frontend, (active, query)) in updates {
-            let earlier = self.pending.remove(&frontend);
-            let (first, mut second) = earlier.map_or((None, Vec::new()), |pending| (pending.first, pending.second));
-            let first = first.into_iter().chain(query).reduce(StaleQuery::merge);
-            // Queries from earlier Changes go by the endpoints that are active now.
-            let first = first.and_then(|query| query.without(&active));
-            second = second.into_iter().filter_map(|(at, query)| Some((at, query.without(&active)?))).collect();
-            let pending = Pending { active, first, second };
-            if !pending.is_done() {
-                self.pending.insert(frontend, pending);
-            }
-        }
+    /// Whether a Change was noted of which no first pass has run.
+    pub fn has_first_pass(&self) -> bool {
+        self.stale.lock().has_first()
+    }
+
+    /// Whether a Change was noted that neither [`Conntrack::catch`] nor a first pass has seen.
+    pub fn has_catch(&self) -> bool {
+        self.stale.lock().has_uncaught()
     }
 
     /// The time of the next second pass, if one is pending.
     pub fn second_pass_at(&self) -> Option<Instant> {
-        self.pending.values().flat_map(|pending| pending.second.iter().map(|(at, _)| *at)).min()
+        self.stale.lock().second_pass_at()
     }
 
-    /// Deletes stale flows: all first passes run, then the second passes that are due. Returns one report for each family
+    /// The number of frontends of which flows may be stale.
+    pub fn pending(&self) -> usize {
+        self.stale.lock().len()
+    }
+
+    /// Deletes stale flows: all first passes run, and the second passes that are due. Returns one report for each family
     /// that had something to do.
     pub fn run(&mut self) -> Vec<Cleaned> {
         Family::ALL.into_iter().filter_map(|family| self.run_family(family)).collect()
     }
 
+    /// Deletes stale flows of clients that go on sending, and walks no table: it takes a few milliseconds, most of them
+    /// asleep, whatever the table holds. The first pass stays pending. Returns one report for each family in which flows
+    /// were caught.
+    pub fn catch(&mut self) -> Vec<Cleaned> {
+        let caught = Family::ALL.into_iter().filter_map(|family| {
+            let mut cleaned = Cleaned::nothing(family);
+            self.catch_family(&mut cleaned).then_some(cleaned)
+        });
+        caught.collect()
+    }
+
     fn run_family(&mut self, family: Family) -> Option<Cleaned> {
-        let started = Instant::now();
-        let due = |select: &dyn Fn(&Pending) -> Option<StaleQuery>| -> Vec<(UdpFrontend, StaleQuery)> {
-            let of_family = self.pending.iter().filter(|(frontend, _)| frontend.family() == family);
-            of_family.filter_map(|(frontend, pending)| Some((*frontend, select(pending)?))).collect()
-        };
-        let (first, second) = (due(&|pending| pending.first.clone()), due(&|pending| pending.second_due(started)));
-        if first.is_empty() && second.is_empty() {
+        let mut cleaned = Cleaned::nothing(family);
+        self.catch_family(&mut cleaned);
+        let began = Instant::now();
+        let due = self.stale.lock().begin(family, began);
+        if due.is_empty() {
             return None;
         }
-        let mut cleaned = Cleaned { family, deleted: 0, examined: 0, duration: Duration::ZERO, error: None };
-        let local = self.local_addresses(family, &first);
-        if let Ok(local) = &local
-            && let Err(error) = self.catch(family, &first, local, &mut cleaned)
-        {
-            // The walk of the table finds these flows all the same.
-            tracing::debug!(%family, %error, "cannot catch stale UDP flows by their packets; walking the table instead");
-        }
-        let done = local.and_then(|local| self.pass(family, &first, &local, &mut cleaned)).and_then(|()| {
-            let second_at = Instant::now() + SECOND_PASS;
-            for (frontend, query) in first {
-                if let Some(pending) = self.pending.get_mut(&frontend) {
-                    pending.first = None;
-                    pending.second.push((second_at, query));
-                }
-            }
-            let local = self.local_addresses(family, &second)?;
-            self.pass(family, &second, &local, &mut cleaned)
-        });
-        match done {
-            Err(error) => cleaned.error = Some(error.into()),
-            Ok(()) => {
-                for (frontend, _) in second {
-                    if let Some(pending) = self.pending.get_mut(&frontend) {
-                        pending.second.retain(|(at, _)| *at > started);
-                    }
-                }
-                self.pending.retain(|_, pending| !pending.is_done());
-            }
-        }
-        cleaned.duration = started.elapsed();
+        let passed = self.local_addresses(family, &due).and_then(|local| self.pass(&due, &local, &mut cleaned));
+        let second_at = passed.is_ok().then(|| Instant::now() + SECOND_PASS);
+        self.stale.lock().end(family, began, second_at);
+        cleaned.error = passed.err().map(DataplaneError::from);
+        cleaned.duration += began.elapsed();
         Some(cleaned)
     }
 
-    /// Deletes stale flows of clients that keep sending, as their packets arrive and before the table is walked.
-    fn catch(
-        &mut self,
-        family: Family,
-        due: &[(UdpFrontend, StaleQuery)],
-        local: &[IpAddr],
-        cleaned: &mut Cleaned,
-    ) -> Result<(), ConntrackError> {
+    /// Deletes stale flows of clients that keep sending, as their packets arrive and before the table is walked. Returns
+    /// whether there was something to catch.
+    fn catch_family(&mut self, cleaned: &mut Cleaned) -> bool {
+        let (began, family) = (Instant::now(), cleaned.family);
+        let due = self.stale.lock().take_uncaught(family);
         let removed = due.iter().filter_map(|(_, query)| match query {
             StaleQuery::AnsweredBy(removed) => Some(removed),
             StaleQuery::All => None,
         });
         let removed: BTreeSet<_> = removed.flatten().copied().collect();
         if removed.is_empty() {
-            return Ok(());
+            return false;
         }
-        let Self { table, pending, .. } = self;
         let removed: Vec<_> = removed.into_iter().collect();
-        table.capture(family, &removed, &mut |table, flows| {
-            cleaned.examined += flows.len();
-            let stale = stale_among(flows, pending, due, local);
-            if !stale.is_empty() {
-                cleaned.deleted += table.delete(&stale)?;
-            }
-            Ok(())
-        })
+        let caught = self.local_addresses(family, &due).and_then(|local| {
+            let Self { table, stale } = self;
+            table.capture(family, &removed, &mut |table, flows| {
+                cleaned.examined += flows.len();
+                if flows.is_empty() {
+                    return Ok(());
+                }
+                let stale = stale_among(flows, &stale.lock().active(&due), &local);
+                if !stale.is_empty() {
+                    cleaned.deleted += table.delete(&stale)?;
+                }
+                Ok(())
+            })
+        });
+        if let Err(error) = caught {
+            // The walk of the table finds these flows all the same.
+            tracing::debug!(%family, %error, "cannot catch stale UDP flows by their packets; walking the table instead");
+        }
+        cleaned.duration += began.elapsed();
+        true
     }
 
-    /// Runs these queries once. `due` is sorted by frontend.
-    fn pass(
-        &mut self,
-        family: Family,
-        due: &[(UdpFrontend, StaleQuery)],
-        local: &[IpAddr],
-        cleaned: &mut Cleaned,
-    ) -> Result<(), ConntrackError> {
-        for query in table_queries(family, due) {
+    /// Walks the table for these queries.
+    fn pass(&mut self, due: &DueQueries, local: &[IpAddr], cleaned: &mut Cleaned) -> Result<(), ConntrackError> {
+        for query in table_queries(cleaned.family, due) {
             let (flows, examined) = self.table.list(&query)?;
-            let stale = stale_among(flows, &self.pending, due, local);
             cleaned.examined += examined;
+            if flows.is_empty() {
+                continue;
+            }
+            // An endpoint may have become active again during the walk.
+            let active = self.stale.lock().active(due);
+            let stale = stale_among(flows, &active, local);
             if !stale.is_empty() {
                 cleaned.deleted += self.table.delete(&stale)?;
             }
@@ -220,40 +198,32 @@ impl<T: ConntrackTable> Conntrack<T> {
     }
 
     /// The addresses at which NodePorts answer; none if no query is for a NodePort.
-    fn local_addresses(
-        &mut self,
-        family: Family,
-        due: &[(UdpFrontend, StaleQuery)],
-    ) -> Result<Vec<IpAddr>, ConntrackError> {
+    fn local_addresses(&mut self, family: Family, due: &DueQueries) -> Result<Vec<IpAddr>, ConntrackError> {
         if !due.iter().any(|(frontend, _)| matches!(frontend, UdpFrontend::NodePort(..))) {
             return Ok(Vec::new());
         }
-        match self.node_ports.addresses(family) {
-            NodePortAddresses::Listed(addresses) => Ok(addresses.clone()),
+        let addresses = self.stale.lock().node_port_addresses(family).clone();
+        match addresses {
+            NodePortAddresses::Listed(addresses) => Ok(addresses),
             NodePortAddresses::AllLocal => self.table.local_addresses(family),
         }
     }
 }
 
-/// Keeps the flows that are stale at one of the frontends in `due`, which is sorted by frontend.
-fn stale_among(
-    flows: Vec<Flow>,
-    pending: &BTreeMap<UdpFrontend, Pending>,
-    due: &[(UdpFrontend, StaleQuery)],
-    local: &[IpAddr],
-) -> Vec<Flow> {
+/// Keeps the flows that are stale at one of these frontends.
+fn stale_among(flows: Vec<Flow>, active: &BTreeMap<UdpFrontend, ActiveEndpoints>, local: &[IpAddr]) -> Vec<Flow> {
     let is_local = |address: IpAddr| local.contains(&address);
-    let is_queried = |frontend: UdpFrontend| due.binary_search_by_key(&frontend, |(frontend, _)| *frontend).is_ok();
+    let is_queried = |frontend: UdpFrontend| active.contains_key(&frontend);
     let is_stale = |flow: &Flow| {
         UdpFrontend::of_flow(flow, &is_queried, is_local)
-            .and_then(|frontend| pending.get(&frontend))
-            .is_some_and(|pending| pending.active.is_stale(flow))
+            .and_then(|frontend| active.get(&frontend))
+            .is_some_and(|active| active.is_stale(flow))
     };
     flows.into_iter().filter(is_stale).collect()
 }
 
 /// The queries for the kernel's table, as few as select all these flows.
-fn table_queries(family: Family, due: &[(UdpFrontend, StaleQuery)]) -> Vec<Query> {
+fn table_queries(family: Family, due: &DueQueries) -> Vec<Query> {
     let mut queries = Vec::new();
     let mut by_frontend = Vec::new();
     let mut endpoints = BTreeSet::new();

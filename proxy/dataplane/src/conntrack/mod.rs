@@ -6,11 +6,14 @@
 //! does not serve it (CT-3, CT-4). TCP and SCTP clients notice by themselves, so their entries stay (CT-5).
 //!
 //! `frontend` names the UDP frontends of a Plan and their endpoints, `stale` turns a Change into queries for stale flows,
-//! and `cleaner` keeps the queries that are pending and runs them against the kernel's table.
+//! `queue` keeps and merges the queries that are pending, and `cleaner` runs them against the kernel's table, on whatever
+//! thread it likes.
 
 mod cleaner;
 mod frontend;
+mod queue;
 mod stale;
 
 pub use cleaner::{CAPTURE_TABLE, Cleaned, Conntrack, SECOND_PASS};
 pub use portway_kernel::conntrack::{ConntrackSocket, ConntrackTable, Flow, FlowHandler, Query};
+pub use queue::StaleFlows;

@@ -29,6 +29,95 @@ fn cfg_18_min_sync_period_runs_from_the_end_of_the_last_write() {
     assert_eq!(rig.timed_calls(), [(start, applied("a")), (second, applied("b"))]);
 }
 
+/// The milliseconds at which writes began, while an event of another Service comes every so often.
+fn writes_under_a_stream(rig: &mut Rig, every: Duration, events: u8) -> Vec<Duration> {
+    for n in 0..events {
+        rig.event(slice("a", &[&format!("10.1.1.{n}")]));
+        rig.step().unwrap();
+        rig.pass(every);
+    }
+    rig.timed_calls().into_iter().map(|(at, _)| at).collect()
+}
+
+#[test]
+fn cfg_18_the_endpoints_of_a_new_service_follow_at_once_where_writes_are_cheap() {
+    let mut rig = Rig::running_by_cost();
+    let cost = Duration::from_micros(700);
+    rig.world.lock().cost = cost;
+    let start = rig.elapsed();
+    rig.event(service("c", 3));
+    rig.step().unwrap();
+    rig.event(slice("c", &["10.1.0.3"]));
+    rig.step().unwrap();
+    assert_eq!(rig.timed_calls(), [(start, applied("c")), (start + cost, applied("c"))]);
+}
+
+#[test]
+fn cfg_18_a_rolling_update_is_few_writes_also_where_they_are_cheap() {
+    let mut rig = Rig::running_by_cost();
+    rig.world.lock().cost = Duration::from_micros(700);
+    let writes = writes_under_a_stream(&mut rig, Duration::from_millis(1), 250);
+    assert!((10..=28).contains(&writes.len()), "{writes:?}");
+}
+
+#[test]
+fn cfg_18_a_steady_stream_of_cheap_writes_is_paced_by_ten_milliseconds() {
+    let mut rig = Rig::running_by_cost();
+    rig.world.lock().cost = Duration::from_micros(700);
+    let start = rig.elapsed();
+    let writes = writes_under_a_stream(&mut rig, Duration::from_millis(5), 200);
+    let most = (rig.elapsed() - start).as_secs_f64() / 0.0107 + 3.0;
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred writes")]
+    let written = writes.len() as f64;
+    assert!(written <= most && written > most / 2.0, "{written} of at most {most}");
+}
+
+#[test]
+fn cfg_18_expensive_writes_take_at_most_two_fifths_of_a_processor() {
+    let mut rig = Rig::running_by_cost();
+    let cost = Duration::from_millis(400);
+    rig.world.lock().cost = cost;
+    let start = rig.elapsed();
+    let writes = writes_under_a_stream(&mut rig, Duration::from_millis(250), 240);
+    let share =
+        f64::from(u32::try_from(writes.len()).unwrap()) * cost.as_secs_f64() / (rig.elapsed() - start).as_secs_f64();
+    assert!((0.36..0.42).contains(&share), "{share}");
+    // No change waits longer than a pause.
+    let gap = writes.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(gap <= Duration::from_millis(1010), "{gap:?}");
+}
+
+#[test]
+fn cfg_18_two_expensive_writes_after_a_quiet_time_need_no_pause() {
+    let mut rig = Rig::running_by_cost();
+    let cost = Duration::from_millis(300);
+    rig.world.lock().cost = cost;
+    let start = rig.elapsed();
+    for address in ["10.1.0.7", "10.1.0.8", "10.1.0.9"] {
+        rig.event(slice("a", &[address]));
+        rig.step().unwrap();
+    }
+    assert_eq!(rig.timed_calls(), [(start, applied("a")), (start + cost, applied("a"))]);
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(rig.timed_calls(), [(start + cost * 2 + Duration::from_millis(400), applied("a"))]);
+}
+
+#[test]
+fn cfg_18_waiting_for_another_program_is_no_cost() {
+    let mut rig = Rig::running_by_cost();
+    {
+        let mut world = rig.world.lock();
+        world.cost = Duration::from_secs(5);
+        world.waited = world.cost;
+    }
+    let start = rig.elapsed();
+    for address in ["10.1.0.7", "10.1.0.8"] {
+        rig.event(slice("a", &[address]));
+        rig.step().unwrap();
+    }
+    assert_eq!(rig.timed_calls(), [(start, applied("a")), (start + Duration::from_secs(5), applied("a"))]);
+}
+
 #[test]
 fn cfg_18_a_burst_is_one_change_also_while_paced() {
     let mut rig = Rig::running();

@@ -13,11 +13,13 @@ use portway_dataplane::{
 };
 use portway_model::{Change, Cluster, Config, Event, Family, Kind, Plan, PortPlan, ServiceName, ServicePlan, api};
 
+use crate::backoff::{Backoff, Retry};
 use crate::health::{ProxyHealth, ServiceChecks, Updates};
 use crate::inbox::Message;
 use crate::metrics::Metrics;
 use crate::sync::barrier::Startup;
-use crate::sync::{Clock, ConntrackCleaner, Fatal, NodeWait, Pacing, Parts, Syncer};
+use crate::sync::cleanup::CleanupSchedule;
+use crate::sync::{Clock, ConntrackCleaner, Fatal, NodeWait, Pacing, Parts, StaleNotes, Syncer};
 
 pub(super) const NODE: &str = "node-1";
 pub(super) const SYNC_PERIOD: Duration = Duration::from_secs(30);
@@ -37,6 +39,9 @@ pub(super) enum Call {
     Note(Vec<Family>, Vec<String>),
     /// The families of which everything is queued.
     NoteAll(Vec<Family>),
+    /// A catch of the flows of clients that go on sending.
+    Catch,
+    /// A walk of the conntrack table.
     Clean,
 }
 
@@ -62,6 +67,9 @@ pub(super) struct World {
     pub(super) audit_cost: Duration,
     /// The families of each audit, with the time at which it began.
     pub(super) audited: Vec<(Duration, Vec<Family>)>,
+    /// How much of that it waits, for another program's lock.
+    pub(super) waited: Duration,
+    cpu: Duration,
     pub(super) garbage_due: Option<Duration>,
     pub(super) garbage_fails: bool,
     pub(super) drift: VecDeque<Result<Vec<Drift>, DataplaneError>>,
@@ -69,6 +77,9 @@ pub(super) struct World {
     /// What the kernel holds of each Service in each family.
     pub(super) kernel: HashMap<(ServiceName, Family), Vec<PortPlan>>,
     noted: bool,
+    uncaught: bool,
+    /// How long each walk of the conntrack table takes.
+    pub(super) walk_cost: Duration,
     second_pass_at: Option<Duration>,
     /// Families of which every write fails.
     pub(super) broken: Vec<Family>,
@@ -101,6 +112,8 @@ impl Shared {
         world.written.extend(of.iter().map(|family| (at, *family)));
         let cost = world.cost;
         world.elapsed += cost;
+        let waited = world.waited;
+        world.cpu += cost.saturating_sub(waited);
         let answer = world.answers.pop_front().unwrap_or(Answer::Succeeds);
         let mut families = Vec::new();
         for &family in of {
@@ -136,6 +149,7 @@ impl Shared {
     fn noted(&self, family: Family, services: Option<Vec<String>>) {
         let mut world = self.lock();
         world.noted = true;
+        world.uncaught = true;
         let joined = match (world.calls.last_mut(), &services) {
             (Some((_, Call::Note(families, known))), Some(services)) if known == services => {
                 families.push(family);
@@ -190,6 +204,14 @@ impl Clock for Shared {
 
     fn wall(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_000_000) + self.lock().elapsed
+    }
+
+    fn thread_cpu(&self) -> Duration {
+        self.lock().cpu
+    }
+
+    fn programs_cpu(&self) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -265,13 +287,32 @@ impl Dataplane for Shared {
     }
 }
 
-impl ConntrackCleaner for Shared {
+impl StaleNotes for Shared {
     fn note(&mut self, change: &Change, family: Family) {
         self.noted(family, Some(names(change.services.iter().map(|service| &service.name))));
     }
 
     fn note_all(&mut self, _plan: &Plan, family: Family) {
         self.noted(family, None);
+    }
+}
+
+impl ConntrackCleaner for Shared {
+    fn has_news(&self) -> bool {
+        self.lock().uncaught
+    }
+
+    fn has_first_pass(&self) -> bool {
+        self.lock().noted
+    }
+
+    fn pending(&self) -> usize {
+        usize::from(self.lock().noted)
+    }
+
+    fn catch(&mut self) -> Vec<Cleaned> {
+        self.called(Call::Catch).uncaught = false;
+        Vec::new()
     }
 
     fn second_pass_at(&self) -> Option<Instant> {
@@ -281,6 +322,10 @@ impl ConntrackCleaner for Shared {
 
     fn run(&mut self) -> Vec<Cleaned> {
         let mut world = self.called(Call::Clean);
+        world.uncaught = false;
+        let cost = world.walk_cost;
+        world.elapsed += cost;
+        world.cpu += cost;
         let mut cleaned =
             Cleaned { family: Family::V4, deleted: 3, examined: 5, duration: Duration::from_millis(2), error: None };
         if world.clean_failures > 0 {
@@ -302,6 +347,8 @@ pub(super) struct Rig {
     pub(super) health: Arc<ProxyHealth>,
     /// What the health check node ports are told.
     pub(super) updates: Updates,
+    /// The thread that cleans conntrack, which runs here whenever the loop has nothing to do.
+    pub(super) cleanup: CleanupSchedule,
 }
 
 /// How long the tests' loops wait for the Node.
@@ -310,6 +357,10 @@ pub(super) const NODE_WAIT: NodeWait = NodeWait { max: Duration::from_secs(30), 
 impl Rig {
     /// A loop that has received no event.
     pub(super) fn empty(config: Config, node_wait: NodeWait, conntrack: bool) -> Self {
+        Self::paced(Some(MIN_SYNC_PERIOD), config, node_wait, conntrack)
+    }
+
+    fn paced(min_sync_period: Option<Duration>, config: Config, node_wait: NodeWait, conntrack: bool) -> Self {
         let world = Shared(Arc::new(Mutex::new(World {
             base: Instant::now(),
             elapsed: Duration::ZERO,
@@ -319,12 +370,16 @@ impl Rig {
             named: VecDeque::new(),
             audit_cost: Duration::ZERO,
             audited: Vec::new(),
+            waited: Duration::ZERO,
+            cpu: Duration::ZERO,
             garbage_due: None,
             garbage_fails: false,
             drift: VecDeque::new(),
             clean_failures: 0,
             kernel: HashMap::new(),
             noted: false,
+            uncaught: false,
+            walk_cost: Duration::ZERO,
             second_pass_at: None,
             broken: Vec::new(),
             keeps_what_is_known: false,
@@ -341,13 +396,16 @@ impl Rig {
             checks,
             node: NODE.to_owned(),
             dataplane: Box::new(world.clone()),
-            conntrack: conntrack.then(|| Box::new(world.clone()) as Box<dyn ConntrackCleaner>),
+            conntrack: conntrack.then(|| Box::new(world.clone()) as Box<dyn StaleNotes>),
             clock: Box::new(world.clone()),
             metrics: Arc::clone(&metrics),
-            pacing: Pacing { sync_period: SYNC_PERIOD, min_sync_period: MIN_SYNC_PERIOD },
+            pacing: Pacing { sync_period: SYNC_PERIOD, min_sync_period },
             node_wait,
         });
-        Self { world, metrics, syncer, health, updates }
+        let retry = Retry::new(Backoff::new(Duration::from_millis(50), SYNC_PERIOD));
+        let (cleaner, clock) = (Box::new(world.clone()), Box::new(world.clone()));
+        let cleanup = CleanupSchedule::new(cleaner, clock, Arc::clone(&metrics), retry);
+        Self { world, metrics, syncer, health, updates, cleanup }
     }
 
     /// A loop that knows its Node and wrote a cluster of two Services some time ago.
@@ -357,17 +415,30 @@ impl Rig {
 
     /// The same, with or without conntrack clean-up.
     pub(super) fn running_with(conntrack: bool) -> Self {
-        let mut rig = Self::known(conntrack);
+        Self::known(conntrack).started()
+    }
+
+    /// The same without a minSyncPeriod: paced by what writes cost.
+    pub(super) fn running_by_cost() -> Self {
+        Self::paced(None, Config::default(), NODE_WAIT, false).informed().started()
+    }
+
+    fn started(mut self) -> Self {
+        let rig = &mut self;
         rig.step().unwrap();
         rig.pass(Duration::from_secs(5));
         let calls = rig.calls();
         assert_eq!(calls.first(), Some(&Call::Sync(vec!["a".to_owned(), "b".to_owned()])), "{calls:?}");
-        rig
+        self
     }
 
     /// A loop that has received all it needs and has written nothing.
     pub(super) fn known(conntrack: bool) -> Self {
-        let mut rig = Self::empty(Config::default(), NODE_WAIT, conntrack);
+        Self::empty(Config::default(), NODE_WAIT, conntrack).informed()
+    }
+
+    fn informed(mut self) -> Self {
+        let rig = &mut self;
         rig.event(Event::InterfaceAddresses(Vec::new()));
         rig.event(node());
         for event in [service("a", 1), slice("a", &["10.1.0.1"]), service("b", 2), slice("b", &["10.1.0.2"])] {
@@ -375,7 +446,7 @@ impl Rig {
         }
         rig.event(Event::ListDone(Kind::Service));
         rig.event(Event::ListDone(Kind::EndpointSlice));
-        rig
+        self
     }
 
     pub(super) fn event(&mut self, event: Event) {
@@ -405,7 +476,18 @@ impl Rig {
     }
 
     pub(super) fn step(&mut self) -> Result<(), Fatal> {
-        self.syncer.step()
+        self.syncer.step()?;
+        for _ in 0..100 {
+            if self.cleanup.wake_at().is_none_or(|at| at > self.cleanup.now()) {
+                return Ok(());
+            }
+            self.cleanup.step();
+        }
+        panic!("the clean-up is busy without end: {:?}", self.calls());
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        [self.syncer.wake_at(), self.cleanup.wake_at()].into_iter().flatten().min()
     }
 
     /// Lets time pass, and steps the loop whenever it is due.
@@ -417,7 +499,7 @@ impl Rig {
         let base = self.world.lock().base;
         let end = self.world.lock().elapsed + time;
         for _ in 0..10_000 {
-            let Some(wake) = self.syncer.wake_at().filter(|wake| *wake <= base + end) else {
+            let Some(wake) = self.wake_at().filter(|wake| *wake <= base + end) else {
                 let mut world = self.world.lock();
                 world.elapsed = world.elapsed.max(end);
                 return Ok(());
