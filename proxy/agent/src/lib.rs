@@ -13,6 +13,7 @@ pub mod health;
 pub mod inbox;
 pub mod logging;
 pub mod metrics;
+mod node;
 mod node_lock;
 pub mod recorder;
 mod servers;

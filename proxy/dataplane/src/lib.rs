@@ -15,7 +15,9 @@ pub mod nftables;
 mod per_family;
 mod reconcile;
 mod report;
+mod support;
 
 pub use dataplane::{Dataplane, ForeignChange, ForeignObject, KernelWatch, Mode};
 pub use per_family::{FamilyDataplane, PerFamily};
 pub use report::{Audit, Cleanup, DataplaneError, Detail, Drift, FamilyAudit, FamilyReport, Leftover, Refused, Report};
+pub use support::supports;

@@ -2,12 +2,13 @@
 //! failure.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use portway_dataplane::conntrack::Conntrack;
-use portway_model::{Cluster, Config, DetectLocal};
+use portway_model::{Cluster, Config, DetectLocal, Family};
 use rustix::thread::{CapabilitySet, capabilities};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -23,6 +24,7 @@ use crate::health::{ProxyHealth, ServiceChecks};
 use crate::inbox::{self, EventSink, Message, MessageSender};
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::node as node_settings;
 use crate::node_lock::{self, Holder, NodeLock};
 use crate::servers::{Addresses, Servers};
 use crate::sources::addresses;
@@ -63,6 +65,7 @@ pub(super) fn run(given: &Given) -> Result<(), Failure> {
     logging::start(settings.logging.format, settings.logging.verbosity)
         .map_err(|error| Failure::runtime("cannot start logging", &error))?;
     require_net_admin()?;
+    require_families(settings.bind_address)?;
     if given.init_only {
         log_what_to_know(&settings, &warnings);
         return init::init(&settings);
@@ -80,6 +83,8 @@ pub(super) fn run(given: &Given) -> Result<(), Failure> {
     let cluster = Cluster::new(model.clone());
     let conntrack =
         Conntrack::open(&cluster.plan().settings).map_err(|error| Failure::runtime("cannot start", &error))?;
+    // After conntrack was opened: its module brings the files of its settings.
+    node_settings::prepare(&settings);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %mode,
@@ -301,6 +306,17 @@ fn already_running(holder: &Holder) -> Failure {
     Failure::Runtime(format!(
         "another portway already serves this network namespace: {holder}; end it before starting one"
     ))
+}
+
+/// Fails if the node's own address is of a family that the kernel does not have: nothing could be served there. A family
+/// that only the other addresses of the cluster are of is left out (contract CFG-14).
+fn require_families(bind_address: Option<IpAddr>) -> Result<(), Failure> {
+    match bind_address.map(|address| (address, Family::of(address))) {
+        Some((address, family)) if !portway_dataplane::supports(family) => {
+            Err(Failure::Runtime(format!("--bind-address {address}: this kernel has no {family}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Fails early with a clear sentence, instead of an obscure failure of the first write.

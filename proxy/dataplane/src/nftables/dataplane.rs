@@ -11,13 +11,15 @@ use super::family::NftablesFamily;
 use super::render::DryRun;
 use crate::per_family::PerFamily;
 use crate::report::DataplaneError;
+use crate::support::supported;
 
 /// The nftables dataplane. It keeps the tables `ip portway` and `ip6 portway` of one network namespace, each over a
 /// netlink socket of its own, and touches nothing else.
 pub type Nftables = PerFamily<NftablesFamily>;
 
 impl Nftables {
-    /// Opens the kernel's nf_tables in the network namespace of the calling thread. Reads and writes nothing yet.
+    /// Opens the kernel's nf_tables in the network namespace of the calling thread, for the families that the kernel has
+    /// (contract CFG-14). Reads and writes nothing yet.
     ///
     /// # Errors
     /// If the kernel is too old, or no netfilter netlink socket can be opened.
@@ -31,7 +33,7 @@ impl Nftables {
             })?;
             Ok::<_, DataplaneError>(NftablesFamily::new(family, Box::new(connection), own.clone()))
         };
-        Ok(Self::of(Family::ALL.map(open).into_iter().collect::<Result<Vec<_>, _>>()?))
+        Ok(Self::of(supported().into_iter().map(open).collect::<Result<Vec<_>, _>>()?))
     }
 
     /// A dataplane without a kernel, which begins with no tables: every transaction goes to `committed` and counts as

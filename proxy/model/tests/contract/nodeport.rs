@@ -54,12 +54,28 @@ fn np_1_the_primary_address_is_the_first_internal_or_else_the_first_external() {
 }
 
 #[test]
-fn np_1_configured_node_addresses_win_over_the_node_object() {
+fn np_1_cfg_11_configured_node_addresses_win_over_the_node_object() {
     let config = Config { node_ips: vec![ip("203.0.113.5")], ..config("node-a") };
     let node = node("node-a").internal_ip("192.0.2.1").internal_ip("2001:db8::1").event();
     let cluster = cluster_with(config, [node]);
     assert_eq!(of(&cluster, Family::V4), ["203.0.113.5"]);
     assert_eq!(of(&cluster, Family::V6), ["2001:db8::1"]);
+}
+
+#[test]
+fn cfg_11_node_ports_follow_the_node_object_while_running_each_family_by_itself() {
+    let web = service("ns/web").cluster_ip("10.96.0.1").port("http", 80).node_port(30080).event();
+    let first = node("node-a").internal_ip("192.0.2.1").internal_ip("2001:db8::1").event();
+    let mut cluster = cluster_with(config("node-a"), [web, first]);
+    cluster.drain();
+    cluster.ingest(node("node-a").internal_ip("192.0.2.7").internal_ip("2001:db8::1").event());
+    let (change, _) = cluster.drain();
+    assert_eq!(change.settings.expect("other settings").after, cluster.plan().settings);
+    assert_eq!(Family::ALL.map(|family| of(&cluster, family)), [["192.0.2.7"], ["2001:db8::1"]]);
+    cluster.ingest(node("node-a").internal_ip("2001:db8::7").event());
+    cluster.drain();
+    assert_eq!(of(&cluster, Family::V6), ["2001:db8::7"]);
+    assert_eq!(of(&cluster, Family::V4), [""; 0], "the Node has no IPv4 address any more");
 }
 
 #[test]
