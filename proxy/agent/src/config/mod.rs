@@ -26,5 +26,5 @@ mod write;
 pub(crate) use file::{ConfigFile, changed};
 pub(crate) use load::{Loaded, load};
 pub(crate) use problem::{Invalid, Problems};
-pub(crate) use settings::{ClientSettings, Documents, Settings, Source, default_node_name, driver};
+pub(crate) use settings::{ClientSettings, ConntrackSettings, Documents, Settings, Source, default_node_name, driver};
 pub(crate) use shown::pages;

@@ -32,7 +32,7 @@ fn cfg_2_the_defaults_are_kube_proxys() {
     assert_eq!(settings.driver.mode, Mode::Nftables);
     assert_eq!((settings.masquerade_bit, settings.masquerade_all, settings.oom_score_adj), (14, false, -999));
     assert_eq!((settings.sync_period, settings.min_sync_period), (Duration::from_secs(30), None));
-    assert_eq!(settings.pacing().min_sync_period, Duration::from_millis(10));
+    assert_eq!(settings.pacing().min_sync_period, None);
     assert_eq!(settings.config_sync_period, Duration::from_secs(900));
     assert_eq!(settings.healthz_bind_address, "0.0.0.0:10256".parse().ok());
     assert_eq!(settings.metrics_bind_address, "127.0.0.1:10249".parse().ok());
@@ -78,9 +78,9 @@ fn cfg_2_a_pause_that_is_given_is_obeyed_and_none_is_portways_own() {
     assert_eq!(pause("mode: nftables\niptables: {minSyncPeriod: 1s}\n"), None);
     assert_eq!(pause("mode: iptables\niptables: {minSyncPeriod: 2s}\n"), Some(Duration::from_secs(2)));
     let flag = load(&["--iptables-min-sync-period=0"]).unwrap().settings;
-    assert_eq!((flag.min_sync_period, flag.pacing().min_sync_period), (Some(Duration::ZERO), Duration::ZERO));
+    assert_eq!((flag.min_sync_period, flag.pacing().min_sync_period), (Some(Duration::ZERO), Some(Duration::ZERO)));
     let short = load(&["--sync-period=5ms"]).unwrap().settings;
-    assert_eq!(short.pacing().min_sync_period, Duration::from_millis(5));
+    assert_eq!(short.pacing().min_sync_period, None, "a sync period is no pause");
 }
 
 #[test]
