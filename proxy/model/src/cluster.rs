@@ -116,6 +116,10 @@ impl Cluster {
                 self.node.set_interface_addresses(addresses);
                 self.refresh_node();
             }
+            Event::RouteSources(sources) => {
+                self.node.set_route_sources(sources);
+                self.refresh_node();
+            }
             Event::ListBegins(kind) => {
                 self.listings.insert(kind, HashSet::new());
             }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{ServiceName, api};
+use crate::{RouteSource, ServiceName, api};
 
 /// A kind of object that sources list and watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +53,8 @@ pub enum Event {
     },
     /// All addresses of the node's interfaces, loopback included, after a change of any of them.
     InterfaceAddresses(Vec<IpAddr>),
+    /// All routes on which masquerade takes another source address than the kernel chooses, after a change of any of them.
+    RouteSources(Vec<RouteSource>),
     /// A list of all objects of this kind begins. A second one before [`Event::ListDone`] starts over.
     ListBegins(Kind),
     /// The list of this kind is complete: objects that it did not name are deleted. Services and EndpointSlices count as

@@ -35,6 +35,6 @@ pub use family::{Family, Protocol};
 pub use name::{ServiceName, ServicePortName};
 pub use plan::{
     Affinity, Backend, Change, FamilySettings, Frontend, FrontendKind, HealthCheck, LocalDetector, NodePortAddresses,
-    NodeSettings, Origin, Plan, PortPlan, Route, ServiceChange, ServicePlan, SettingsChange, Verdict,
+    NodeSettings, Origin, Plan, PortPlan, Route, RouteSource, ServiceChange, ServicePlan, SettingsChange, Verdict,
 };
 pub use problems::Problem;

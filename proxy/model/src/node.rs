@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::problems::ObjectProblems;
 use crate::{
     Config, DetectLocal, Family, FamilySettings, LocalDetector, NodePortAddresses, NodePortSelection, NodeSettings,
-    api, parse,
+    RouteSource, api, parse,
 };
 
 /// The label with a node's zone (contract TOPO-4, TOPO-8).
@@ -29,6 +29,7 @@ pub(crate) struct ThisNode {
     ips: [Option<IpAddr>; 2],
     pod_cidrs: Vec<IpNet>,
     interface_addresses: BTreeSet<IpAddr>,
+    route_sources: Vec<RouteSource>,
     service_cidrs: BTreeMap<String, Vec<IpNet>>,
 }
 
@@ -96,6 +97,11 @@ impl ThisNode {
         self.interface_addresses = addresses.into_iter().map(|ip| ip.to_canonical()).collect();
     }
 
+    /// Replaces the source addresses that routes name.
+    pub(crate) fn set_route_sources(&mut self, sources: Vec<RouteSource>) {
+        self.route_sources = sources;
+    }
+
     /// Adds or replaces a ServiceCIDR.
     pub(crate) fn set_service_cidr(&mut self, object: &api::ServiceCidr, problems: &mut ObjectProblems) {
         let mut ranges = Vec::with_capacity(object.cidrs.len());
@@ -146,12 +152,29 @@ impl ThisNode {
             local_detector: self.detector(config, family),
             node_port_addresses: self.node_port_addresses(config, family),
             service_cidrs: parse::merged(self.service_cidrs.values().flatten(), family),
+            route_sources: self.route_sources(family),
         };
         NodeSettings {
             masquerade_mark: 1u32.wrapping_shl(config.masquerade_bit.into()),
             v4: family(Family::V4),
             v6: family(Family::V6),
         }
+    }
+
+    /// The sources that routes of a family name, in the order in which a packet is compared with them. An address that is
+    /// not, or no longer, the node's own is no source (contract OWN-11): replies to it would go elsewhere.
+    fn route_sources(&self, family: Family) -> Vec<RouteSource> {
+        let of_family = self.route_sources.iter().filter(|route| parse::family_of(&route.destination) == family);
+        let own = |source: &IpAddr| Family::of(*source) == family && self.interface_addresses.contains(source);
+        let mut sources: Vec<RouteSource> =
+            of_family.map(|route| RouteSource { source: route.source.filter(own), ..route.clone() }).collect();
+        if sources.iter().all(|route| route.source.is_none()) {
+            return Vec::new();
+        }
+        let order = |route: &RouteSource| std::cmp::Reverse(route.destination.prefix_len());
+        sources.sort_by(|one, other| order(one).cmp(&order(other)).then_with(|| one.cmp(other)));
+        sources.dedup_by(|later, first| (later.destination, &later.interface) == (first.destination, &first.interface));
+        sources
     }
 
     /// How local pods are detected (contract MASQ-7). Without ranges of the family, no detector applies.

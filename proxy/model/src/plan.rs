@@ -128,6 +128,21 @@ pub struct FamilySettings {
     /// Ranges from which cluster IPs are allocated (contract WATCH-3). Packets to unallocated addresses in them are
     /// dropped (REJ-4).
     pub service_cidrs: Vec<IpNet>,
+    /// The source addresses that masquerade takes on some routes, longest prefix first: the first that matches a packet
+    /// counts, and the kernel chooses for packets that none matches (contract OWN-11).
+    pub route_sources: Vec<RouteSource>,
+}
+
+/// The source address that masquerade takes for packets of one route (contract OWN-11).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteSource {
+    /// The destinations of the route.
+    pub destination: IpNet,
+    /// The name of the interface through which the route leads.
+    pub interface: Arc<str>,
+    /// The address that the route names, one of the node's own. `None`: the kernel chooses, as for all other packets; such
+    /// an entry excepts a part of a larger route.
+    pub source: Option<IpAddr>,
 }
 
 /// How packets from pods of this node are recognised (contract MASQ-7).

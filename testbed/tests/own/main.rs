@@ -6,6 +6,7 @@ mod common;
 mod hairpin;
 mod local_addresses;
 mod order;
+mod route_sources;
 mod segments;
 
 use portway_dataplane::iptables::tool::Flavour;

@@ -30,6 +30,7 @@ use crate::servers::{Addresses, Servers};
 use crate::sources::addresses;
 use crate::sources::kubernetes::{self, KubernetesConfig};
 use crate::sources::manifests::{self, ManifestsConfig};
+use crate::sources::routes::RouteFollower;
 use crate::sync::{self, CleanupThread, Fatal, NodeWait, Parts, Syncer, SystemClock};
 
 /// The longest wait for the Node before the first write (contract CFG-11).
@@ -167,7 +168,7 @@ pub(super) fn run(given: &Given) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::runtime("cannot start the runtime", &error))?;
     runtime.block_on(async {
-        tokio::spawn(follow_addresses(sink.clone()));
+        tokio::spawn(follow_node(sink.clone()));
         let servers = tokio::spawn(servers.run());
         let ClientSettings { content_type, accept, qps, burst } = settings.client;
         let of_client = KubernetesConfig { content_type, accept, qps, burst, ..KubernetesConfig::default() };
@@ -273,6 +274,14 @@ async fn follow(source: Source, api: KubernetesConfig, sink: EventSink) -> Resul
             let config = ManifestsConfig::new(folder);
             manifests::run(config, sink).await.map_err(|error| Failure::bad_input(&error))
         }
+    }
+}
+
+/// Follows the sources that the node's routes name and its interface addresses. The first write waits for the addresses, and
+/// is to know the sources too, so these come first.
+async fn follow_node(sink: EventSink) {
+    if let Ok(routes) = RouteFollower::start(sink.clone()).await {
+        futures::join!(routes.run(), follow_addresses(sink));
     }
 }
 

@@ -103,6 +103,7 @@ fn event_kind(event: &Event) -> &'static str {
         Event::Node(_) | Event::NodeGone(_) => kind_label(Kind::Node),
         Event::ServiceCidr(_) | Event::ServiceCidrGone(_) => kind_label(Kind::ServiceCidr),
         Event::InterfaceAddresses(_) => "InterfaceAddresses",
+        Event::RouteSources(_) => "RouteSources",
         Event::Unreadable { kind, .. } | Event::ListBegins(kind) | Event::ListDone(kind) => kind_label(*kind),
     }
 }

@@ -73,7 +73,7 @@ async fn follow(sink: &EventSink, sent: &mut Option<BTreeSet<IpAddr>>) -> Result
 }
 
 /// Ends the task that drives the netlink socket together with the future that uses it.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+pub(super) struct AbortOnDrop(pub(super) tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

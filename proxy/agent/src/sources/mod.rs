@@ -1,4 +1,4 @@
-//! The sources of events: the API server, a folder of manifests, and the node's own interfaces.
+//! The sources of events: the API server, a folder of manifests, and the node's own interfaces and routes.
 //!
 //! Each source is a future that sends [`Event`](portway_model::Event)s into the agent's
 //! [`EventSink`](crate::inbox::EventSink) until the sync loop ends. A source keeps no objects: it converts what it
@@ -9,3 +9,4 @@ pub mod addresses;
 mod convert;
 pub mod kubernetes;
 pub mod manifests;
+pub mod routes;

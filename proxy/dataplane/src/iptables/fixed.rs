@@ -1,7 +1,7 @@
 //! The chains that do not depend on Services: the canary, masquerade, forwarding, and the protection of loopback. Pure.
 
 use crate::iptables::counters::INVALID_DROPPED;
-use portway_model::{Family, LocalDetector, NodeSettings};
+use portway_model::{Family, LocalDetector, NodeSettings, RouteSource};
 
 use super::names::{CANARY, MARK_UNLESS_POD};
 use super::options::Options;
@@ -38,19 +38,34 @@ pub(super) fn fixed_chains(family: Family, settings: &NodeSettings, options: &Op
 fn masquerade_chains(family: Family, settings: &NodeSettings, options: &Options) -> Vec<Chain> {
     let mark = settings.masquerade_mark;
     let comment = |text: &'static str| if options.comments { text } else { "" };
-    let masquerade = if options.random_fully { "MASQUERADE --random-fully" } else { "MASQUERADE" };
+    let random = if options.random_fully { " --random-fully" } else { "" };
+    let masquerade = Rule::new().comment(comment("kubernetes service traffic requiring SNAT"));
+    let plain = format!("MASQUERADE{random}");
+    // The routes' sources, so that what follows is for packets of no such route (contract OWN-11).
+    let by_route = |route: &RouteSource| {
+        let target = match route.source {
+            Some(source) => format!("SNAT --to-source {source}{random}"),
+            None => plain.clone(),
+        };
+        let rule = masquerade.clone().output(&route.interface).jump(target);
+        // The tools print no destination that contains every address.
+        if route.destination.prefix_len() == 0 {
+            rule
+        } else {
+            rule.destination_range(false, &route.destination.to_string())
+        }
+    };
+    let mut postrouting = vec![
+        Rule::new().matching(format!("-m mark ! --mark {mark:#x}/{mark:#x}")).jump("RETURN"),
+        Rule::new().jump(format!("MARK --set-xmark {mark:#x}/0x0")),
+    ];
+    postrouting.extend(settings.family(family).route_sources.iter().map(by_route));
+    postrouting.push(masquerade.clone().jump(plain.clone()));
     let chain =
         |name: &str, rules: &[Rule]| -> Chain { (name.to_owned(), rules.iter().map(|rule| rule.line(name)).collect()) };
     let mut chains = vec![
         chain("KUBE-MARK-MASQ", &[Rule::new().jump(format!("MARK --set-xmark {mark:#x}/{mark:#x}"))]),
-        chain(
-            "KUBE-POSTROUTING",
-            &[
-                Rule::new().matching(format!("-m mark ! --mark {mark:#x}/{mark:#x}")).jump("RETURN"),
-                Rule::new().jump(format!("MARK --set-xmark {mark:#x}/0x0")),
-                Rule::new().comment(comment("kubernetes service traffic requiring SNAT")).jump(masquerade),
-            ],
-        ),
+        chain("KUBE-POSTROUTING", &postrouting),
     ];
     if let Some(LocalDetector::Cidrs(ranges)) = &settings.family(family).local_detector
         && ranges.len() > 1

@@ -16,6 +16,7 @@ pub(super) struct Rule {
     source: String,
     destination: String,
     input: String,
+    output: String,
     protocol: Option<Protocol>,
     comment: String,
     destination_port: Option<u16>,
@@ -65,6 +66,12 @@ impl Rule {
         self
     }
 
+    /// Matches packets that leave through this interface: `-o`.
+    pub(super) fn output(mut self, interface: &str) -> Self {
+        self.output = format!(" -o {interface}");
+        self
+    }
+
     /// Matches the protocol: `-p`, with the protocol's own match module (`-m tcp`).
     pub(super) fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = Some(protocol);
@@ -100,7 +107,7 @@ impl Rule {
     /// Renders the rule as a line of `iptables-save` in `chain`, without the line's end.
     pub(super) fn line(&self, chain: &str) -> String {
         let mut line = String::with_capacity(160);
-        let _ = write!(line, "-A {chain}{}{}{}", self.source, self.destination, self.input);
+        let _ = write!(line, "-A {chain}{}{}{}{}", self.source, self.destination, self.input, self.output);
         if let Some(protocol) = self.protocol {
             let _ = write!(line, " -p {protocol}");
         }

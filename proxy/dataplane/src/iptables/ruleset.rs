@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portway_model::{Change, Family, NodeSettings, Plan, PortPlan, Protocol, ServiceChange, ServiceName, ServicePlan};
+use portway_model::{
+    Change, Family, FamilySettings, NodeSettings, Plan, PortPlan, Protocol, ServiceChange, ServiceName, ServicePlan,
+};
 
 use super::fixed::fixed_chains;
 use super::index::IndexChains;
@@ -78,8 +80,12 @@ impl Ruleset {
         });
         let endpoints = (self.endpoints + added).saturating_sub(removed);
         let rewrites_all = change.settings.as_ref().is_some_and(|settings| {
-            settings.before.masquerade_mark != settings.after.masquerade_mark
-                || settings.before.family(self.family) != settings.after.family(self.family)
+            let own = |settings: &NodeSettings| {
+                let own = settings.family(self.family).clone();
+                // These are in fixed chains alone, and may change with each pod.
+                (settings.masquerade_mark, FamilySettings { route_sources: Vec::new(), ..own })
+            };
+            own(&settings.before) != own(&settings.after)
         }) || is_large(self.large, endpoints) != self.large;
         if rewrites_all {
             let before = self.tables();
@@ -231,7 +237,9 @@ impl Ruleset {
     /// Works out which index chains a Change can alter.
     fn scope(&self, change: &Change) -> Scope {
         let options = self.service_options();
-        let mut scope = Scope::default();
+        let sources = |settings: &NodeSettings| settings.family(self.family).route_sources.clone();
+        let fixed = change.settings.as_ref().is_some_and(|change| sources(&change.before) != sources(&change.after));
+        let mut scope = Scope { fixed, ..Scope::default() };
         let render = |plan: &Option<Arc<ServicePlan>>| -> (Vec<IndexRules>, Option<u16>) {
             let Some(plan) = plan else { return (Vec::new(), None) };
             let rules = self.ports(plan).map(|port| port::index_rules(port, &self.settings, &options)).collect();
@@ -260,7 +268,8 @@ impl Ruleset {
         change: &'a Change,
         side: impl Fn(&'a ServiceChange) -> Option<&'a Arc<ServicePlan>>,
     ) -> Tables {
-        let mut tables = Tables::new();
+        let mut tables =
+            if scope.fixed { fixed_chains(self.family, &self.settings, &self.options) } else { Tables::new() };
         if scope.index {
             self.index.render_lists(&self.options, &mut tables);
         }
@@ -296,6 +305,8 @@ fn is_large(was_large: bool, endpoints: usize) -> bool {
 /// What a Change can alter besides the Services' own chains.
 #[derive(Debug, Default)]
 struct Scope {
+    /// Whether the chains that no Service changes can change.
+    fixed: bool,
     /// Whether any index chain can change.
     index: bool,
     /// The addresses whose rules in KUBE-SERVICES are added, removed or changed.

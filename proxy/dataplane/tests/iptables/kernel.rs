@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use portway_dataplane::iptables::tool::Flavour;
 use portway_dataplane::iptables::{self, Config, Iptables, RULES_TOTAL};
 use portway_dataplane::{Dataplane, FamilyReport, Report};
-use portway_model::Cluster;
 use portway_model::testing::{cluster_with, slice};
+use portway_model::{Cluster, Event, RouteSource};
 
 use crate::cluster::{config, every_kind};
 use crate::namespace::in_namespace;
@@ -54,7 +54,7 @@ pub(crate) fn restore(flavour: Flavour, text: &str) {
     run(&format!("iptables-{}-restore", flavour.as_str()), &["--noflush", "-w", "5"], text);
 }
 
-pub(crate) fn web(addresses: &[&str]) -> portway_model::Event {
+pub(crate) fn web(addresses: &[&str]) -> Event {
     slice("ns4/svc4-a", "svc4").port("p80", 80).endpoints(addresses.iter().copied()).event()
 }
 
@@ -78,6 +78,38 @@ fn an_audit_finds_no_drift_after_a_write() {
             assert!(!report.failed(), "{report:?}");
             assert_eq!(dataplane.audit().into_drift().unwrap(), [], "after {addresses:?}");
         }
+    });
+}
+
+#[test]
+fn own_11_routes_that_name_a_source_are_read_back_as_written() {
+    each_flavour(|flavour| {
+        let mut cluster = cluster_with(config(), every_kind());
+        let mut dataplane = synced(flavour, &cluster);
+        let ordinary = save(flavour);
+        let named = [
+            ("10.1.0.0/16", "198.51.100.7"),
+            ("10.1.2.3/32", ""),
+            ("0.0.0.0/0", "198.51.100.7"),
+            ("fd00:1::/32", "2001:db8:51::7"),
+            ("::/0", "2001:db8:51::7"),
+        ];
+        let route = |(destination, source): (&str, &str)| RouteSource {
+            destination: destination.parse().unwrap(),
+            interface: "eth0".into(),
+            source: source.parse().ok(),
+        };
+        let own = ["198.51.100.7", "2001:db8:51::7"].map(|ip| ip.parse().unwrap());
+        for (routes, sources) in [(named.map(route).to_vec(), 2), (Vec::new(), 0)] {
+            cluster.ingest(Event::InterfaceAddresses(own.to_vec()));
+            cluster.ingest(Event::RouteSources(routes));
+            let report = dataplane.apply(&cluster.drain().0);
+            assert!(!report.failed(), "{report:?}");
+            assert_eq!(dataplane.audit().into_drift().unwrap(), []);
+            assert_eq!(save(flavour).matches("SNAT --to-source 198.51.100.7").count(), sources);
+            assert!(writes_nothing(&open(flavour, Some(4)).sync(cluster.plan())), "a restart adopts them");
+        }
+        assert_eq!(save(flavour), ordinary);
     });
 }
 

@@ -3,7 +3,7 @@
 use portway_dataplane::nftables::{self, Nftables, render};
 use portway_dataplane::{Dataplane, Drift};
 use portway_model::testing::{cluster_with, service, slice};
-use portway_model::{Cluster, Event, Family, ServiceName};
+use portway_model::{Cluster, Event, Family, RouteSource, ServiceName};
 
 use crate::cluster::{by_cidr, by_interface, cluster, objects};
 use crate::namespace::in_namespace;
@@ -299,6 +299,39 @@ fn a_settings_change_replaces_rules_in_place() {
         assert_eq!(audit(&mut dataplane), Vec::<String>::new());
         collect_garbage(&mut dataplane);
         assert_eq!(sync(&mut open(), &other), 0, "as if it had been started so");
+    });
+}
+
+#[test]
+fn own_11_a_change_of_routes_replaces_the_rules_of_one_chain() {
+    in_namespace(|| {
+        let mut cluster = cluster(by_cidr());
+        let mut dataplane = open();
+        sync(&mut dataplane, &cluster);
+        let ordinary = nft_list();
+        let named = [
+            ("10.1.0.0/16", "198.51.100.7"),
+            ("10.1.2.0/23", ""),
+            ("0.0.0.0/0", "198.51.100.8"),
+            ("fd00:1::/32", "2001:db8:51::7"),
+            ("fd00:1:2::/61", ""),
+        ];
+        let route = |(destination, source): (&str, &str)| RouteSource {
+            destination: destination.parse().expect("a range"),
+            interface: "eth0".into(),
+            source: source.parse().ok(),
+        };
+        let own = ["198.51.100.7", "198.51.100.8", "2001:db8:51::7"].map(|ip| ip.parse().expect("an address"));
+        cluster.ingest(Event::InterfaceAddresses(own.to_vec()));
+        // A chain that is emptied, and its rules: six of IPv4, five of IPv6.
+        assert_eq!(apply(&mut dataplane, &mut cluster, Event::RouteSources(named.map(route).to_vec())), 13);
+        assert_eq!(audit(&mut dataplane), Vec::<String>::new());
+        let print = nft_list();
+        assert_eq!(print.matches("snat to 198.51.100.7 fully-random").count(), 1, "{print}");
+        let mut second = open();
+        assert_eq!(sync(&mut second, &cluster), 0, "a restart adopts them");
+        apply(&mut dataplane, &mut cluster, Event::RouteSources(Vec::new()));
+        assert_same(&nft_list(), &ordinary);
     });
 }
 

@@ -181,7 +181,12 @@ impl Sample {
         let dnat = |map: &str| {
             [
                 Expr::LookupMap { set: map.into(), sreg: Reg::R0, dreg: Reg::R0 },
-                Expr::Nat { kind: NatKind::Destination, address: Reg::R0, port: Some(Reg::new(width)) },
+                Expr::Nat {
+                    kind: NatKind::Destination,
+                    address: Reg::R0,
+                    port: Some(Reg::new(width)),
+                    fully_random: false,
+                },
             ]
         };
         let mark = Expr::Meta { key: MetaKey::Mark, dreg: Reg::R0 };
@@ -255,6 +260,28 @@ impl Sample {
                     &self.load_pair(),
                     &lookup("hairpin", false),
                     &[Expr::Masquerade { fully_random: false }],
+                ],
+            ),
+            rule(
+                "postrouting",
+                &[
+                    std::slice::from_ref(&mark),
+                    &[change(0x4000, 0), Expr::Cmp { sreg: Reg::R0, op: CmpOp::Eq, data: [0; 4].into() }],
+                    &verdict(Verdict::Return),
+                ],
+            ),
+            rule(
+                "postrouting",
+                &[
+                    &[
+                        Expr::Meta { key: MetaKey::OutputInterface, dreg: Reg::R0 },
+                        eq(0, b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"),
+                    ],
+                    &[self.load_address(false, 0), eq(0, &self.address(7, 7))],
+                    &[
+                        Expr::Immediate { dreg: Reg::R0, data: self.address(9, 9)[..].into() },
+                        Expr::Nat { kind: NatKind::Source, address: Reg::R0, port: None, fully_random: true },
+                    ],
                 ],
             ),
             rule(

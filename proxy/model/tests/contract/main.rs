@@ -10,6 +10,7 @@ mod masquerade;
 mod no_endpoints;
 mod nodeport;
 mod properties;
+mod route_sources;
 mod services;
 mod topology;
 mod watch;

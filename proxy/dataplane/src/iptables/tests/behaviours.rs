@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use portway_model::testing::{cluster_with, node, service, slice};
-use portway_model::{Change, Config, Event, Family, NodePortSelection, Plan, ServiceChange};
+use portway_model::{Change, Config, Event, Family, NodePortSelection, Plan, RouteSource, ServiceChange};
 
 use super::cluster::{NODE, config, every_kind};
 use crate::iptables::jumps::JUMPS;
@@ -275,4 +275,62 @@ fn own_8_own_9_unknown_ports_are_rejected_after_those_that_are_served_and_never_
          -m addrtype ! --dst-type LOCAL -m conntrack ! --ctstate DNAT -j KUBE-EXTERNAL-IPS"
     );
     assert_eq!(rules(false), (others.to_vec(), None), "without the switch the rules are kube-proxy's");
+}
+
+/// Events of a node whose routes name sources.
+fn route_sources(routes: &[(&str, &str)]) -> Vec<Event> {
+    let route = |(destination, source): &(&str, &str)| RouteSource {
+        destination: destination.parse().unwrap(),
+        interface: "eth0".into(),
+        source: source.parse().ok(),
+    };
+    let addresses = ["198.51.100.7", "2001:db8:51::7"].map(|ip| ip.parse().unwrap());
+    vec![Event::InterfaceAddresses(addresses.to_vec()), Event::RouteSources(routes.iter().map(route).collect())]
+}
+
+#[test]
+fn own_11_routes_that_name_a_source_come_before_masquerade() {
+    let named =
+        [("0.0.0.0/0", "198.51.100.7"), ("10.1.0.0/16", ""), ("fd00:1::/32", "2001:db8:51::7"), ("fd00:1:2::/64", "")];
+    let plan = plan(config(), route_sources(&named));
+    let rules = |family, random_fully| {
+        let options = Options { random_fully, ..Options::default() };
+        loaded(&plan, family, options).tables()[&Table::Nat]["KUBE-POSTROUTING"][2..].to_vec()
+    };
+    let comment = "-m comment --comment \"kubernetes service traffic requiring SNAT\"";
+    assert_eq!(
+        rules(Family::V4, true),
+        [
+            format!("-A KUBE-POSTROUTING -d 10.1.0.0/16 -o eth0 {comment} -j MASQUERADE --random-fully"),
+            format!("-A KUBE-POSTROUTING -o eth0 {comment} -j SNAT --to-source 198.51.100.7 --random-fully"),
+            format!("-A KUBE-POSTROUTING {comment} -j MASQUERADE --random-fully"),
+        ]
+    );
+    assert_eq!(
+        rules(Family::V6, false),
+        [
+            format!("-A KUBE-POSTROUTING -d fd00:1:2::/64 -o eth0 {comment} -j MASQUERADE"),
+            format!("-A KUBE-POSTROUTING -d fd00:1::/32 -o eth0 {comment} -j SNAT --to-source 2001:db8:51::7"),
+            format!("-A KUBE-POSTROUTING {comment} -j MASQUERADE"),
+        ]
+    );
+}
+
+#[test]
+fn own_11_a_change_of_routes_rewrites_one_chain() {
+    let mut cluster = cluster_with(config(), every_kind());
+    let mut ruleset = loaded(cluster.plan(), Family::V4, Options::default());
+    for routes in [&[("10.1.0.0/16", "198.51.100.7")][..], &[]] {
+        route_sources(routes).into_iter().for_each(|event| drop(cluster.ingest(event)));
+        let before = ruleset.tables();
+        let delta = ruleset.apply(&cluster.drain().0);
+        let chains: Vec<_> =
+            delta.iter().flat_map(|(table, chains)| chains.keys().map(|name| (*table, &**name))).collect();
+        assert_eq!(chains, [(Table::Nat, "KUBE-POSTROUTING")]);
+        assert_eq!(delta, difference(&before, &ruleset.tables()));
+        assert_eq!(ruleset.tables(), loaded(cluster.plan(), Family::V4, Options::default()).tables());
+    }
+    let mut other = loaded(cluster.plan(), Family::V6, Options::default());
+    route_sources(&[("10.1.0.0/16", "198.51.100.7")]).into_iter().for_each(|event| drop(cluster.ingest(event)));
+    assert!(other.apply(&cluster.drain().0).is_empty(), "the other family is left alone");
 }

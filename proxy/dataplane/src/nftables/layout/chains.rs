@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portway_model::{Family, FamilySettings, LocalDetector, NodePortAddresses, NodeSettings, Origin};
+use portway_model::{Family, FamilySettings, LocalDetector, NodePortAddresses, NodeSettings, Origin, RouteSource};
 
 use super::entry::REFUSE;
 use super::rules::{RuleBuilder, Side};
@@ -185,13 +185,37 @@ fn external_ips(family: Family) -> FilledChain {
     FilledChain::new(EXTERNAL_IPS, None, vec![on_link, rule().invalid().drop(), rule().goto(REFUSE)])
 }
 
-/// Masquerades marked packets, then endpoints that reach themselves (contract MASQ-5). The mark is cleared by xor, so that
-/// other bits stay and no other program masquerades the packet again (MASQ-1).
+/// Masquerades marked packets, and endpoints that reach themselves (contract MASQ-5). The mark is cleared by xor, so that
+/// other bits stay and no other program masquerades the packet again (MASQ-1). Where routes name sources, marked packets
+/// get these (OWN-11).
 fn postrouting(settings: &NodeSettings, family: Family, hook: Option<Hook>) -> FilledChain {
     let bit = settings.masquerade_mark;
-    let marked = RuleBuilder::new(family).has_mark(bit).flip_mark(bit).masquerade();
-    let pair = RuleBuilder::new(family).translated().address(Side::Source).frontend();
-    FilledChain::new("snat-postrouting", hook, vec![marked, pair.in_set(SetId::Endpoints, 0).masquerade()])
+    let rule = || RuleBuilder::new(family);
+    let marked = rule().has_mark(bit).flip_mark(bit).masquerade();
+    let itself = |rule: RuleBuilder| {
+        let pair = rule.translated().address(Side::Source).frontend();
+        pair.in_set(SetId::Endpoints, 0).masquerade()
+    };
+    let sources = &settings.family(family).route_sources;
+    let rules = if sources.is_empty() {
+        vec![marked, itself(rule())]
+    } else {
+        // What carries no mark ends before the list, which may be long.
+        let unmarked = [itself(rule().lacks_mark(bit)), rule().lacks_mark(bit).return_to_caller()];
+        let named = sources.iter().map(|named| route_source(named, bit, family));
+        unmarked.into_iter().chain(named).chain([marked]).collect()
+    };
+    FilledChain::new("snat-postrouting", hook, rules)
+}
+
+/// Masquerades marked packets of one route with the source that it names, or plainly (contract OWN-11).
+fn route_source(route: &RouteSource, bit: u32, family: Family) -> RuleBuilder {
+    let taken = RuleBuilder::new(family).output_interface(&route.interface);
+    let taken = taken.in_range(Side::Destination, route.destination).at_register(0).flip_mark(bit);
+    match route.source {
+        Some(source) => taken.snat(source),
+        None => taken.masquerade(),
+    }
 }
 
 /// The chain that a shape needs. `name` returns the names of chains.

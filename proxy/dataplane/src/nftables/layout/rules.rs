@@ -177,7 +177,20 @@ impl RuleBuilder {
     /// Translates the destination to the address that starts at this register and the port behind it.
     pub(super) fn dnat(self, register: u8) -> Self {
         let port = Reg::new(register + Self::address_registers(self.family));
-        self.push(Expr::Nat { kind: NatKind::Destination, address: Reg::new(register), port: Some(port) })
+        let (kind, address) = (NatKind::Destination, Reg::new(register));
+        self.push(Expr::Nat { kind, address, port: Some(port), fully_random: false })
+    }
+
+    /// Translates the source to this address, with a source port chosen at random.
+    pub(super) fn snat(self, source: IpAddr) -> Self {
+        let (kind, address) = (NatKind::Source, Reg::new(self.next));
+        let registers = Self::address_registers(self.family);
+        self.load(registers, |dreg| Expr::Immediate { dreg, data: address_bytes(source) }).push(Expr::Nat {
+            kind,
+            address,
+            port: None,
+            fully_random: true,
+        })
     }
 
     fn name(&self, set: SetId) -> Name {
@@ -260,17 +273,23 @@ impl RuleBuilder {
 
     /// Continues if the packet's input interface has this name, or with `prefix` a name that starts with it.
     pub(super) fn input_interface(self, name: &str, prefix: bool) -> Self {
+        self.interface(MetaKey::InputInterface, name, prefix)
+    }
+
+    /// Continues if the packet leaves through the interface of this name.
+    pub(super) fn output_interface(self, name: &str) -> Self {
+        let at = self.next;
+        self.interface(MetaKey::OutputInterface, name, false).at_register(at)
+    }
+
+    fn interface(self, key: MetaKey, name: &str, prefix: bool) -> Self {
         const NAME_SIZE: usize = 16;
         let mut data = name.as_bytes()[..name.len().min(NAME_SIZE)].to_vec();
         if !prefix {
             data.resize(NAME_SIZE, 0);
         }
-        let sreg = Reg::new(self.next);
-        self.load(4, |dreg| Expr::Meta { key: MetaKey::InputInterface, dreg }).push(Expr::Cmp {
-            sreg,
-            op: CmpOp::Eq,
-            data: Bytes::from(&data[..]),
-        })
+        let (sreg, data) = (Reg::new(self.next), Bytes::from(&data[..]));
+        self.load(4, |dreg| Expr::Meta { key, dreg }).push(Expr::Cmp { sreg, op: CmpOp::Eq, data })
     }
 
     /// Loads the address to which the packet is sent on its way: a gateway, or its destination where that is on the link.
@@ -280,9 +299,14 @@ impl RuleBuilder {
     }
 
     fn any_bit(self, bits: u32) -> Self {
+        self.compare_bits(bits, CmpOp::Neq)
+    }
+
+    /// Compares these bits of the value loaded last with zero.
+    fn compare_bits(self, bits: u32, op: CmpOp) -> Self {
         let register = Reg::new(self.next - 1);
         let (mask, zero) = (Bytes::from(bits.to_ne_bytes()), Bytes::from(0u32.to_ne_bytes()));
-        self.push(Expr::Bitwise { sreg: register, dreg: register, mask, xor: zero.clone() }).compare(CmpOp::Neq, zero)
+        self.push(Expr::Bitwise { sreg: register, dreg: register, mask, xor: zero.clone() }).compare(op, zero)
     }
 
     /// Continues for the first packet of a connection: `ct state new`.
@@ -317,6 +341,12 @@ impl RuleBuilder {
     pub(super) fn has_mark(self, bit: u32) -> Self {
         let at = self.next;
         self.load(1, |dreg| Expr::Meta { key: MetaKey::Mark, dreg }).any_bit(bit).at_register(at)
+    }
+
+    /// Continues if the bit of the mark is not set: `meta mark & bit == 0`.
+    pub(super) fn lacks_mark(self, bit: u32) -> Self {
+        let at = self.next;
+        self.load(1, |dreg| Expr::Meta { key: MetaKey::Mark, dreg }).compare_bits(bit, CmpOp::Eq).at_register(at)
     }
 
     /// Sets a bit of the mark and keeps the others.

@@ -1,7 +1,7 @@
 //! What the contract asks of every rule set, checked on the rendered rules.
 
 use portway_model::testing::{cluster_with, config, node, service, slice};
-use portway_model::{Config, DetectLocal, Event, Family, NodePortSelection, NodeSettings, api};
+use portway_model::{Config, DetectLocal, Event, Family, NodePortSelection, NodeSettings, RouteSource, api};
 
 use super::chains::{FilledChain, fixed, shaped};
 use super::shape::{ChainId, Shape};
@@ -362,4 +362,55 @@ fn own_8_own_9_unknown_ports_of_external_ips_are_refused_only_where_packets_leav
     );
     let asks = |chain: &str| rules(&print, chain).iter().any(|rule| rule.ends_with("goto external-ips"));
     assert_eq!(["reject-input", "reject-forward", "reject-output"].map(asks), [false, true, false]);
+}
+
+#[test]
+fn own_11_routes_that_name_a_source_come_before_masquerade() {
+    let route = |(destination, source): (&str, &str)| RouteSource {
+        destination: destination.parse().expect("a range"),
+        interface: "eth0".into(),
+        source: source.parse().ok(),
+    };
+    let named = [
+        ("0.0.0.0/0", "198.51.100.7"),
+        ("10.1.0.0/16", ""),
+        ("10.2.0.0/15", "198.51.100.7"),
+        ("fd00:1::/32", "2001:db8:51::7"),
+    ];
+    let addresses = ["198.51.100.7", "2001:db8:51::7"].map(|ip| ip.parse().expect("an address"));
+    let events = [Event::InterfaceAddresses(addresses.to_vec()), Event::RouteSources(named.map(route).to_vec())];
+    let print = render(cluster_with(config("here"), events).plan()).expect("text");
+    let (v4, v6) = print.split_once("table ip6").expect("both families");
+    let flip = "meta mark set meta mark ^ 0x00004000";
+    let itself = |family: &str| {
+        format!(
+            "meta mark & 0x00004000 == 0x00000000 ct status dnat {family} saddr . {family} daddr . meta l4proto . \
+             th dport @endpoints masquerade fully-random"
+        )
+    };
+    let hook = "type nat hook postrouting priority 95; policy accept;".to_owned();
+    let unmarked = "meta mark & 0x00004000 == 0x00000000 return".to_owned();
+    let marked = format!("meta mark & 0x00004000 != 0x00000000 {flip} masquerade fully-random");
+    assert_eq!(
+        rules(v4, "snat-postrouting"),
+        [
+            hook.clone(),
+            itself("ip"),
+            unmarked.clone(),
+            format!("oifname \"eth0\" ip daddr 10.1.0.0/16 {flip} masquerade fully-random"),
+            format!("oifname \"eth0\" ip daddr 10.2.0.0/15 {flip} snat ip to 198.51.100.7 fully-random"),
+            format!("oifname \"eth0\" {flip} snat ip to 198.51.100.7 fully-random"),
+            marked.clone(),
+        ]
+    );
+    assert_eq!(
+        rules(v6, "snat-postrouting"),
+        [
+            hook,
+            itself("ip6"),
+            unmarked,
+            format!("oifname \"eth0\" ip6 daddr fd00:1::/32 {flip} snat ip6 to 2001:db8:51::7 fully-random"),
+            marked,
+        ]
+    );
 }

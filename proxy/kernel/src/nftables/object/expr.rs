@@ -146,6 +146,8 @@ pub enum Expr {
         address: Reg,
         /// The register of the new port, two bytes in network order.
         port: Option<Reg>,
+        /// Whether the source port is chosen at random (`NF_NAT_RANGE_PROTO_RANDOM_FULLY`).
+        fully_random: bool,
     },
     /// Replaces the source address by the outgoing interface's, and accepts.
     Masquerade {

@@ -23,11 +23,13 @@ struct Operand {
     len: usize,
     /// `& mask ^ xor`, if a bitwise expression has been over it.
     masked: Option<(Bytes, Bytes)>,
+    /// The bytes, if they are a constant of the rule.
+    constant: Option<Bytes>,
 }
 
 impl Operand {
     fn new(text: impl Into<String>, kind: Kind, len: usize) -> Self {
-        Self { text: text.into(), kind, len, masked: None }
+        Self { text: text.into(), kind, len, masked: None, constant: None }
     }
 
     /// As the right side of `set`.
@@ -129,7 +131,8 @@ impl Sentence<'_> {
             }
             Expr::Immediate { dreg, data } => {
                 let kind = if data.len() == 4 { Kind::Mark } else { Kind::Bytes };
-                self.load(*dreg, Operand::new(kind.print(data), kind, data.len()));
+                let operand = Operand::new(kind.print(data), kind, data.len());
+                self.load(*dreg, Operand { constant: Some(data.clone()), ..operand });
             }
             Expr::Bitwise { sreg, dreg, mask, xor } => {
                 let mut operand = self.operand(*sreg);
@@ -166,7 +169,10 @@ impl Sentence<'_> {
                 self.words.push(format!("{} set {value}", meta(*key).text));
             }
             Expr::Verdict(chosen) => self.words.push(verdict(chosen)),
-            Expr::Nat { kind, address, port } => self.nat(*kind, *address, *port),
+            Expr::Nat { kind, address, port, fully_random } => {
+                self.nat(*kind, *address, *port);
+                self.words.extend(fully_random.then(|| "fully-random".to_owned()));
+            }
             Expr::Masquerade { fully_random: true } => self.words.push("masquerade fully-random".to_owned()),
             Expr::Masquerade { fully_random: false } => self.words.push("masquerade".to_owned()),
             Expr::Reject(Reject::TcpReset) => self.words.push("reject with tcp reset".to_owned()),
@@ -233,12 +239,14 @@ impl Sentence<'_> {
             NatKind::Destination => "dnat",
         };
         let target = self.operand(address);
+        let constant = target.constant.as_ref().map(|bytes| Kind::Address(self.family).print(bytes));
+        let new = constant.unwrap_or_else(|| target.value());
         // Address and port of one map are one value; a port of its own follows a colon.
         let own_port = port
             .filter(|port| usize::from(port.number() - address.number().min(port.number())) * 4 >= target.len)
             .map(|port| format!(":{}", self.operand(port).value()))
             .unwrap_or_default();
-        self.words.push(format!("{verb} {} to {}{own_port}", family(self.family), target.value()));
+        self.words.push(format!("{verb} {} to {new}{own_port}", family(self.family)));
     }
 
     fn payload(&self, base: PayloadBase, offset: u32, len: u32) -> Operand {

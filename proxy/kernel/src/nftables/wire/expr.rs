@@ -145,12 +145,15 @@ fn write_data(out: &mut Writer<'_>, expr: &Expr, family: Family) {
             out.be32(1, REG_VERDICT);
             out.nest(2, |out| verdict(out, chosen));
         }
-        Expr::Nat { kind, address, port } => {
+        Expr::Nat { kind, address, port, fully_random } => {
             out.be32(1, *kind as u32);
             out.be32(2, u32::from(nfproto(family)));
             register(out, 3, *address);
             if let Some(port) = port {
                 register(out, 5, *port);
+            }
+            if *fully_random {
+                out.be32(7, FULLY_RANDOM);
             }
         }
         Expr::Masquerade { fully_random } => {
@@ -344,11 +347,16 @@ fn read_data(name: &str, fields: &Fields<'_>, family: Family) -> Option<Expr> {
             let (address, port) = (fields.register(3)?, fields.register(5));
             let same_range = fields.register(4).is_none_or(|max| max == address)
                 && fields.register(6).is_none_or(|max| Some(max) == port);
-            let plain = fields.number(7).unwrap_or(0) & !IMPLIED_NAT_FLAGS == 0;
-            if fields.number(2)? != u32::from(nfproto(family)) || !same_range || !plain {
+            let fully_random = match fields.number(7).unwrap_or(0) & !IMPLIED_NAT_FLAGS {
+                0 => false,
+                FULLY_RANDOM => true,
+                _ => return None,
+            };
+            if fields.number(2)? != u32::from(nfproto(family)) || !same_range {
                 return None;
             }
-            Expr::Nat { kind: *[NatKind::Source, NatKind::Destination].get(fields.index(1)?)?, address, port }
+            let kind = *[NatKind::Source, NatKind::Destination].get(fields.index(1)?)?;
+            Expr::Nat { kind, address, port, fully_random }
         }
         "masq" => match fields.number(1).unwrap_or(0) {
             0 => Expr::Masquerade { fully_random: false },

@@ -108,14 +108,15 @@ proptest! {
         config in small::configuration(),
         services in vec(small::service(), 0..12),
         slices in vec(small::slice(), 0..16),
-        rest in (small::node(), small::service_cidr(), small::interface_addresses()),
+        rest in (small::node(), small::service_cidr(), small::interface_addresses(), small::route_sources()),
         seed in any::<prop::sample::Index>(),
         drains in any::<u64>(),
     ) {
         let services: HashMap<_, _> = services.into_iter().map(|s| ((s.namespace.clone(), s.name.clone()), s)).collect();
         let slices: HashMap<_, _> = slices.into_iter().map(|s| ((s.namespace.clone(), s.name.clone()), s)).collect();
-        let (node, cidr, addresses) = rest;
+        let (node, cidr, addresses, routes) = rest;
         let mut events = vec![Event::Node(node), Event::ServiceCidr(cidr), Event::InterfaceAddresses(addresses)];
+        events.push(Event::RouteSources(routes));
         events.extend(services.into_values().map(Event::Service));
         events.extend(slices.into_values().map(Event::EndpointSlice));
         let mut one = Cluster::new(config.clone());

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use portway_model::testing::config;
-use portway_model::{Config, DetectLocal, Event, Kind, NodePortSelection, ServiceName, api};
+use portway_model::{Config, DetectLocal, Event, Kind, NodePortSelection, RouteSource, ServiceName, api};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -128,6 +128,17 @@ pub(crate) fn interface_addresses() -> impl Strategy<Value = Vec<IpAddr>> {
         .prop_map(|list| list.iter().map(|ip| ip.parse().expect("an address")).collect())
 }
 
+pub(crate) fn route_sources() -> impl Strategy<Value = Vec<RouteSource>> {
+    let source = word(&["", "192.0.2.1", "10.20.30.51", "2001:db8::1"]);
+    let route = (word(&["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "fd00::/8"]), word(&["eth0", "eth1"]), source);
+    let route = route.prop_map(|(destination, interface, source)| RouteSource {
+        destination: destination.parse().expect("a range"),
+        interface: interface.as_str().into(),
+        source: source.parse().ok(),
+    });
+    vec(route, 0..4)
+}
+
 pub(crate) fn kind() -> impl Strategy<Value = Kind> {
     select(&[Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr][..])
 }
@@ -146,6 +157,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         1 => service_cidr().prop_map(Event::ServiceCidr),
         1 => word(&["x", "y"]).prop_map(Event::ServiceCidrGone),
         1 => interface_addresses().prop_map(Event::InterfaceAddresses),
+        1 => route_sources().prop_map(Event::RouteSources),
         1 => kind().prop_map(Event::ListBegins),
         1 => kind().prop_map(Event::ListDone),
     ]
