@@ -29,7 +29,7 @@ use crate::stop::Stop;
 const IDLE: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The longest start.
+/// The longest time that a start may take.
 const START_LIMIT: Duration = Duration::from_secs(180);
 
 /// Between two events: each is a write of its own.
@@ -74,7 +74,7 @@ pub(crate) struct Options {
     out: Option<PathBuf>,
 }
 
-/// Measures.
+/// Measures what a node costs the API server.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let mut writer = Writer::create(options.out.as_deref(), machine::here("api", &options.commit))?;

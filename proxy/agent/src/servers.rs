@@ -22,7 +22,7 @@ pub(crate) struct Addresses {
 
 /// What the servers answer from.
 pub(crate) struct Servers {
-    /// Where they listen.
+    /// The addresses at which the servers listen.
     pub(crate) addresses: Addresses,
     /// The name of this node.
     pub(crate) node: String,
@@ -34,7 +34,7 @@ pub(crate) struct Servers {
     pub(crate) updates: Updates,
     /// What the pages beside the metrics show.
     pub(crate) pages: PagesConfig,
-    /// The metrics.
+    /// The metrics that `/metrics` prints.
     pub(crate) metrics: Arc<Metrics>,
 }
 

@@ -354,7 +354,8 @@ fn a_server_that_expires_every_watch_is_asked_with_backoff() {
     let before = queries(&server, Resource::Service).len();
     running.for_a_while(Duration::from_secs(3));
     let asked = queries(&server, Resource::Service).len() - before;
-    assert!((4..=30).contains(&asked), "{asked} requests in 3 s");
+    // All four kinds share one limit of requests a second and the pauses of their backoffs.
+    assert!((2..=30).contains(&asked), "{asked} requests in 3 s");
     server.set_faults(Faults::default());
     server.store().put(service("late")).unwrap();
     running.until_services(&["late", "web"]);

@@ -132,7 +132,6 @@ fn unmasked_fields_are_unchanged_and_fields_that_no_proxy_reads_are_dropped() {
         "targetPort",
         "externalName",
         "loadBalancerIP",
-        "taints",
         "images",
         "10.77.9.9",
         "10.77.0.9",

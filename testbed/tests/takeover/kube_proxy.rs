@@ -19,7 +19,7 @@ fn pods(family: Family) -> &'static str {
 
 /// One port of a Service in one family.
 struct ServicePort {
-    /// `shop/cart`
+    /// Namespace and name, such as `shop/cart`.
     name: String,
     protocol: &'static str,
     cluster_ip: IpAddr,

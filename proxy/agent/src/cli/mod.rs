@@ -46,7 +46,7 @@ enum Command {
     /// Print the rules for some manifests, without touching kernel or cluster.
     Render(Box<RenderArgs>),
     /// Record the cluster's Services and their changes into a file, to replay them in a benchmark.
-    Record(RecordArgs),
+    Record(Box<RecordArgs>),
     /// Remove all of portway's rules from the kernel.
     Cleanup(CleanupArgs),
     /// Print the version of portway.

@@ -96,7 +96,7 @@ pub(super) fn run(given: &Given) -> Result<(), Failure> {
         node_port_addresses = ?model.node_port_addresses,
         masquerade_all = model.masquerade_all,
         sync_period = ?pacing.sync_period,
-        min_sync_period = ?pacing.min_sync_period,
+        min_sync_period = %pacing.min_sync_period.map_or_else(|| "by cost".to_owned(), |period| format!("{period:?}")),
         healthz = settings.healthz_bind_address.map(|address| address.to_string()),
         metrics = settings.metrics_bind_address.map(|address| address.to_string()),
         "portway starts"

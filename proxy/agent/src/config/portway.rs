@@ -12,9 +12,9 @@ pub(crate) const KIND: &str = "PortwayConfiguration";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct PortwayConfiguration {
-    /// [`API_VERSION`].
+    /// The field `apiVersion`, which must be [`API_VERSION`].
     pub(crate) api_version: Option<String>,
-    /// [`KIND`].
+    /// The field `kind`, which must be [`KIND`].
     pub(crate) kind: Option<String>,
     /// Folder of manifests that replaces the API server.
     pub(crate) manifests: Option<String>,

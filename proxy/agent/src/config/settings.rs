@@ -25,9 +25,9 @@ use crate::sync::Pacing;
 /// The two documents of a configuration, from a file or filled in by flags.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Documents {
-    /// kube-proxy's.
+    /// The document that kube-proxy reads too.
     pub(crate) kube_proxy: KubeProxyConfiguration,
-    /// portway's.
+    /// The document with what only portway has.
     pub(crate) portway: PortwayConfiguration,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct ClientSettings {
 pub(crate) struct ConntrackSettings {
     /// Connections for each core; `None` leaves the limit, whatever [`min`](Self::min) says.
     pub(crate) max_per_core: Option<u32>,
-    /// Connections at least.
+    /// The least number of connections, however few processors there are.
     pub(crate) min: u32,
     /// The timeout of idle established TCP connections.
     pub(crate) tcp_established_timeout: Option<Duration>,
@@ -78,10 +78,10 @@ pub(crate) struct ConntrackSettings {
     pub(crate) udp_stream_timeout: Option<Duration>,
 }
 
-/// The log.
+/// The form of the log and how much it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogSettings {
-    /// Text or JSON.
+    /// Whether lines are text or JSON.
     pub(crate) format: Format,
     /// The verbosity; all above 10 show the same as 10.
     pub(crate) verbosity: u8,
@@ -135,9 +135,9 @@ pub(crate) struct Settings {
     pub(crate) oom_score_adj: i16,
     /// How to talk to the API server.
     pub(crate) client: ClientSettings,
-    /// The log.
+    /// The form of the log and how much it says.
     pub(crate) logging: LogSettings,
-    /// The feature gates.
+    /// The feature gates with their values.
     pub(crate) feature_gates: FeatureGates,
     /// Both documents with every default filled in, as `/configz` and `--write-config-to` show them.
     pub(crate) documents: Documents,

@@ -16,13 +16,13 @@ pub(crate) const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 /// The kind of the file.
 pub(crate) const KIND: &str = "KubeProxyConfiguration";
 
-/// kube-proxy's configuration.
+/// The document `KubeProxyConfiguration` with all fields of Kubernetes 1.36.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct KubeProxyConfiguration {
-    /// [`API_VERSION`].
+    /// The field `apiVersion`, which must be [`API_VERSION`].
     pub(crate) api_version: Option<String>,
-    /// [`KIND`].
+    /// The field `kind`, which must be [`KIND`].
     pub(crate) kind: Option<String>,
     /// Feature gates that are switched on or off by name (contract CFG-17).
     #[serde(deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
@@ -81,7 +81,7 @@ pub(crate) struct KubeProxyConfiguration {
     pub(crate) config_sync_period: Option<GoDuration>,
     /// Unused, in kube-proxy too.
     pub(crate) port_range: Option<String>,
-    /// Windows only.
+    /// Read and kept; it has a meaning on Windows only.
     #[serde(skip_serializing_if = "is_not_true")]
     pub(crate) windows_run_as_service: Option<bool>,
 }
@@ -96,23 +96,23 @@ pub(crate) struct ClientConnection {
     pub(crate) accept_content_types: Option<String>,
     /// The content type of requests.
     pub(crate) content_type: Option<String>,
-    /// Requests a second.
+    /// Requests a second to the API server.
     #[serde(serialize_with = "as_go_prints_it")]
     pub(crate) qps: Option<f32>,
     /// Requests that may come at once.
     pub(crate) burst: Option<i32>,
 }
 
-/// The log.
+/// The form of the log and how much it says (`logging`).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Logging {
-    /// `text` or `json`.
+    /// The format of the lines: `text` or `json`.
     pub(crate) format: Option<String>,
     /// The longest time between two flushes: a duration, or nanoseconds.
     #[serde(deserialize_with = "duration_or_nanoseconds")]
     pub(crate) flush_frequency: Option<GoDuration>,
-    /// The verbosity.
+    /// The verbosity of the log, 0 to 10.
     pub(crate) verbosity: Option<u32>,
     /// Verbosities of single source files.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
@@ -129,7 +129,7 @@ pub(crate) struct VModule {
     /// The file's name without its ending, or a pattern of such names.
     #[serde(deserialize_with = "or_default")]
     pub(crate) file_pattern: String,
-    /// The verbosity.
+    /// The verbosity of the files that the pattern matches.
     #[serde(deserialize_with = "or_default")]
     pub(crate) verbosity: u32,
 }

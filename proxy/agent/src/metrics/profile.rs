@@ -19,7 +19,7 @@ const FREQUENCY: i32 = 100;
 /// How long a profile runs if the query does not say, as in Go.
 const DEFAULT_SECONDS: u64 = 30;
 
-/// The longest profile.
+/// The longest profile that may be asked for, in seconds.
 const MAX_SECONDS: u64 = 300;
 
 /// Whether a profile runs; the kernel has one profiling timer for a process.

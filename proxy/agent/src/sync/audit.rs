@@ -111,7 +111,7 @@ impl AuditSchedule {
         asked.into_iter().flatten().fold(self.next_periodic, Instant::min)
     }
 
-    /// Starts an audit.
+    /// Starts an audit and notes why it was due.
     pub(super) fn begin(&mut self, now: Instant) -> Begun {
         let asked = [Some(self.next_periodic), self.resume_at, self.failed.retry_at()];
         let of_all = asked.into_iter().flatten().any(|at| at <= now);

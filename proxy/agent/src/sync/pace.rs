@@ -24,7 +24,7 @@ const MIN_PAUSE_CREDIT: Duration = Duration::from_millis(20);
 pub(super) enum Pace {
     /// After the pause that the operator asked for.
     Given {
-        /// minSyncPeriod.
+        /// The minSyncPeriod that was asked for.
         period: Duration,
         /// The end of the pause.
         until: Instant,

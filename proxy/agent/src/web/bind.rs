@@ -1,4 +1,4 @@
-//! Binds listening addresses.
+//! Binds listening addresses, and tries busy ones again.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -53,7 +53,7 @@ pub(crate) struct BindRetry {
     pub(crate) what: &'static str,
     /// The reason of the event that says so.
     pub(crate) reason: Reason,
-    /// Receives the event.
+    /// Receives the event about an address that is busy.
     pub(crate) events: Events,
     /// Whether it ends the process (`bindAddressHardFail`).
     pub(crate) fatal: bool,

@@ -51,7 +51,7 @@ pub(crate) struct Request {
 /// An answer that may take a while.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
-/// Answers requests.
+/// A function that answers each request of a server.
 pub(crate) type Handler = Arc<dyn Fn(Request) -> Answer + Send + Sync>;
 
 /// Makes a handler of a function that answers at once.

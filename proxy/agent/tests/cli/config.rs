@@ -7,11 +7,11 @@ use crate::program::{Done, portway};
 
 /// Runs the program under the name kube-proxy.
 fn kube_proxy(arguments: &[&str]) -> Done {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let link = folder.path().join("kube-proxy");
-    symlink(env!("CARGO_BIN_EXE_portway"), &link).unwrap();
-    let done = Command::new(link).args(arguments).env_clear().env("COLUMNS", "100").output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
+    symlink(env!("CARGO_BIN_EXE_portway"), &link).expect("a link");
+    let done = Command::new(link).args(arguments).env_clear().env("COLUMNS", "100").output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
     Done { status: done.status.code().unwrap_or(-1), out: text(done.stdout), err: text(done.stderr) }
 }
 

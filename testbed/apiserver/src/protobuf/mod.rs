@@ -16,7 +16,7 @@ pub(crate) use encode::{encode, put_length, put_message};
 /// The first bytes of every object.
 const MAGIC: &[u8] = b"k8s\0";
 
-/// Tags of `runtime.Unknown`.
+/// The numbers of the fields of `runtime.Unknown`.
 const TYPE_META: u32 = 1;
 const RAW: u32 = 2;
 

@@ -165,7 +165,7 @@ static MANAGED_FIELDS: Message = Message {
     ],
 };
 
-/// `metav1.ListMeta`.
+/// The message `metav1.ListMeta` of a list.
 pub(crate) static LIST_META: Message = Message {
     fields: &[
         text(1, "selfLink"),
@@ -175,7 +175,7 @@ pub(crate) static LIST_META: Message = Message {
     ],
 };
 
-/// `metav1.Status`.
+/// The message `metav1.Status` of a failed request.
 pub(crate) static STATUS: Message = Message {
     fields: &[
         one(1, "metadata", &LIST_META),
@@ -292,7 +292,7 @@ static ENDPOINT_CONDITIONS: Message =
 
 static ENDPOINT_HINTS: Message = Message { fields: &[many(1, "forZones", &FOR), many(2, "forNodes", &FOR)] };
 
-/// `ForZone` and `ForNode`.
+/// The messages `ForZone` and `ForNode`, which look alike.
 static FOR: Message = Message { fields: &[text(1, "name")] };
 
 static ENDPOINT_PORT: Message = Message {

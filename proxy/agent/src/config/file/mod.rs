@@ -31,9 +31,9 @@ const MAX_SIZE: u64 = 4 << 20;
 /// A configuration file that could be decoded.
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigFile {
-    /// Its path.
+    /// The path of the file, as the command line gives it.
     pub(crate) path: PathBuf,
-    /// What it holds.
+    /// The documents that the file holds, decoded.
     pub(crate) documents: Documents,
     /// What is not known in it, one sentence each.
     pub(crate) warnings: Vec<String>,

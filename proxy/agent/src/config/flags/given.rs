@@ -10,9 +10,9 @@ use crate::config::{Invalid, Problems};
 /// What `--version` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// One line.
+    /// The version number alone, in one line.
     Line,
-    /// Every detail.
+    /// The version with every detail of the build.
     Raw,
 }
 
@@ -21,7 +21,7 @@ pub(crate) enum Version {
 pub(crate) struct Given {
     /// The documents as the flags fill them.
     pub(crate) documents: Documents,
-    /// The configuration file.
+    /// The path of the configuration file (`--config`).
     pub(crate) config: Option<String>,
     /// The file that the configuration is written to.
     pub(crate) write_config_to: Option<String>,

@@ -26,9 +26,9 @@ pub(crate) enum Value {
 pub(crate) enum Commands {
     /// Only `run`, and the program under the name kube-proxy.
     Run,
-    /// `render` too.
+    /// `portway run` takes it, and `portway render` too.
     RunAndRender,
-    /// `record` too.
+    /// `portway run` takes it, and `portway record` too.
     RunAndRecord,
     /// `render` and `record` too.
     All,
@@ -39,11 +39,11 @@ pub(crate) enum Commands {
 pub(crate) enum BesideConfig {
     /// The file counts, and a warning names the flag.
     Overridden,
-    /// The flag counts.
+    /// The flag counts beside a configuration file.
     Counts,
 }
 
-/// One flag.
+/// A flag of the command line and what becomes of its value.
 #[derive(Clone, Copy)]
 pub(crate) struct Flag {
     /// The name, without dashes.
@@ -52,7 +52,7 @@ pub(crate) struct Flag {
     pub(crate) value: Value,
     /// The default, as text; empty if there is none to name.
     pub(crate) default: &'static str,
-    /// What it does.
+    /// What the flag does, as help prints it.
     pub(crate) help: &'static str,
     /// The heading of its group in help.
     pub(crate) heading: &'static str,
@@ -67,7 +67,7 @@ pub(crate) struct Flag {
     pub(crate) beside_config: BesideConfig,
     /// What replaces it, if it is deprecated.
     pub(crate) deprecated: Option<&'static str>,
-    /// Takes a value.
+    /// Parses a value and stores it; the error is a sentence without the flag's name.
     pub(crate) set: fn(&mut Given, &str) -> Result<(), String>,
 }
 

@@ -32,7 +32,7 @@ pub(super) fn qps(text: &str) -> Result<f32, String> {
     text.parse().ok().filter(|qps: &f32| qps.is_finite()).ok_or_else(|| "not a number".to_owned())
 }
 
-/// Parses a duration.
+/// Parses a duration in the form of Go, such as `1m30s`.
 pub(super) fn duration(text: &str) -> Result<GoDuration, String> {
     text.parse().map_err(|error: crate::config::duration::DurationError| error.to_string())
 }

@@ -67,7 +67,7 @@ impl Flag {
     }
 }
 
-/// Stores a text.
+/// Stores a value that is checked later, with those of the file.
 fn text(field: &mut Option<String>, value: &str) -> Result<(), String> {
     *field = Some(value.to_owned());
     Ok(())

@@ -11,7 +11,7 @@ use others::OTHERS;
 pub(crate) enum Stage {
     /// Off by default; `AllAlpha` switches it.
     Alpha,
-    /// `AllBeta` switches it.
+    /// The feature is in beta: `AllBeta` switches it.
     Beta,
     /// Done, or on its way out: no group switches it.
     Final,
@@ -20,7 +20,7 @@ pub(crate) enum Stage {
 /// A feature gate that kube-proxy asks, or that belongs to a part of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gate {
-    /// The name.
+    /// The name that `--feature-gates` takes.
     pub(crate) name: &'static str,
     /// How far the feature is in Kubernetes 1.36, or in 1.37 if it came with that.
     pub(crate) stage: Stage,

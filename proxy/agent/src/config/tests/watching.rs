@@ -47,8 +47,7 @@ async fn ends_after(path: &Path, wait: Duration, change: impl FnOnce()) -> bool 
     // The watch is there once the first look is over.
     tokio::time::sleep(Duration::from_millis(200)).await;
     change();
-    let ended = timeout(wait, watching).await.is_ok();
-    ended
+    timeout(wait, watching).await.is_ok()
 }
 
 fn file_with(text: &str) -> (tempfile::TempDir, PathBuf) {

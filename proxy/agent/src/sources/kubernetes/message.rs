@@ -73,7 +73,7 @@ pub(super) struct Annotated {
     annotations: BTreeMap<String, String>,
 }
 
-/// A Node's metadata.
+/// The metadata of a Node, with what says that it is being deleted.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct NodeMetadata {
     #[prost(string, tag = "1")]
@@ -225,7 +225,7 @@ struct EndpointHints {
     for_nodes: Vec<For>,
 }
 
-/// `ForZone` and `ForNode`.
+/// The messages `ForZone` and `ForNode`, which look alike.
 #[derive(Clone, PartialEq, Message)]
 struct For {
     #[prost(string, tag = "1")]
@@ -296,7 +296,7 @@ struct ServiceCidrSpec {
     cidrs: Vec<String>,
 }
 
-/// `metav1.Status`.
+/// The message `metav1.Status`, which says why a request failed.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct StatusMessage {
     #[prost(string, tag = "3")]

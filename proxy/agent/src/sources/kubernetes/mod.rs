@@ -76,7 +76,7 @@ pub struct KubernetesConfig {
     pub tuning: Tuning,
     /// The events to post about this node and its Services.
     pub events: EventQueue,
-    /// Counts the requests.
+    /// Counts the requests to the API server.
     pub metrics: RestMetrics,
 }
 
@@ -86,7 +86,7 @@ pub enum ContentType {
     /// `application/vnd.kubernetes.protobuf`: half the bytes, and a fraction of the work on both sides.
     #[default]
     Protobuf,
-    /// `application/json`.
+    /// Objects are asked for as `application/json`.
     Json,
 }
 

@@ -164,7 +164,7 @@ impl Raw<'_> {
         Err(BadObject { kind: K::KIND, name, field, problem })
     }
 
-    /// Decodes a `metav1.Status`.
+    /// Decodes the `metav1.Status` that a failed request is answered with.
     pub(super) fn status(self) -> Result<Box<Status>, Problem> {
         Ok(match self {
             Self::Json(object) => serde_json::from_str(object.get())?,

@@ -49,15 +49,16 @@ impl CleanupSchedule {
 
     /// When [`CleanupSchedule::step`] next has something to do, if nothing is noted before.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        if self.cleaner.has_news() { Some(self.now()) } else { self.run_due() }
+        let now = self.now();
+        if self.cleaner.has_news() { Some(now) } else { self.run_due(now) }
     }
 
-    /// When the table is next walked. A failure does not hold up what was noted after it.
-    fn run_due(&self) -> Option<Instant> {
+    /// When the table is next walked, `now` if it is time. A failure does not hold up what was noted after it.
+    fn run_due(&self, now: Instant) -> Option<Instant> {
         let has_news = self.news || self.cleaner.has_news();
         let due = match self.failed.retry_at() {
             Some(retry_at) if !has_news => Some(retry_at),
-            _ if self.cleaner.has_first_pass() => Some(self.now()),
+            _ if self.cleaner.has_first_pass() => Some(now),
             _ => self.cleaner.second_pass_at(),
         };
         due.map(|due| due.max(self.paced_until))
@@ -67,7 +68,7 @@ impl CleanupSchedule {
     /// to wait.
     pub(crate) fn step(&mut self) {
         let now = self.now();
-        if self.run_due().is_some_and(|due| due <= now) {
+        if self.run_due(now).is_some_and(|due| due <= now) {
             self.run();
         } else if self.cleaner.has_news() {
             self.news = true;
@@ -124,5 +125,55 @@ impl CleanupSchedule {
                 ),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backoff::Backoff;
+    use crate::sync::clock::SystemClock;
+
+    /// A cleaner that counts its runs in a number that it shares.
+    struct Counting(Arc<std::sync::atomic::AtomicUsize>);
+
+    impl ConntrackCleaner for Counting {
+        fn has_news(&self) -> bool {
+            false
+        }
+
+        fn has_first_pass(&self) -> bool {
+            self.0.load(std::sync::atomic::Ordering::Relaxed) == 0
+        }
+
+        fn second_pass_at(&self) -> Option<Instant> {
+            None
+        }
+
+        fn pending(&self) -> usize {
+            0
+        }
+
+        fn catch(&mut self) -> Vec<Cleaned> {
+            Vec::new()
+        }
+
+        fn run(&mut self) -> Vec<Cleaned> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Vec::new()
+        }
+    }
+
+    /// The clock of other tests stands still within a step; a real one never does.
+    #[test]
+    fn ct_3_a_first_pass_is_due_at_once_on_a_clock_that_goes_on() {
+        let runs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let metrics = Arc::new(Metrics::new(portway_dataplane::Mode::Nftables, None).expect("metrics"));
+        let retry = Retry::new(Backoff::new(Duration::from_millis(50), Duration::from_secs(30)));
+        let cleaner = Box::new(Counting(Arc::clone(&runs)));
+        let mut schedule = CleanupSchedule::new(cleaner, Box::new(SystemClock), metrics, retry);
+        schedule.step();
+        assert_eq!(runs.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(schedule.wake_at(), None);
     }
 }

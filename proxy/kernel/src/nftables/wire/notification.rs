@@ -69,7 +69,7 @@ impl fmt::Display for ObjectEvent<'_> {
 /// An object that another program added, changed or deleted, as a notification describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForeignObject {
-    /// The table.
+    /// The table was made, changed or deleted.
     Table {
         /// Whether it was deleted.
         deleted: bool,
@@ -78,7 +78,7 @@ pub enum ForeignObject {
         /// Whether it has flags now that this crate never writes.
         other_flags: bool,
     },
-    /// A chain.
+    /// A chain was made, changed or deleted.
     Chain {
         /// The name that the chain has now.
         name: Name,
