@@ -67,7 +67,7 @@ fn ct_3_changes_of_udp_services_hold_up_no_other_service_while_the_table_is_larg
     let mut times = Vec::new();
     for round in 0..ROUNDS {
         let began = Instant::now();
-        let pod = |offset: usize| if (round + offset) % 2 == 0 { "pod-1-b" } else { "pod-1-a" };
+        let pod = |offset: usize| if (round + offset).is_multiple_of(2) { "pod-1-b" } else { "pod-1-a" };
         // The UDP change is followed, and the table is walked, when the other Service changes.
         program.resubmit(&objects(pod(1), pod(0))).expect("a UDP change");
         std::thread::sleep(Duration::from_millis(15));

@@ -103,10 +103,11 @@ impl End {
     }
 }
 
-/// Whether an error comes from TLS: an alert of the server's, or a certificate that is not accepted here.
+/// Whether an error comes from TLS: an alert of the server's, or a certificate that is not accepted here. A handshake that breaks
+/// off says nothing of credentials: a server that is ending does that.
 fn is_of_tls(error: &str) -> bool {
     let error = error.to_lowercase();
-    ["alert", "certificate", "tls", "handshake"].iter().any(|word| error.contains(word))
+    ["alert", "certificate"].iter().any(|word| error.contains(word))
 }
 
 /// The longest title of a document that is shown, in characters.

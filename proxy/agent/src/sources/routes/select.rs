@@ -30,7 +30,7 @@ pub(super) struct Route {
 pub(super) struct Address {
     /// The index of the interface that has it.
     pub(super) interface: u32,
-    /// The address itself.
+    /// The address of the interface, without its prefix length.
     pub(super) address: IpAddr,
     /// The range that it shares with its neighbours or its peer.
     pub(super) range: IpNet,
