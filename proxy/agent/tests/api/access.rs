@@ -117,7 +117,8 @@ fn a_client_certificate_that_is_rotated_on_disk_is_taken_up() {
     let before = server.carried().connections;
     issue(&new);
     let limit = Instant::now() + PATIENCE;
-    while (server.carried().connections, server.carried().open) != (before + 1, 1) {
+    // Certificate and key are replaced one after the other, and each of the two may be read.
+    while server.carried().connections == before || server.carried().open != 1 {
         assert!(Instant::now() < limit, "{before} {:?}", server.carried());
         std::thread::sleep(Duration::from_millis(20));
     }
